@@ -1,0 +1,191 @@
+"""The observation manager: groups of terms, their layout, noise, delay and history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from koboshi.envs.cfg import ObsGroup, ObsTerm
+from koboshi.errors import KoboshiError, unknown
+from koboshi.robots import Robot
+
+if TYPE_CHECKING:
+    from koboshi.envs.env import Env
+
+_FIXED_MIRRORS = {
+    "vector": ((0, 1, 2), (1.0, -1.0, 1.0)),
+    "axial": ((0, 1, 2), (-1.0, 1.0, -1.0)),
+    "command": ((0, 1, 2), (1.0, -1.0, -1.0)),
+    "feet": ((1, 0), (1.0, 1.0)),
+}
+
+
+@dataclass(frozen=True)
+class LayoutEntry:
+    """Where a term lies in its group's vector. History is stored oldest first, `width` numbers in all."""
+
+    name: str
+    start: int
+    width: int
+    history: int
+
+    @property
+    def slice(self) -> slice:
+        return slice(self.start, self.start + self.width)
+
+
+class _Term:
+    """One term of a group with its buffers."""
+
+    def __init__(self, name: str, cfg: ObsTerm, env: Env, generator: torch.Generator) -> None:
+        self.name, self.cfg, self._generator = name, cfg, generator
+        value = cfg.func(env, **cfg.params)
+        if value.ndim != 2 or value.shape[0] != env.num_envs:
+            raise KoboshiError(f"observation '{name}' has shape {tuple(value.shape)}, not ({env.num_envs}, d)")
+        self.dim = value.shape[1]
+        self.buffers: dict[str, Tensor] = {}
+        if cfg.delay[1] > 0:
+            self.buffers["past"] = value.unsqueeze(1).repeat(1, cfg.delay[1] + 1, 1)
+            self.buffers["lag"] = torch.zeros(env.num_envs, dtype=torch.int64, device=value.device)
+        if cfg.history > 1:
+            self.buffers["history"] = value.unsqueeze(1).repeat(1, cfg.history, 1)
+
+    @property
+    def width(self) -> int:
+        return self.dim * self.cfg.history
+
+    def compute(self, value: Tensor, fresh: Tensor | None) -> Tensor:
+        """value (N, d) with its noise; `fresh` (N,) bool: refill these rows' buffers, leave the others alone."""
+        if "past" in self.buffers:
+            value = self._delayed(value, fresh)
+        if self.cfg.scale != 1.0:
+            value = value * self.cfg.scale
+        if self.cfg.clip is not None:
+            value = value.clamp(-self.cfg.clip, self.cfg.clip)
+        if "history" in self.buffers:
+            value = self._push("history", value, fresh).flatten(1)
+        return value
+
+    def _delayed(self, value: Tensor, fresh: Tensor | None) -> Tensor:
+        if fresh is not None:
+            low, high = self.cfg.delay
+            lag = torch.randint(low, high + 1, fresh.shape, generator=self._generator, device=value.device)
+            self.buffers["lag"] = torch.where(fresh, lag, self.buffers["lag"])
+        past = self._push("past", value, fresh)
+        rows = torch.arange(len(value), device=value.device)
+        return past[rows, past.shape[1] - 1 - self.buffers["lag"]]
+
+    def _push(self, name: str, value: Tensor, fresh: Tensor | None) -> Tensor:
+        buffer = self.buffers[name]
+        if fresh is None:
+            buffer = torch.cat((buffer[:, 1:], value.unsqueeze(1)), dim=1)
+        else:
+            buffer = torch.where(fresh[:, None, None], value.unsqueeze(1), buffer)
+        self.buffers[name] = buffer
+        return buffer
+
+
+class ObservationManager:
+    """Computes every group; `layouts[group]` says where each term lies."""
+
+    def __init__(self, groups: dict[str, ObsGroup], env: Env) -> None:
+        self._env = env
+        self._groups = groups
+        self._terms: dict[str, list[_Term]] = {}
+        self.layouts: dict[str, tuple[LayoutEntry, ...]] = {}
+        self._noise: dict[str, Tensor | None] = {}
+        self._sources: dict[str, list[_Term]] = {}
+        for name, group in groups.items():
+            if group.base is not None and group.base not in self._terms:
+                raise unknown("earlier observation group", group.base, self._terms)
+            self._terms[name] = [
+                _Term(n, t, env, env.generator) for n, t in group.terms.items() if t is not None
+            ]
+            self._noise[name] = self._noise_scales(name) if group.noise else None
+            self._sources[name] = (self._sources[group.base] if group.base else []) + self._terms[name]
+            self.layouts[name] = _layout(self._sources[name])
+
+    @property
+    def dims(self) -> dict[str, int]:
+        return {name: sum(e.width for e in layout) for name, layout in self.layouts.items()}
+
+    def _noise_scales(self, group: str) -> Tensor | None:
+        scales = [torch.full((t.dim,), t.cfg.noise) for t in self._terms[group]]
+        row = torch.cat(scales) if scales else torch.zeros(0)
+        return row.to(self._env.device) if bool((row > 0).any()) else None
+
+    def compute(self, fresh: Tensor | None = None, previous: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """All groups, each (N, d). After a reset: `fresh` (N,) bool rows are new, the others are `previous`'s."""
+        out: dict[str, Tensor] = {}
+        for name, group in self._groups.items():
+            value = self._compute_terms(name, fresh)
+            if fresh is not None and previous is not None:
+                own = previous[name][:, previous[name].shape[1] - value.shape[1] :]
+                value = torch.where(fresh[:, None], value, own)
+            out[name] = torch.cat((out[group.base], value), dim=1) if group.base is not None else value
+        return out
+
+    def _compute_terms(self, group: str, fresh: Tensor | None) -> Tensor:
+        terms, env = self._terms[group], self._env
+        raw = torch.cat([t.cfg.func(env, **t.cfg.params) for t in terms], dim=1)
+        scales = self._noise[group]
+        if scales is not None:
+            noise = torch.rand(raw.shape, generator=env.generator, device=env.device)
+            raw = torch.addcmul(raw, noise.sub_(0.5), scales, value=2.0)
+        if all(not t.buffers and t.cfg.scale == 1.0 and t.cfg.clip is None for t in terms):
+            return raw
+        parts = raw.split([t.dim for t in terms], dim=1)
+        return torch.cat([t.compute(p, fresh) for t, p in zip(terms, parts, strict=True)], dim=1)
+
+    def mirror(self, group: str, robot: Robot) -> tuple[Tensor, Tensor]:
+        """(ids, signs), each (d,): the mirrored observation is `signs * obs[:, ids]`."""
+        ids, signs, start = [], [], 0
+        for term in self._sources[group]:
+            term_ids, term_signs = _mirror_of(term, robot)
+            for _ in range(term.cfg.history):
+                ids.append(torch.as_tensor(term_ids) + start)
+                signs.append(torch.as_tensor(term_signs, dtype=torch.float32))
+                start += term.dim
+        return torch.cat(ids).to(self._env.device), torch.cat(signs).to(self._env.device)
+
+    def blame(self, group: str, value: Tensor) -> str:
+        """The first term of a group whose numbers are not finite."""
+        bad = (~torch.isfinite(value)).any(0)
+        return next((e.name for e in self.layouts[group] if bad[e.slice].any()), "(none)")
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {
+            f"{group}.{t.name}.{name}": buffer.clone()
+            for group, terms in self._terms.items()
+            for t in terms
+            for name, buffer in t.buffers.items()
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for group, terms in self._terms.items():
+            for t in terms:
+                t.buffers = {name: state[f"{group}.{t.name}.{name}"].clone() for name in t.buffers}
+
+
+def _layout(terms: list[_Term]) -> tuple[LayoutEntry, ...]:
+    entries, start = [], 0
+    for term in terms:
+        entries.append(LayoutEntry(term.name, start, term.width, term.cfg.history))
+        start += term.width
+    return tuple(entries)
+
+
+def _mirror_of(term: _Term, robot: Robot) -> tuple[object, object]:
+    kind = getattr(term.cfg.func, "mirror", None)
+    if kind in _FIXED_MIRRORS:
+        return _FIXED_MIRRORS[kind]
+    if kind == "joint":
+        return robot.mirror_ids, robot.mirror_signs
+    if kind == "joint_magnitude":
+        return robot.mirror_ids, abs(robot.mirror_signs)
+    if kind == "same":
+        return range(term.dim), [1.0] * term.dim
+    raise KoboshiError(f"observation '{term.name}' does not say how it mirrors; decorate its function with @mirrored")

@@ -1,0 +1,106 @@
+"""Observation terms: `term(env, **params) -> (N, d)`.
+
+Each says how it looks in the mirror (left and right swapped): `vector` (x, −y, z), `axial` (−x, y, −z),
+`command` (v_x, −v_y, −ω_z), `joint` (the robot's joint mirror), `feet` (left and right swapped), `same`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from koboshi.envs.env import Env
+
+Term = Callable[..., Tensor]
+
+
+def mirrored(kind: str) -> Callable[[Term], Term]:
+    """Notes on a term how it mirrors."""
+
+    def note(term: Term) -> Term:
+        term.mirror = kind  # type: ignore[attr-defined]
+        return term
+
+    return note
+
+
+@mirrored("vector")
+def base_lin_vel(env: Env) -> Tensor:
+    """(N, 3) linear velocity in the base frame, m/s."""
+    return env.state.base_lin_vel
+
+
+@mirrored("axial")
+def base_ang_vel(env: Env) -> Tensor:
+    """(N, 3) angular velocity in the base frame, rad/s."""
+    return env.state.base_ang_vel
+
+
+@mirrored("vector")
+def projected_gravity(env: Env) -> Tensor:
+    """(N, 3) direction of gravity in the base frame."""
+    return env.state.projected_gravity
+
+
+@mirrored("command")
+def velocity_command(env: Env) -> Tensor:
+    """(N, 3) commanded v_x, v_y (m/s) and yaw rate (rad/s)."""
+    return env.command.value
+
+
+@mirrored("joint")
+def joint_pos(env: Env, sensed: bool = True) -> Tensor:
+    """(N, J) joint positions less the default pose, rad; `sensed`: through sensors that may be faulty."""
+    pos = env.faults.sense(env.state.joint_pos) if sensed else env.state.joint_pos
+    return pos - env.default_joint_pos
+
+
+@mirrored("joint")
+def joint_vel(env: Env, sensed: bool = True) -> Tensor:
+    """(N, J) joint velocities, rad/s; 0 where a sensor is frozen."""
+    return env.faults.sense_rate(env.state.joint_vel) if sensed else env.state.joint_vel
+
+
+@mirrored("joint")
+def joint_torque(env: Env) -> Tensor:
+    """(N, J) torques at the joints, N·m."""
+    return env.state.joint_torque
+
+
+@mirrored("joint")
+def joint_effort(env: Env) -> Tensor:
+    """(N, J) torques as shares of each joint's effort limit."""
+    return env.state.joint_torque / env.effort_limit
+
+
+@mirrored("joint")
+def last_action(env: Env) -> Tensor:
+    """(N, J) the action in force."""
+    return env.action
+
+
+@mirrored("same")
+def base_height(env: Env) -> Tensor:
+    """(N, 1) height above the ground, m."""
+    return env.state.base_pos[:, 2:3]
+
+
+@mirrored("feet")
+def foot_contact(env: Env) -> Tensor:
+    """(N, 2) 1 where a foot touches the ground."""
+    return env.state.foot_contact.float()
+
+
+@mirrored("feet")
+def foot_air_time(env: Env) -> Tensor:
+    """(N, 2) s in the air."""
+    return env.state.air_time
+
+
+@mirrored("joint_magnitude")
+def fault_severity(env: Env) -> Tensor:
+    """(N, J) the truth: severity in force, 0 healthy to 1 dead."""
+    return env.faults.severity

@@ -1,0 +1,91 @@
+"""Reward terms: `term(env, **params) -> (N,) or (N, d)`; weights, shapes and clips are in the configuration.
+
+Isaac Lab's flat H1 task (isaaclab_tasks, locomotion/velocity/config/h1), in its names.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from koboshi.envs.env import Env
+
+
+def lin_vel_xy_error(env: Env) -> Tensor:
+    """(N, 2) commanded less true horizontal velocity in the yaw frame, m/s."""
+    return env.command.value[:, :2] - env.state.lin_vel_yaw
+
+
+def ang_vel_z_error(env: Env) -> Tensor:
+    """(N, 1) commanded less true yaw rate, rad/s."""
+    return env.command.value[:, 2:] - env.state.base_ang_vel[:, 2:]
+
+
+def feet_air_time_biped(env: Env, threshold: float = 0.4) -> Tensor:
+    """(N,) time of the present single stance up to `threshold` s; 0 in double stance, flight or standing."""
+    state = env.state
+    single = state.foot_contact.sum(1) == 1
+    in_mode = torch.where(state.foot_contact, state.contact_time, state.air_time).amin(1)
+    moving = env.command.value.abs().amax(1) > 0.1
+    return in_mode.clamp(max=threshold) * (single & moving)
+
+
+def feet_slide(env: Env) -> Tensor:
+    """(N,) horizontal speed of the feet that touch the ground, m/s."""
+    return (env.state.foot_vel[:, :, :2].norm(dim=2) * env.state.foot_contact).sum(1)
+
+
+def joint_pos_limits(env: Env, joints: tuple[str, ...]) -> Tensor:
+    """(N,) how far joints are outside 90 % of their range, rad."""
+    ids = env.joint_ids(joints)
+    pos, low, high = env.state.joint_pos[:, ids], env.soft_limits[0][ids], env.soft_limits[1][ids]
+    return ((low - pos).clamp(min=0) + (pos - high).clamp(min=0)).sum(1)
+
+
+def joint_deviation(env: Env, joints: tuple[str, ...]) -> Tensor:
+    """(N, n) joint positions less the default pose, rad."""
+    ids = env.joint_ids(joints)
+    return env.state.joint_pos[:, ids] - env.default_joint_pos[ids]
+
+
+def flat_orientation(env: Env) -> Tensor:
+    """(N, 2) horizontal part of gravity in the base frame."""
+    return env.state.projected_gravity[:, :2]
+
+
+def action_rate(env: Env) -> Tensor:
+    """(N, J) change of the action in this step."""
+    return env.action - env.previous_action
+
+
+def joint_acc(env: Env) -> Tensor:
+    """(N, J) rad/s²."""
+    return env.state.joint_acc
+
+
+def joint_torque(env: Env) -> Tensor:
+    """(N, J) N·m."""
+    return env.state.joint_torque
+
+
+def lin_vel_z(env: Env) -> Tensor:
+    """(N,) vertical velocity in the base frame, m/s."""
+    return env.state.base_lin_vel[:, 2]
+
+
+def base_height_error(env: Env, target: float) -> Tensor:
+    """(N,) height above the ground less `target`, m."""
+    return env.state.base_pos[:, 2] - target
+
+
+def termination(env: Env) -> Tensor:
+    """(N,) 1 where the task has just ended in a failure."""
+    return env.terminated.float()
+
+
+def alive(env: Env) -> Tensor:
+    """(N,) 1 everywhere else."""
+    return (~env.terminated).float()

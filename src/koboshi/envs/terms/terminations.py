@@ -1,0 +1,25 @@
+"""Termination terms: `term(env, **params) -> (N,) bool`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from koboshi.envs.env import Env
+
+
+def time_out(env: Env) -> Tensor:
+    """The episode's length is reached."""
+    return env.episode_step >= env.cfg.max_episode_length
+
+
+def base_low(env: Env, height: float) -> Tensor:
+    """The base is below `height`, m."""
+    return env.state.base_pos[:, 2] < height
+
+
+def bad_orientation(env: Env, limit: float) -> Tensor:
+    """The base is tilted by more than a tilt whose cosine is `limit`."""
+    return env.state.projected_gravity[:, 2] > -limit

@@ -1,0 +1,24 @@
+"""Physics behind one protocol. `make_backend` picks the implementation by the device's name."""
+
+from __future__ import annotations
+
+import mujoco
+
+from koboshi.errors import unknown
+from koboshi.sim.backend import Backend
+from koboshi.sim.cpu import CpuBackend
+
+BACKENDS = ("cpu", "warp")
+
+__all__ = ["BACKENDS", "Backend", "CpuBackend", "make_backend"]
+
+
+def make_backend(name: str, model: mujoco.MjModel, num_envs: int, device: str = "cpu") -> Backend:
+    """`name`: "cpu" (mjbatch) or "warp" (MuJoCo Warp, on `device` "cuda:0" or "cpu"; extra `gpu`)."""
+    if name == "cpu":
+        return CpuBackend(model, num_envs)
+    if name == "warp":
+        from koboshi.sim.gpu import WarpBackend
+
+        return WarpBackend(model, num_envs, device)
+    raise unknown("physics backend", name, BACKENDS)

@@ -1,0 +1,81 @@
+"""MuJoCo on the CPU: mjbatch steps all simulations on a C++ thread pool."""
+
+from __future__ import annotations
+
+import mjbatch
+import mujoco
+import numpy as np
+import torch
+from torch import Tensor
+
+from koboshi.errors import KoboshiError, unknown
+
+
+class CpuBackend:
+    """`Backend` over `mjbatch.Batch`; its tensors are zero-copy views of the batch's own arrays."""
+
+    def __init__(self, model: mujoco.MjModel, num_envs: int, num_threads: int = 0) -> None:
+        """`num_threads` 0 uses every logical CPU."""
+        if num_envs < 1:
+            raise KoboshiError(f"num_envs must be at least 1, not {num_envs}")
+        self.model = model
+        self.num_envs = num_envs
+        self.device = torch.device("cpu")
+        self._batch = mjbatch.Batch(model, num_envs, num_threads)
+        self._state = self._batch.bind("state")
+        self._fields: dict[str, Tensor] = {}
+        self._expanded: dict[str, Tensor] = {}
+        self._stepped = False
+
+    def read(self, field: str) -> Tensor:
+        if field not in self._fields:
+            self._fields[field] = self._bind(field)
+        return self._fields[field]
+
+    def _bind(self, field: str) -> Tensor:
+        try:
+            return torch.from_numpy(self._batch.bind(field))
+        except ValueError as error:
+            raise unknown("mjData field", field, _array_names(mujoco.MjData(self.model))) from error
+
+    def expand(self, field: str) -> Tensor:
+        if field in self._expanded:
+            return self._expanded[field]
+        if self._stepped:
+            raise KoboshiError(f"'{field}' must be expanded before the first step")
+        try:
+            self._expanded[field] = torch.from_numpy(self._batch.expand(field))
+        except ValueError as error:
+            valid = [*_array_names(self.model), *_array_names(self.model.opt), "timestep"]
+            raise unknown("mjModel field", field, valid) from error
+        return self._expanded[field]
+
+    def set_const(self, ids: Tensor | None = None) -> None:
+        self._batch.set_const(_rows(ids))
+
+    def step(self, n: int = 1) -> None:
+        self._stepped = True
+        self._batch.step(nstep=n)
+
+    def forward(self, ids: Tensor | None = None) -> None:
+        self._batch.forward(_rows(ids))
+
+    def reset(self, ids: Tensor | None = None) -> None:
+        # mjbatch's reset applies what was written since the last call after mj_resetData; twice leaves nothing of it.
+        for _ in range(2):
+            self._batch.reset(_rows(ids))
+
+    def snapshot(self) -> Tensor:
+        return torch.from_numpy(self._state.copy())
+
+    def restore(self, state: Tensor) -> None:
+        self._state[:] = state.numpy()
+
+
+def _rows(ids: Tensor | None) -> np.ndarray | None:
+    return None if ids is None else np.ascontiguousarray(ids.numpy())
+
+
+def _array_names(holder: object) -> list[str]:
+    names = [n for n in dir(holder) if not n.startswith(("_", "efc_", "iefc_"))]
+    return [n for n in names if isinstance(getattr(holder, n), np.ndarray)]
