@@ -1,0 +1,1 @@
+"""Learning algorithms; they meet an environment only through `koboshi.vec_env`."""

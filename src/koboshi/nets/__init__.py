@@ -1,0 +1,1 @@
+"""Networks, each with a leading stack dimension K."""

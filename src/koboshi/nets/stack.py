@@ -1,0 +1,103 @@
+"""K networks of one shape as one: weights (K, in, out), data (K, B, in)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class StackedLinear(nn.Module):
+    """K linear layers: (K, B, in) -> (K, B, out)."""
+
+    def __init__(self, members: int, inputs: int, outputs: int, gain: float = 1.0) -> None:
+        super().__init__()
+        weight = torch.empty(members, inputs, outputs)
+        for member in weight:
+            nn.init.orthogonal_(member, gain)
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(torch.zeros(members, 1, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # One member is the ordinary case: a plain matrix product is faster than a batch of one.
+        if len(self.weight) == 1:
+            return torch.addmm(self.bias[0, 0], x[0], self.weight[0]).unsqueeze(0)
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class StackedMLP(nn.Module):
+    """K multi-layer perceptrons with ELU between layers: (K, B, in) -> (K, B, out)."""
+
+    def __init__(
+        self, members: int, inputs: int, hidden: Sequence[int], outputs: int, last_gain: float = 1.0
+    ) -> None:
+        super().__init__()
+        widths = [inputs, *hidden, outputs]
+        gains = [2**0.5] * len(hidden) + [last_gain]
+        self.layers = nn.ModuleList(
+            StackedLinear(members, a, b, g) for a, b, g in zip(widths[:-1], widths[1:], gains, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = nn.functional.elu(layer(x), inplace=True)
+        return self.layers[-1](x)
+
+
+class FlatParameters:
+    """All parameters of K stacked networks as one (K, P) matrix, and their gradients as another.
+
+    The modules' parameters become views of it, so that clipping, Adam and averaging over machines are a few
+    operations on one matrix, each member's row on its own.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module | nn.Parameter]) -> None:
+        parameters = [p for m in modules for p in ([m] if isinstance(m, nn.Parameter) else m.parameters())]
+        members = len(parameters[0])
+        self.value = torch.cat([p.detach().reshape(members, -1) for p in parameters], dim=1)
+        self.grad = torch.zeros_like(self.value)
+        start = 0
+        for p in parameters:
+            end = start + p[0].numel()
+            p.data = self.value[:, start:end].view(p.shape)
+            p.grad = self.grad[:, start:end].view(p.shape)
+            start = end
+
+
+class StackedAdam:
+    """Adam on (K, P) parameters with a learning rate, a gradient clip and a step count for each member."""
+
+    def __init__(self, parameters: FlatParameters, betas: tuple[float, float] = (0.9, 0.999)) -> None:
+        self._parameters, self._betas = parameters, betas
+        self.mean, self.square = torch.zeros_like(parameters.value), torch.zeros_like(parameters.value)
+        self.steps = torch.zeros(len(parameters.value), 1, device=parameters.value.device)
+
+    @torch.no_grad()
+    def step(self, learning_rate: Tensor, max_grad_norm: float, active: Tensor, eps: float = 1e-8) -> Tensor:
+        """learning_rate (K,), active (K,) bool: members without data stay as they are. Gives (K,) gradient norms."""
+        grad = self._parameters.grad
+        norm = grad.norm(dim=1, keepdim=True)
+        grad *= (max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+        on = active[:, None]
+        self.steps += on
+        if not active.all():
+            # A member that learns nothing now must not decay its moments either.
+            grad = torch.where(on, grad, self.mean)
+            square = torch.where(on, grad.square(), self.square)
+        else:
+            square = grad.square()
+        self.mean.lerp_(grad, 1 - self._betas[0])
+        self.square.lerp_(square, 1 - self._betas[1])
+        count = self.steps.clamp(min=1)
+        correction = (1 - self._betas[1] ** count).sqrt()
+        rate = learning_rate[:, None] * correction / (1 - self._betas[0] ** count) * on
+        self._parameters.value -= rate * self.mean / (self.square.sqrt() + eps * correction)
+        return norm.squeeze(1)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"mean": self.mean.clone(), "square": self.square.clone(), "steps": self.steps.clone()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for name, value in state.items():
+            getattr(self, name).copy_(value)
