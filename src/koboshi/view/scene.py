@@ -1,0 +1,174 @@
+"""A stage for a robot: floor, light, sky, lighter meshes, and a shadow that costs next to nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CELL = 0.008
+"""Metres: mesh vertices nearer than this are merged; under two pixels at the distance of our camera."""
+_LIGHT = (-0.5, -0.12, -1.0)
+"""Direction in which the light travels, world frame."""
+_HORIZON = (0.86, 0.90, 0.94)
+_SHADOW = (0.50, 0.54, 0.60)
+_FAULT = (0.86, 0.20, 0.05, 1.0)
+
+
+def scene(spec: Any, cell: float = CELL) -> Any:
+    """The `mujoco.MjModel` to draw: the robot of this `mujoco.MjSpec` on a stage; the spec is left as it was.
+
+    Joints and their order are those of the spec, so its `qpos` fits. Meshes are merged at `cell` metres
+    (H1: from 286 to 38 thousand faces); 0 leaves them alone. A world that brings a height field keeps it
+    instead of the flat floor.
+    """
+    stage = spec.copy()
+    if cell > 0:
+        _lighten_meshes(stage, spec.copy().compile(), cell)
+    _dress(stage)
+    model = stage.compile()
+    # Robots without a visual mesh are drawn by their collision shapes.
+    if not np.isin(model.geom_group[model.geom_bodyid > 0], (0, 1, 2)).any():
+        model.geom_group[model.geom_bodyid > 0] = 2
+    return model
+
+
+def _dress(spec: Any) -> None:
+    import mujoco
+
+    for light in list(spec.lights):
+        spec.delete(light)
+    terrain = False
+    for geom in spec.worldbody.geoms:
+        terrain |= geom.type == mujoco.mjtGeom.mjGEOM_HFIELD
+        if geom.type == mujoco.mjtGeom.mjGEOM_PLANE:
+            geom.group = 5  # ours is drawn in its place
+    for texture in list(spec.textures):
+        if texture.type == mujoco.mjtTexture.mjTEXTURE_SKYBOX:
+            spec.delete(texture)
+    for material in spec.materials:
+        if max(material.rgba[:3]) < 0.16:  # plain black swallows the shape of what it covers
+            material.rgba[:3] = (0.27, 0.28, 0.31)
+            material.specular, material.shininess = 0.5, 0.35
+    sky = spec.add_texture(name="view_sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, width=256, height=256)
+    sky.builtin, sky.rgb1, sky.rgb2 = mujoco.mjtBuiltin.mjBUILTIN_GRADIENT, (0.45, 0.62, 0.82), _HORIZON
+    if not terrain:
+        _add_floor(spec)
+    spec.worldbody.add_light(
+        pos=(0, 0, 4), dir=_LIGHT, type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+        diffuse=(0.55, 0.55, 0.55), specular=(0.35, 0.35, 0.35), castshadow=False,
+    )  # fmt: skip
+    visual = spec.visual
+    visual.headlight.ambient, visual.headlight.diffuse = (0.42, 0.42, 0.42), (0.32, 0.32, 0.32)
+    visual.headlight.specular = (0.1, 0.1, 0.1)
+    visual.quality.shadowsize, visual.quality.offsamples = 1, 4
+    visual.rgba.haze = (*_HORIZON, 1)
+    visual.map.znear = 0.01
+
+
+def _add_floor(spec: Any) -> None:
+    import mujoco
+
+    flat = mujoco.mjtTexture.mjTEXTURE_2D
+    checker = spec.add_texture(name="view_checker", type=flat, width=256, height=256)
+    checker.builtin, checker.mark = mujoco.mjtBuiltin.mjBUILTIN_CHECKER, mujoco.mjtMark.mjMARK_EDGE
+    checker.rgb1, checker.rgb2, checker.markrgb = (0.80, 0.83, 0.87), (0.69, 0.73, 0.79), (0.93, 0.95, 0.97)
+    floor = spec.add_material(name="view_floor", texrepeat=(1, 1), texuniform=True, reflectance=0, specular=0)
+    floor.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "view_checker"
+    spec.worldbody.add_geom(
+        name="view_floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=(0, 0, 0.05), material="view_floor",
+        contype=0, conaffinity=0,
+    )  # fmt: skip
+
+
+def merge_vertices(
+    vertices: NDArray[np.floating], faces: NDArray[np.integer], cell: float
+) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+    """Clusters (V, 3) vertices on a grid of `cell` metres; drops faces of (F, 3) that collapse or repeat."""
+    _, cluster, count = np.unique(
+        np.floor(vertices / cell).astype(np.int64), axis=0, return_inverse=True, return_counts=True
+    )
+    cluster = cluster.reshape(-1)
+    merged = np.stack([np.bincount(cluster, vertices[:, k]) / count for k in range(3)], axis=1)
+    kept = cluster[faces]
+    kept = kept[(kept[:, 0] != kept[:, 1]) & (kept[:, 1] != kept[:, 2]) & (kept[:, 2] != kept[:, 0])]
+    _, first = np.unique(np.sort(kept, axis=1), axis=0, return_index=True)
+    return merged, kept[np.sort(first)]
+
+
+def _lighten_meshes(spec: Any, model: Any, cell: float) -> None:
+    """Puts a merged copy in the place of every mesh; `model` is the compiled spec."""
+    import mujoco
+
+    rename: dict[str, str] = {}
+    for i in range(model.nmesh):
+        if model.mesh_facenum[i] < 3000 or model.mesh_texcoordnum[i]:  # cheap, or would lose its texture
+            continue
+        start, faces_at = model.mesh_vertadr[i], model.mesh_faceadr[i]
+        # The compiler centres meshes; undo it so that the copy lies where the original lay.
+        rotation = np.zeros(9)
+        mujoco.mju_quat2Mat(rotation, model.mesh_quat[i])
+        vertices = model.mesh_vert[start : start + model.mesh_vertnum[i]].astype(float)
+        vertices = vertices @ rotation.reshape(3, 3).T + model.mesh_pos[i]
+        faces = model.mesh_face[faces_at : faces_at + model.mesh_facenum[i]]
+        vertices, faces = merge_vertices(vertices, faces, cell)
+        name = model.mesh(i).name
+        rename[name] = f"view_{name}"
+        spec.add_mesh(
+            name=rename[name], uservert=vertices.ravel(), userface=faces.ravel().astype(np.int32),
+            inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL,
+        )  # fmt: skip
+    for geom in spec.geoms:
+        geom.meshname = rename.get(geom.meshname, geom.meshname)
+    for mesh in list(spec.meshes):
+        if mesh.name in rename or _stem(mesh.file) in rename:
+            spec.delete(mesh)
+
+
+def _stem(file: str) -> str:
+    return file.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
+
+
+def tint(model: Any, body: int) -> None:
+    """Paints what hangs on `body` in the colour of a fault, in the model."""
+    geoms = model.geom_bodyid == body
+    model.geom_matid[geoms] = -1
+    model.geom_rgba[geoms] = _FAULT
+
+
+def add_shadow(stage: Any) -> None:
+    """Adds a shadow on the plane z = 0 to an `MjvScene`: every body once more, flattened along the light.
+
+    It costs a fifth of MuJoCo's shadow maps in software.
+    """
+    import mujoco
+
+    x, y, z = _LIGHT
+    flatten = np.array([[1, 0, -x / z], [0, 1, -y / z], [0, 0, 1e-4]])
+    for i in range(stage.ngeom):
+        source = stage.geoms[i]
+        if source.category != mujoco.mjtCatBit.mjCAT_DYNAMIC or stage.ngeom >= stage.maxgeom:
+            continue
+        geom = stage.geoms[stage.ngeom]
+        # Colour comes from emission alone: a flattened surface has no normals worth lighting.
+        rgba = np.array([*(0.01 * np.array(_SHADOW)), 1], np.float32)
+        position = flatten @ source.pos + (0, 0, 0.003)
+        mujoco.mjv_initGeom(geom, source.type, source.size, position, (flatten @ source.mat).ravel(), rgba)
+        geom.dataid, geom.emission, geom.specular = source.dataid, 100.0, 0.0
+        geom.category = mujoco.mjtCatBit.mjCAT_DECOR
+        stage.ngeom += 1
+
+
+def add_marker(stage: Any, position: NDArray[np.floating], radius: float, alpha: float) -> None:
+    """Adds a see-through ball in the colour of a fault at `position` (m, world)."""
+    import mujoco
+
+    if stage.ngeom < stage.maxgeom:
+        rgba = np.array([*_FAULT[:3], alpha], np.float32)
+        geom = stage.geoms[stage.ngeom]
+        mujoco.mjv_initGeom(
+            geom, mujoco.mjtGeom.mjGEOM_SPHERE, np.full(3, radius), position, np.eye(3).ravel(), rgba
+        )
+        geom.emission = 0.5
+        stage.ngeom += 1

@@ -1,0 +1,273 @@
+"""Side-by-side videos of recorded trajectories: H.264 that opens anywhere; strips and GIFs for a README."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from koboshi.errors import KoboshiError, unknown
+from koboshi.runs import atomic_path, write_atomic
+from koboshi.view.gl import Offscreen
+from koboshi.view.overlay import HEADER, STRIP, PanelOverlay
+from koboshi.view.scene import add_marker, add_shadow, scene, tint
+from koboshi.view.trajectory import Trajectory
+
+Frame = NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+_GAP = 4
+_SMOOTH = 0.3
+"""Seconds: how slowly the camera follows the base."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Where the camera stands, seen from the robot; it follows the base and never turns with it."""
+
+    azimuth: float
+    """Degrees from the robot's first heading; -90 shows its left side, 180 its face."""
+    elevation: float = -11.0
+    """Degrees; negative looks down."""
+    distance: float = 3.1
+    """In heights of the base above the ground at the start (H1: about 1 m)."""
+
+
+CAMERAS = {
+    "three_quarter": Camera(azimuth=-128.0),
+    "side": Camera(azimuth=-90.0, elevation=-7.0),
+    "front": Camera(azimuth=180.0, elevation=-7.0),
+    "back": Camera(azimuth=0.0),
+    "top": Camera(azimuth=-90.0, elevation=-60.0, distance=3.6),
+}
+
+
+def camera_named(name: str) -> Camera:
+    """One of CAMERAS; KoboshiError with the valid names otherwise."""
+    if name not in CAMERAS:
+        raise unknown("camera", name, CAMERAS)
+    return CAMERAS[name]
+
+
+def smooth_path(points: NDArray[np.floating], sigma: float) -> NDArray[np.floating]:
+    """(T, d) points averaged over time with a Gaussian of `sigma` rows; no lag, ends held."""
+    reach = min(int(np.ceil(3 * sigma)), 10 * len(points))
+    if reach == 0:
+        return points.copy()
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    padded = np.pad(points, ((reach, reach), (0, 0)), mode="edge")
+    return np.stack([np.convolve(p, kernel / kernel.sum(), mode="valid") for p in padded.T], axis=1)
+
+
+class _Panel:
+    """One trajectory: what to draw at a time, and how."""
+
+    def __init__(
+        self, model: Any, trajectory: Trajectory, size: tuple[int, int], camera: Camera, end: float
+    ) -> None:
+        if trajectory.qpos.shape[1] != model.nq:
+            got = trajectory.qpos.shape[1]
+            raise KoboshiError(
+                f"trajectory '{trajectory.title}': {got} numbers a row, the model has nq {model.nq}"
+            )
+        self.model, self.trajectory, self.camera = model, trajectory, camera
+        self.overlay = PanelOverlay(trajectory, *size, end)
+        self._follow = smooth_path(trajectory.qpos[:, :2], _SMOOTH / trajectory.control_dt)
+        self._height = max(float(trajectory.qpos[0, 2]), 0.2)
+        w, x, y, z = trajectory.qpos[0, 3:7]
+        self._heading = np.degrees(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
+        self._joints = [(mark, model.joint(_joint(model, mark.joint)).id) for mark in trajectory.fault]
+        self._original = model.geom_matid.copy(), model.geom_rgba.copy()
+        self._last: tuple[int, Frame] | None = None
+
+    def render(self, renderer: Offscreen, data: Any, time: float) -> Frame:
+        """The bare scene at `time` s; once the trajectory has ended its last picture stays."""
+        row = self.trajectory.index(time)
+        if self._last is not None and self._last[0] == row == len(self.trajectory.qpos) - 1:
+            return self._last[1]
+        import mujoco
+
+        data.qpos[:] = self.trajectory.qpos[row]
+        mujoco.mj_kinematics(self.model, data)
+        mujoco.mj_comPos(self.model, data)
+        mujoco.mj_camlight(self.model, data)
+        broken = [(mark, joint) for mark, joint in self._joints if time >= mark.time]
+        self.model.geom_matid[:], self.model.geom_rgba[:] = self._original
+        for _, joint in broken:
+            tint(self.model, self.model.jnt_bodyid[joint])
+
+        def decorate(stage: Any) -> None:
+            add_shadow(stage)
+            for mark, joint in broken:
+                # A ball that shrinks onto the joint as it breaks, so that the eye finds it.
+                age = float(np.clip((time - mark.time) / 0.6, 0, 1))
+                add_marker(stage, data.xanchor[joint], self._height * (0.24 - 0.14 * age), 0.45 - 0.15 * age)
+
+        frame = renderer.draw(data, self._view(row), decorate)
+        self._last = row, frame
+        return frame
+
+    def _view(self, row: int) -> Any:
+        import mujoco
+
+        view = mujoco.MjvCamera()
+        view.azimuth, view.elevation = self._heading + self.camera.azimuth, self.camera.elevation
+        view.distance = self.camera.distance * self._height
+        view.lookat[:] = (*self._follow[row], 0.84 * self._height)
+        return view
+
+
+def _joint(model: Any, name: str) -> str:
+    names = [model.joint(i).name for i in range(model.njnt)]
+    if name in names:
+        return name
+    if f"{name}_joint" in names:  # G1's model writes it so
+        return f"{name}_joint"
+    raise unknown("joint", name, names)
+
+
+def frame_size(panels: int, size: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) in pixels of a whole frame of so many panels, each with a scene of `size`."""
+    return panels * size[0] + (panels - 1) * _GAP, HEADER + size[1] + STRIP
+
+
+def render_frames(
+    model_or_spec: Any,
+    panels: Sequence[Trajectory],
+    times: Iterable[float],
+    *,
+    size: tuple[int, int] = (640, 480),
+    camera: str | Camera = "three_quarter",
+) -> Iterator[Frame]:
+    """Yields a picture (H, W, 3) of all panels side by side at each of `times` (s), one at a time.
+
+    `model_or_spec` is the robot's visual `mujoco.MjSpec`, put on a stage here, or a model made by `scene`.
+    One to three panels. Raises KoboshiError where no OpenGL works, or a trajectory does not fit the model.
+    """
+    import mujoco
+    from PIL import Image
+
+    if not 1 <= len(panels) <= 3:
+        raise KoboshiError(f"a video has 1 to 3 panels, not {len(panels)}")
+    if size[0] % 2 or size[1] % 2 or min(size) < 160:
+        raise KoboshiError(f"a panel's size must be even and at least 160, not {size[0]}x{size[1]}")
+    model = scene(model_or_spec) if isinstance(model_or_spec, mujoco.MjSpec) else model_or_spec
+    view = camera_named(camera) if isinstance(camera, str) else camera
+    end = max(panel.duration for panel in panels)
+    drawn = [_Panel(model, panel, size, view, end) for panel in panels]
+    data = mujoco.MjData(model)
+    with ExitStack() as stack:
+        renderer = stack.enter_context(Offscreen(model, *size))
+        renderer.option.sitegroup[:] = 0
+        for time in times:
+            whole = Image.new("RGB", frame_size(len(panels), size), (200, 206, 214))
+            for i, panel in enumerate(drawn):
+                picture = panel.overlay.draw(panel.render(renderer, data, time), time)
+                whole.paste(picture, (i * (size[0] + _GAP), 0))
+            yield np.asarray(whole)
+
+
+def render_video(
+    model_or_spec: Any,
+    panels: Sequence[Trajectory],
+    path: str | os.PathLike[str],
+    *,
+    fps: int = 25,
+    size: tuple[int, int] = (640, 480),
+    camera: str | Camera = "three_quarter",
+    progress: Progress | None = None,
+) -> int:
+    """Writes an MP4 (H.264, yuv420p, faststart) of all panels side by side; returns its number of frames.
+
+    The file is written whole or not at all, and one frame at a time is in memory. As long as the longest
+    panel; shorter ones hold their last picture. `progress(done, total)` is called after every frame.
+    Errors: see `render_frames`.
+    """
+    import imageio_ffmpeg  # type: ignore[import-untyped]
+
+    end = max((panel.duration for panel in panels), default=0.0)
+    times = np.arange(int(np.floor(end * fps + 1e-6)) + 1) / fps
+    with atomic_path(path) as temporary:
+        encoder = imageio_ffmpeg.write_frames(
+            str(temporary), frame_size(len(panels), size), fps=fps, codec="libx264", quality=None,
+            macro_block_size=2, pix_fmt_out="yuv420p", ffmpeg_log_level="error",
+            output_params=["-preset", "veryfast", "-crf", "23", "-movflags", "+faststart", "-f", "mp4"],
+        )  # fmt: skip
+        encoder.send(None)
+        try:
+            frames = render_frames(model_or_spec, panels, times.tolist(), size=size, camera=camera)
+            for done, frame in enumerate(frames, start=1):
+                encoder.send(np.ascontiguousarray(frame))
+                if progress is not None:
+                    progress(done, len(times))
+        except OSError as error:
+            last = str(error).strip().splitlines()[-1:]
+            raise KoboshiError(f"the encoder could not write {path}: {''.join(last)}") from error
+        finally:
+            encoder.close()
+    return len(times)
+
+
+def save_strip(
+    path: str | os.PathLike[str], frames: Sequence[Frame], *, width: int = 1800, columns: int = 6
+) -> None:
+    """Writes pictures of one size as a PNG, `columns` in a row and `width` pixels wide in all."""
+    from PIL import Image
+
+    _some(frames)
+    columns = min(columns, len(frames))
+    rows = -(-len(frames) // columns)
+    each = (width - (columns - 1) * _GAP) // columns
+    tall = round(each * frames[0].shape[0] / frames[0].shape[1])
+    strip = Image.new("RGB", (width, rows * tall + (rows - 1) * _GAP), (255, 255, 255))
+    for i, frame in enumerate(frames):
+        small = Image.fromarray(frame).resize((each, tall), Image.Resampling.LANCZOS)
+        strip.paste(small, (i % columns * (each + _GAP), i // columns * (tall + _GAP)))
+    buffer = io.BytesIO()
+    strip.quantize(255, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    write_atomic(path, buffer.getvalue())
+
+
+def save_gif(
+    path: str | os.PathLike[str],
+    frames: Sequence[Frame],
+    *,
+    fps: int = 12,
+    width: int = 640,
+    max_bytes: int = 3_000_000,
+) -> int:
+    """Writes a looping GIF of at most `max_bytes`, narrowing it as far as that needs; returns its width.
+
+    Raises KoboshiError where even 160 pixels are too many bytes (use fewer frames).
+    """
+    from PIL import Image
+
+    _some(frames)
+    while width >= 160:
+        tall = round(width * frames[0].shape[0] / frames[0].shape[1])
+        small = [Image.fromarray(f).resize((width, tall), Image.Resampling.LANCZOS) for f in frames]
+        # One palette for all, from first, middle and last: colours do not flicker and frames differ little.
+        sample = Image.new("RGB", (width, 3 * tall))
+        for i, frame in enumerate((small[0], small[len(small) // 2], small[-1])):
+            sample.paste(frame, (0, i * tall))
+        palette = sample.quantize(96)
+        pages = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in small]
+        buffer = io.BytesIO()
+        pages[0].save(
+            buffer, "GIF", save_all=True, append_images=pages[1:], duration=round(1000 / fps), loop=0
+        )
+        if buffer.tell() <= max_bytes:
+            write_atomic(path, buffer.getvalue())
+            return width
+        width = int(width * min(0.9, (max_bytes / buffer.tell()) ** 0.5))
+    raise KoboshiError(f"{len(frames)} frames do not fit in a GIF of {max_bytes} bytes; use fewer")
+
+
+def _some(frames: Sequence[Frame]) -> None:
+    if not frames:
+        raise KoboshiError("no frames to save")

@@ -1,0 +1,177 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import mujoco
+import numpy as np
+import pytest
+
+from koboshi.errors import KoboshiError
+from koboshi.robots import UNITREE_H1, visual_spec
+from koboshi.view import Trajectory, gl
+from koboshi.view.overlay import HEADER
+from koboshi.view.scene import merge_vertices, scene
+from koboshi.view.video import frame_size, render_frames, render_video, save_gif, save_strip, smooth_path
+
+SIZE = (320, 240)
+
+
+@pytest.fixture(scope="module")
+def need_gl() -> None:
+    if gl.choose_gl() is None:
+        pytest.skip(gl.gl_hint())
+
+
+@pytest.fixture(scope="module")
+def frames(walk: Callable[..., Trajectory], toy_spec: mujoco.MjSpec, need_gl: None) -> list[np.ndarray]:
+    """Before the fault, after it, after it was noticed; the right panel falls at 0.7 s."""
+    falls = walk(title="no switch", noticed=None, probability=None, fell_at=0.7, actor=["healthy"] * 51)
+    return list(render_frames(toy_spec, [walk(), falls], [0.38, 0.42, 0.52, 0.8], size=SIZE))
+
+
+def _chips(frame: np.ndarray) -> np.ndarray:
+    """The upper left corner of the left panel's scene, where fault and switch are told."""
+    return frame[HEADER : HEADER + 80, :230].astype(int)
+
+
+def _scene(frame: np.ndarray, panel: int) -> np.ndarray:
+    left = panel * (SIZE[0] + 4)
+    return frame[HEADER : HEADER + SIZE[1], left : left + SIZE[0]].astype(int)
+
+
+def _reds(picture: np.ndarray) -> int:
+    return int(((picture[..., 0] > 150) & (picture[..., 2] < 70)).sum())
+
+
+def test_a_scene_has_light_and_contrast(frames: list[np.ndarray]) -> None:
+    assert frames[0].shape == (*frame_size(2, SIZE)[::-1], 3)
+    assert _scene(frames[0], 0).mean() > 60 and _scene(frames[0], 0).std() > 20
+
+
+def test_fault_and_switch_are_told_when_they_happen(frames: list[np.ndarray]) -> None:
+    before, broken, noticed, _ = frames
+    assert _reds(_chips(before)) == 0
+    assert _reds(_chips(broken)) > 500
+    green = (0, 138, 100)
+    assert (np.abs(_chips(broken) - green).max(-1) < 40).sum() == 0
+    assert (np.abs(_chips(noticed) - green).max(-1) < 40).sum() > 300
+
+
+def test_the_broken_leg_turns_red(frames: list[np.ndarray]) -> None:
+    legs = slice(90, 210)
+    assert _reds(_scene(frames[0], 0)[legs]) == 0
+    assert _reds(_scene(frames[1], 0)[legs]) > 100
+
+
+def test_a_fall_dims_the_panel(frames: list[np.ndarray]) -> None:
+    assert _scene(frames[3], 1).mean() < 0.85 * _scene(frames[3], 0).mean()
+
+
+def test_the_video_decodes_to_what_was_drawn(
+    walk: Callable[..., Trajectory], toy_spec: mujoco.MjSpec, need_gl: None, tmp_path: Path
+) -> None:
+    import imageio_ffmpeg
+
+    path, seen = tmp_path / "clips" / "walk.mp4", []
+    count = render_video(
+        toy_spec,
+        [walk(26), walk(13)],
+        path,
+        fps=25,
+        size=SIZE,
+        progress=lambda done, of: seen.append((done, of)),
+    )
+    assert count == 13 and seen[-1] == (13, 13)
+    assert [p.name for p in path.parent.iterdir()] == ["walk.mp4"]
+    reader = imageio_ffmpeg.read_frames(str(path))
+    assert next(reader)["size"] == frame_size(2, SIZE)
+    decoded = [np.frombuffer(frame, np.uint8) for frame in reader]
+    assert len(decoded) == 13
+    assert all(frame.mean() > 60 for frame in decoded)
+    head = path.read_bytes()[:4096]
+    assert b"moov" in head  # faststart: players need not read to the end
+
+
+def test_a_failed_video_leaves_nothing(
+    walk: Callable[..., Trajectory], toy_spec: mujoco.MjSpec, need_gl: None, tmp_path: Path
+) -> None:
+    def stop(done: int, total: int) -> None:
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        render_video(toy_spec, [walk(5)], tmp_path / "walk.mp4", size=SIZE, progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_strip_and_gif(frames: list[np.ndarray], tmp_path: Path) -> None:
+    from PIL import Image
+
+    save_strip(tmp_path / "strip.png", frames, width=900, columns=3)
+    strip = Image.open(tmp_path / "strip.png")
+    assert strip.width == 900 and strip.height > 2 * 150
+    width = save_gif(tmp_path / "walk.gif", frames, width=600, max_bytes=60_000)
+    gif = Image.open(tmp_path / "walk.gif")
+    assert gif.n_frames == 4 and gif.width == width < 600
+    assert (tmp_path / "walk.gif").stat().st_size <= 60_000
+
+
+def test_bad_panels_are_refused(walk: Callable[..., Trajectory], toy_spec: mujoco.MjSpec) -> None:
+    with pytest.raises(KoboshiError, match="1 to 3 panels"):
+        next(render_frames(toy_spec, [], [0.0]))
+    with pytest.raises(KoboshiError, match="camera"):
+        next(render_frames(toy_spec, [walk()], [0.0], camera="sde"))
+    with pytest.raises(KoboshiError, match="nq 9"):
+        next(render_frames(toy_spec, [walk(qpos=np.ones((51, 26)))], [0.0]))
+
+
+def test_no_gl_is_one_line(
+    walk: Callable[..., Trajectory], toy_spec: mujoco.MjSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "off")
+    assert gl.choose_gl() is None
+    assert "MUJOCO_GL" in gl.gl_hint()
+    with pytest.raises(KoboshiError, match="MUJOCO_GL"):
+        next(render_frames(toy_spec, [walk()], [0.0]))
+
+
+def test_the_first_gl_that_works_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gl, "_works", lambda kind: kind == "osmesa")
+    monkeypatch.setattr(gl, "_candidates", lambda: ["egl", "osmesa", "never"])
+    monkeypatch.setenv("MUJOCO_GL", "")
+    assert gl.choose_gl() == "osmesa"
+    gl._probe.cache_clear()
+
+
+def test_merging_vertices_keeps_the_shape() -> None:
+    corners = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [1.0, 1, 0.001]])
+    faces = np.array([[0, 1, 2], [0, 2, 3], [0, 4, 3], [2, 4, 3]])
+    vertices, kept = merge_vertices(corners, faces, 0.01)
+    assert len(vertices) == 4
+    assert len(kept) == 2  # one repeats another, one has collapsed
+
+
+def test_h1_on_stage_stands_where_it_stood() -> None:
+    spec = visual_spec(UNITREE_H1)
+    plain, stage = spec.compile(), scene(spec)
+    assert stage.nq == plain.nq == 26
+    assert [stage.joint(i).name for i in range(20)] == [plain.joint(i).name for i in range(20)]
+    assert stage.nmeshface < 0.25 * plain.nmeshface
+
+    def clouds(model: mujoco.MjModel) -> np.ndarray:
+        """(bodies, 2, 3): the box around the meshes of each body, world frame."""
+        data = mujoco.MjData(model)
+        mujoco.mj_kinematics(model, data)
+        boxes = {}
+        for g in np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_MESH):
+            at, count = model.mesh_vertadr[model.geom_dataid[g]], model.mesh_vertnum[model.geom_dataid[g]]
+            points = model.mesh_vert[at : at + count] @ data.geom_xmat[g].reshape(3, 3).T + data.geom_xpos[g]
+            boxes[int(model.geom_bodyid[g])] = (points.min(0), points.max(0))
+        return np.array([boxes[b] for b in sorted(boxes)])
+
+    assert np.abs(clouds(stage) - clouds(plain)).max() < 0.009
+
+
+def test_smoothing_keeps_lines_and_ends() -> None:
+    line = np.stack([np.arange(200.0), np.full(200, 3.0)], axis=1)
+    smooth = smooth_path(line, 5)
+    np.testing.assert_allclose(smooth[20:-20], line[20:-20], atol=1e-9)
+    np.testing.assert_allclose(smooth[:, 1], 3)
