@@ -16,14 +16,14 @@ class Backend(Protocol):
     Fields carry MuJoCo's names and layout with a leading N. Tensors that `read` and `expand` return are live:
     asked for once, they always show (and, for inputs, set) what the simulations hold.
 
-    Inputs that may be written between calls: `qpos, qvel, ctrl, qacc_warmstart` and every expanded model field.
-    Derived fields (`sensordata, actuator_force, xpos`, …) lag one substep behind `qpos` and `qvel` after `step`,
-    as with `mj_step` itself; `forward` makes them current. They must be read for the first time before the first
-    step, so that the backend knows to deliver them.
+    Inputs that may be written between calls: `qpos, qvel, ctrl, qacc_warmstart` and every expanded model
+    field. Derived fields (`sensordata, actuator_force, xpos`, …) lag one substep behind `qpos` and `qvel`
+    after `step`, as with `mj_step` itself; `forward` makes them current. They must be read for the first time
+    before the first step, so that the backend knows to deliver them.
 
-    Where the two differ: the CPU holds float64 states (derived and expanded fields likewise), Warp float32; Warp's
-    tensors live on its device. Warp refuses `set_const`, and runs every call on all simulations, then puts
-    back those that `ids` leaves out.
+    Where the two differ: the CPU holds float64 states (derived and expanded fields likewise), Warp float32;
+    Warp's tensors live on its device. Warp refuses `set_const`, varies fewer model fields, and runs every
+    call on all simulations, then puts back those that `ids` leaves out.
     """
 
     num_envs: int
@@ -36,9 +36,9 @@ class Backend(Protocol):
         ...
 
     def expand(self, field: str) -> Tensor:
-        """(N, …) live tensor over an `mjModel` or `mjOption` field, one copy a simulation; before the first step only.
+        """(N, …) live tensor over an `mjModel` or `mjOption` field, one copy a simulation.
 
-        KoboshiError where there is no such field, or where Warp cannot vary it.
+        Asked for before the first step only. KoboshiError for a field that is unknown or cannot be varied.
         """
         ...
 

@@ -61,7 +61,7 @@ class CpuBackend:
         self._batch.forward(_rows(ids))
 
     def reset(self, ids: Tensor | None = None) -> None:
-        # mjbatch's reset applies what was written since the last call after mj_resetData; twice leaves nothing of it.
+        # mjbatch puts what was written since its last call on top of the reset; the second one drops it.
         for _ in range(2):
             self._batch.reset(_rows(ids))
 

@@ -1,0 +1,284 @@
+"""One contract for both backends, mjbatch and MuJoCo Warp (on its CPU device), against serial `mj_step`."""
+
+import sys
+
+import mujoco
+import numpy as np
+import pytest
+import torch
+
+from koboshi.errors import KoboshiError
+from koboshi.robots import UNITREE_H1, physics_spec
+from koboshi.sim import Backend, CpuBackend, make_backend
+
+N = 3
+TOLERANCE = {"cpu": 0.0, "warp": 2e-4}
+
+LEG = """
+<mujoco>
+  <option timestep="0.005" integrator="implicitfast"/>
+  <worldbody>
+    <geom name="floor" type="plane" size="5 5 1"/>
+    <body name="base" pos="0 0 0.62">
+      <freejoint/>
+      <geom type="box" size=".15 .15 .05" mass="3" contype="0" conaffinity="0"/>
+      <body name="thigh">
+        <joint name="hip" axis="0 1 0" range="-2 2" damping=".5" armature=".05"/>
+        <geom type="capsule" fromto="0 0 0 0 0 -.3" size=".03" mass="1" contype="0" conaffinity="0"/>
+        <body name="shank" pos="0 0 -.3">
+          <joint name="knee" axis="0 1 0" range="-2 2" damping=".5" armature=".05"/>
+          <geom type="capsule" fromto="0 0 0 0 0 -.27" size=".03" mass=".6"/>
+          <site name="foot" type="sphere" size=".1" pos="0 0 -.27"/>
+        </body>
+      </body>
+    </body>
+  </worldbody>
+  <actuator>
+    <position name="hip" joint="hip" kp="60" kv="2" forcerange="-20 20"/>
+    <position name="knee" joint="knee" kp="60" kv="2" forcerange="-20 20"/>
+  </actuator>
+  <sensor>
+    <touch site="foot"/>
+    <framepos objtype="site" objname="foot"/>
+    <framelinvel objtype="site" objname="foot"/>
+  </sensor>
+</mujoco>
+"""
+
+
+@pytest.fixture(params=["cpu", "warp"])
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def backend(name: str) -> Backend:
+    return make_backend(name, mujoco.MjModel.from_xml_string(LEG), N)
+
+
+def controls(steps: int, nu: int) -> torch.Tensor:
+    """(steps, N, nu) the same for every backend, representable in float32."""
+    return torch.randn(steps, N, nu, generator=torch.Generator().manual_seed(0)) * 0.4
+
+
+def assert_close(name: str, actual: torch.Tensor, expected: np.ndarray) -> None:
+    tolerance = TOLERANCE[name]
+    np.testing.assert_allclose(actual.double().numpy(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_is_a_backend(backend: Backend) -> None:
+    assert isinstance(backend, Backend)
+    assert backend.num_envs == N
+    assert backend.device == torch.device("cpu")
+    assert backend.read("xmat").shape == (N, 4, 9)
+    assert backend.expand("actuator_forcerange").shape == (N, 2, 2)
+    assert backend.expand("gravity").shape == (N, 3)
+
+
+def test_steps_and_derived_fields_equal_serial_mj_step(name: str, backend: Backend) -> None:
+    """Including the lag: after `mj_step`, sensordata belongs to the state one substep before."""
+    steps, ctrl = 20, controls(20, 2)
+    fields = ("qpos", "qvel", "sensordata", "actuator_force", "xpos", "xmat")
+    views = {field: backend.read(field) for field in fields}
+    for action in ctrl:
+        backend.read("ctrl")[:] = action
+        backend.step()
+    for env in range(N):
+        data = mujoco.MjData(backend.model)
+        for step in range(steps):
+            data.ctrl[:] = ctrl[step, env].numpy()
+            before = data.qpos.copy()
+            mujoco.mj_step(backend.model, data)
+        for field in fields:
+            scale = max(1.0, abs(getattr(data, field)).max())
+            assert_close(name, views[field][env] / scale, getattr(data, field) / scale)
+        old = mujoco.MjData(backend.model)
+        old.qpos[:] = before
+        mujoco.mj_forward(backend.model, old)
+        assert_close(name, views["sensordata"][env, 1:4], old.sensordata[1:4])
+    assert views["sensordata"][:, 0].max() > 0, "no foot ever touched the ground: the test says nothing"
+
+
+def test_forward_makes_derived_fields_current(name: str, backend: Backend) -> None:
+    sensors, qpos = backend.read("sensordata"), backend.read("qpos")
+    backend.step(3)
+    lagging = sensors.clone()
+    backend.forward(torch.tensor([0, 2]))
+    assert not torch.equal(sensors[0], lagging[0])
+    assert torch.equal(sensors[1], lagging[1])
+    data = mujoco.MjData(backend.model)
+    data.qpos[:] = qpos[0].double().numpy()
+    mujoco.mj_forward(backend.model, data)
+    assert_close(name, sensors[0, 1:4], data.sensordata[1:4])
+
+
+def test_views_are_live(backend: Backend) -> None:
+    qpos = backend.read("qpos")
+    assert backend.read("qpos") is qpos
+    qpos[1, 2] = 5.0
+    backend.step(2)
+    heights = qpos[:, 2]
+    fall = 9.81 * 0.005**2 * (1 + 2)  # semi-implicit Euler: g dt² after one step, three times that after two
+    assert heights[1].item() == pytest.approx(5.0 - fall, abs=1e-5)
+    assert heights[0].item() == pytest.approx(0.62 - fall, abs=1e-5)
+
+
+def test_expanded_field_acts_on_its_own_simulation(backend: Backend) -> None:
+    limits, force = backend.expand("actuator_forcerange"), backend.read("actuator_force")
+    assert torch.equal(limits, torch.tensor([-20.0, 20.0], dtype=limits.dtype).expand(N, 2, 2))
+    assert backend.expand("actuator_forcerange") is limits
+    limits[1, 0] = 0.0
+    backend.read("ctrl")[:] = 1.0
+    backend.step()
+    assert force[1, 0] == 0.0
+    assert force[1, 1] == force[0, 1] == 20.0
+    assert force[0, 0] == force[2, 0] == 20.0
+    limits[1, 0] = limits[0, 0]
+    backend.reset()
+    backend.read("ctrl")[:] = 1.0
+    backend.step()
+    assert (force == 20.0).all()
+
+
+def test_expand_is_refused_after_the_first_step(backend: Backend) -> None:
+    backend.step()
+    with pytest.raises(KoboshiError, match="'body_mass' must be expanded before the first step"):
+        backend.expand("body_mass")
+
+
+def test_unknown_fields_name_a_guess(backend: Backend) -> None:
+    with pytest.raises(KoboshiError, match="no mjData field 'qposs'; did you mean 'qpos'?"):
+        backend.read("qposs")
+    with pytest.raises(KoboshiError, match="'efc_J'"):
+        backend.read("efc_J")
+    with pytest.raises(KoboshiError, match="'bdy_mass'; did you mean 'body_mass'?"):
+        backend.expand("bdy_mass")
+
+
+def test_reset_touches_only_its_ids(backend: Backend) -> None:
+    fields = [backend.read(field) for field in ("qpos", "qvel", "ctrl", "time", "sensordata")]
+    start = backend.snapshot()
+    backend.reset()
+    sensors = fields[-1].clone()
+    assert sensors[0, 3].item() == pytest.approx(0.62 - 0.3 - 0.27, abs=1e-6)
+    for action in controls(5, 2):
+        fields[2][:] = action
+        backend.step()
+    before, moved = backend.snapshot(), [field.clone() for field in fields]
+    fields[0][1] = 7.0  # written since the last call: dropped too
+    backend.reset(torch.tensor([1]))
+    after = backend.snapshot()
+    nq_nv = 1 + backend.model.nq + backend.model.nv
+    assert torch.equal(after[1, :nq_nv], start[1, :nq_nv])
+    assert torch.equal(sensors[1], fields[-1][1])
+    assert torch.equal(after[[0, 2]], before[[0, 2]])
+    for field, value in zip(fields, moved, strict=True):
+        assert torch.equal(field[[0, 2]], value[[0, 2]])
+
+
+def test_restored_snapshot_goes_on_with_the_same_numbers(backend: Backend) -> None:
+    def go(actions: torch.Tensor) -> torch.Tensor:
+        for action in actions:
+            backend.read("ctrl")[:] = action
+            backend.step()
+        return torch.cat([backend.snapshot(), backend.read("sensordata")], dim=1)
+
+    backend.read("sensordata")
+    actions = controls(20, 2)
+    go(actions[:10])
+    snapshot = backend.snapshot()
+    first = go(actions[10:])
+    assert not torch.equal(first[:, : snapshot.shape[1]], snapshot)
+    backend.restore(snapshot)
+    assert torch.equal(backend.snapshot(), snapshot)
+    assert torch.equal(go(actions[10:]), first)
+
+
+def test_n_substeps_equal_n_steps(backend: Backend) -> None:
+    backend.read("ctrl")[:] = controls(1, 2)[0]
+    start = backend.snapshot()
+    backend.step(12)
+    at_once = backend.snapshot()
+    backend.restore(start)
+    for _ in range(12):
+        backend.step()
+    assert torch.equal(backend.snapshot(), at_once)
+
+
+def test_no_environments_are_refused(name: str) -> None:
+    with pytest.raises(KoboshiError, match="at least 1, not 0"):
+        make_backend(name, mujoco.MjModel.from_xml_string(LEG), 0)
+
+
+def test_unknown_backend() -> None:
+    with pytest.raises(KoboshiError, match="no physics backend 'wrap'; did you mean 'warp'?"):
+        make_backend("wrap", mujoco.MjModel.from_xml_string(LEG), 1)
+
+
+def test_cpu_equals_serial_mj_step_bit_for_bit_on_h1() -> None:
+    spec = physics_spec(UNITREE_H1)
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=(0, 0, 1))
+    model = spec.compile()
+    backend = CpuBackend(model, N, num_threads=2)
+    qpos, sensors = backend.read("qpos"), backend.read("sensordata")
+    qpos[:, 2] = UNITREE_H1.base_height
+    start, ctrl = qpos.clone(), controls(100, model.nu).double()
+    for action in ctrl:
+        backend.read("ctrl")[:] = action
+        backend.step()
+    for env in range(N):
+        data = mujoco.MjData(model)
+        data.qpos[:] = start[env].numpy()
+        for action in ctrl[:, env]:
+            data.ctrl[:] = action.numpy()
+            mujoco.mj_step(model, data)
+        assert np.array_equal(qpos[env].numpy(), data.qpos)
+        assert np.array_equal(backend.read("qvel")[env].numpy(), data.qvel)
+        assert np.array_equal(sensors[env].numpy(), data.sensordata)
+
+
+def test_cpu_set_const_follows_a_mass() -> None:
+    backend = CpuBackend(mujoco.MjModel.from_xml_string(LEG), N)
+    mass, subtree = backend.expand("body_mass"), backend.expand("body_subtreemass")
+    mass[1, 1] = 10.0
+    backend.set_const(torch.tensor([1]))
+    assert subtree[:, 1].tolist() == pytest.approx([4.6, 11.6, 4.6])
+
+
+def test_warp_refuses_set_const() -> None:
+    with pytest.raises(KoboshiError, match="set_const"):
+        make_backend("warp", mujoco.MjModel.from_xml_string(LEG), 1).set_const()
+
+
+def test_warp_raises_where_constraints_do_not_fit() -> None:
+    from koboshi.sim.gpu import WarpBackend
+
+    backend = WarpBackend(mujoco.MjModel.from_xml_string(LEG), N, "cpu", njmax=2)
+    backend.read("qpos")[2, 2] = 0.55  # the foot is in the floor: a contact of four rows
+    with pytest.raises(KoboshiError, match="simulation 2: njmax=2 is too small"):
+        backend.step()
+
+
+def test_warp_lists_its_devices() -> None:
+    with pytest.raises(KoboshiError, match="no device for MuJoCo Warp 'cuda:99'.*devices: cpu"):
+        make_backend("warp", mujoco.MjModel.from_xml_string(LEG), 1, "cuda:99")
+
+
+def test_warp_missing_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mujoco_warp", None)
+    with pytest.raises(KoboshiError, match="pip install 'koboshi\\[gpu\\]'"):
+        make_backend("warp", mujoco.MjModel.from_xml_string(LEG), 1)
+
+
+def test_warp_steps_h1_like_mujoco() -> None:
+    spec = physics_spec(UNITREE_H1)
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=(0, 0, 1))
+    model = spec.compile()
+    cpu, warp = CpuBackend(model, N), make_backend("warp", model, N)
+    for backend in (cpu, warp):
+        backend.read("qpos")[:, 2] = UNITREE_H1.base_height
+        backend.read("sensordata")
+        for action in controls(20, model.nu):
+            backend.read("ctrl")[:] = action
+            backend.step()
+    torch.testing.assert_close(warp.read("qpos").double(), cpu.read("qpos"), rtol=1e-3, atol=1e-3)
