@@ -103,8 +103,10 @@ def digest(path: str | os.PathLike[str]) -> str:
         raise KoboshiError(f"no file {path}") from None
 
 
-def save_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Writes one safetensors file, whole or not at all, with `meta` (JSON data) and a digest of everything."""
+def save_checkpoint(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], meta: Mapping[str, Any]
+) -> None:
+    """Writes one safetensors file, whole or not at all, with `meta` (JSON data) and a digest of it all."""
     # Clones, because safetensors refuses tensors that share memory (as stacked parameters do).
     cpu = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     text = json.dumps(dict(meta), sort_keys=True)
@@ -152,7 +154,7 @@ def _content_digest(tensors: Mapping[str, Tensor], meta: str) -> str:
 
 
 def check_shapes(tensors: Mapping[str, Tensor], module_state: Mapping[str, Tensor], what: str) -> None:
-    """KoboshiError naming the first few tensors that `what` lacks, does not know, or wants in another shape."""
+    """KoboshiError naming the first few tensors that `what` lacks, does not know or shapes otherwise."""
     wrong = [f"missing {name}" for name in module_state if name not in tensors]
     wrong += [f"unexpected {name}" for name in tensors if name not in module_state]
     wrong += [
@@ -212,7 +214,7 @@ class RunFolder:
     def save(
         self, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], final: bool = False
     ) -> Path:
-        """Writes checkpoints/<step>.safetensors (and final.safetensors) and removes all but the newest few."""
+        """Writes checkpoints/<step>.safetensors (and final.safetensors); removes all but the newest few."""
         path = self.checkpoints / f"{step:09d}.safetensors"
         save_checkpoint(path, tensors, {**meta, "step": step})
         if final:
@@ -265,7 +267,7 @@ def list_runs(root: Path = Path("runs")) -> list[Path]:
 
 
 def resolve_run(path_or_name: str | os.PathLike[str], root: Path = Path("runs")) -> Path:
-    """The checkpoint meant by a checkpoint file, a run folder (its newest one) or `task/name` under `root`."""
+    """The checkpoint meant by a file, a run folder (its newest one) or `task/name` under `root`."""
     for path in (Path(path_or_name), Path(root) / path_or_name):
         if path.is_file():
             return path
@@ -285,7 +287,9 @@ def git_commit() -> str:
     try:
         # Asked first, since an installed package may lie inside some other repository.
         subprocess.run([*git, "ls-files", "--error-unmatch", here.name], check=True, capture_output=True)
-        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True)
+        head = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head.stdout.strip()

@@ -1,0 +1,28 @@
+# `make demo` shows what koboshi does, `make test` checks it; each first makes .venv with the exact versions
+# of constraints.txt. Another Python: make PYTHON=python3.12. pip reads its PIP_… variables as ever.
+PYTHON ?= python3
+VENV ?= .venv
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test venv gl
+
+demo: gl
+	$(VENV)/bin/koboshi demo
+
+test: gl
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2
+
+venv: $(STAMP)
+
+gl: $(STAMP)
+	@sh scripts/install_gl.sh $(VENV)/bin/python
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "koboshi needs Python 3.11 or newer, and $(PYTHON) is not; try make PYTHON=python3.11" >&2; exit 1; }
+	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
+	@echo "installing koboshi into $(VENV)"
+	@$(VENV)/bin/pip install --quiet -e '.[dev]' -c constraints.txt
+	@touch $@
