@@ -229,7 +229,7 @@ def save_strip(
         small = Image.fromarray(frame).resize((each, tall), Image.Resampling.LANCZOS)
         strip.paste(small, (i % columns * (each + _GAP), i // columns * (tall + _GAP)))
     buffer = io.BytesIO()
-    strip.quantize(255, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    strip.save(buffer, "PNG", optimize=True)
     write_atomic(path, buffer.getvalue())
 
 
@@ -255,7 +255,7 @@ def save_gif(
         sample = Image.new("RGB", (width, 3 * tall))
         for i, frame in enumerate((small[0], small[len(small) // 2], small[-1])):
             sample.paste(frame, (0, i * tall))
-        palette = sample.quantize(96)
+        palette = sample.quantize(240)
         pages = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in small]
         buffer = io.BytesIO()
         pages[0].save(
