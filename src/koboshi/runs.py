@@ -111,7 +111,7 @@ def save_checkpoint(
     cpu = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     text = json.dumps(dict(meta), sort_keys=True)
     header = {"meta": text, "sha256": _content_digest(cpu, text)}
-    write_atomic(path, safetensors.torch.save(cpu, metadata=header))
+    write_atomic(path, _sorted_header(safetensors.torch.save(cpu, metadata=header)))
 
 
 def load_checkpoint(
@@ -141,6 +141,14 @@ def load_checkpoint(
         if meta.get(key) != wanted:
             raise KoboshiError(f"checkpoint {path} was made for {key} {meta.get(key)!r}, not {wanted!r}")
     return tensors, meta
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """The same safetensors file with its JSON header in order, so that equal checkpoints are equal files."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
 
 
 def _content_digest(tensors: Mapping[str, Tensor], meta: str) -> str:
