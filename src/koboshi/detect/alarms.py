@@ -1,0 +1,79 @@
+"""From probabilities to alarms: threshold, persistence and hysteresis, one step at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from koboshi.errors import KoboshiError
+
+
+@dataclass(frozen=True)
+class AlarmCfg:
+    """When an alarm is raised and when it is taken back."""
+
+    threshold: float = 0.9
+    """A probability of at least this counts for an alarm."""
+    persistence: int = 2
+    """Steps in a row that must count before the alarm is raised."""
+    release_threshold: float = 0.2
+    """A probability below this counts for release."""
+    release_steps: int = 50
+    """Steps in a row that must count before the alarm is taken back."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.release_threshold <= self.threshold <= 1:
+            raise KoboshiError(
+                f"alarm thresholds must obey 0 <= release_threshold ({self.release_threshold}) "
+                f"<= threshold ({self.threshold}) <= 1"
+            )
+        if self.persistence < 1 or self.release_steps < 1:
+            raise KoboshiError(
+                f"persistence {self.persistence} and release_steps {self.release_steps} must be at least 1"
+            )
+
+
+class AlarmState(NamedTuple):
+    """What alarms carry from step to step, each (N, J)."""
+
+    above: Tensor
+    """int32: steps in a row at or above the threshold."""
+    below: Tensor
+    """int32: steps in a row below the release threshold."""
+    alarm: Tensor
+    """bool."""
+
+
+def initial_alarms(num_envs: int, num_joints: int, device: torch.device | str = "cpu") -> AlarmState:
+    """No alarm anywhere."""
+    count = torch.zeros(num_envs, num_joints, dtype=torch.int32, device=device)
+    return AlarmState(count, count, torch.zeros(num_envs, num_joints, dtype=torch.bool, device=device))
+
+
+def alarm_step(
+    cfg: AlarmCfg, prob: Tensor, state: AlarmState, reset: Tensor | None = None
+) -> tuple[Tensor, AlarmState]:
+    """(N, J) probabilities -> (N, J) bool alarms and the next state; pure.
+
+    `reset`: (N,) bool, robots whose alarms and counts start anew before this step.
+    """
+    above, below, alarm = state
+    if reset is not None:
+        gone = reset.unsqueeze(-1)
+        above, below, alarm = above.masked_fill(gone, 0), below.masked_fill(gone, 0), alarm & ~gone
+    above = (above + 1) * (prob >= cfg.threshold)
+    below = (below + 1) * (prob < cfg.release_threshold)
+    alarm = (alarm | (above >= cfg.persistence)) & (below < cfg.release_steps)
+    return alarm, AlarmState(above, below, alarm)
+
+
+def alarms_over_time(cfg: AlarmCfg, prob: Tensor, reset: Tensor) -> Tensor:
+    """(T, N, J) probabilities, (T, N) bool resets -> (T, N, J) bool alarms, as `alarm_step` raises them."""
+    state = initial_alarms(prob.shape[1], prob.shape[2], prob.device)
+    out = torch.empty(prob.shape, dtype=torch.bool, device=prob.device)
+    for t in range(prob.shape[0]):
+        out[t], state = alarm_step(cfg, prob[t], state, reset[t])
+    return out

@@ -1,0 +1,155 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from koboshi.data import Sequences
+from koboshi.detect import AlarmCfg, picture
+from koboshi.detect.metrics import (
+    alarm_counts,
+    calibrate,
+    confusion,
+    curve,
+    delays,
+    figures,
+    judge,
+    macro_f1,
+    pool,
+)
+
+NOW = AlarmCfg(threshold=0.5, persistence=1, release_threshold=0.5, release_steps=1)
+
+
+@pytest.fixture
+def recorded(card_of):
+    """300 rows of 4 robots, silent. Robot 0: joint 1 from row 100. 1: healthy, episodes of 150 rows.
+    2: joint 3 from row 60 to a reset at 120, healthy after. 3: joint 0 from row 280, cut off by the end."""
+    steps = 300
+    severity, reset = torch.zeros(steps, 4, 4), torch.zeros(steps, 4, dtype=torch.bool)
+    severity[100:, 0, 1], severity[60:120, 2, 3], severity[280:, 3, 0] = 1.0, 1.0, 1.0
+    reset[0], reset[150, 1], reset[120, 2] = True, True, True
+    episode = reset.long().cumsum(0) - 1 + 10 * torch.arange(4)
+    member, test = torch.full((steps, 4), -1, dtype=torch.int16), torch.zeros_like(reset)
+    seq = Sequences(card_of(4), torch.zeros(steps, 4, 17), severity, episode, reset, member, test)
+    return seq, torch.zeros(steps, 4, 4)
+
+
+def test_silence_by_hand(recorded):
+    seq, prob = recorded
+    out = figures(judge(prob, seq), NOW)
+    assert out["faults"] == 2, "the fault that the recording cuts off does not count"
+    assert out["missed"] == 1 and out["delay_ms_median"] is None and out["false_alarms"] == 0
+    assert out["healthy_hours"] == pytest.approx((100 + 300 + 240 + 280) * 0.02 / 3600)
+    assert out["faulty_hours"] == pytest.approx((200 + 60 + 20) * 0.02 / 3600)
+
+
+def test_delays_and_false_alarms_by_hand(recorded):
+    seq, prob = recorded
+    prob[100:, 0, 1] = 0.9  # at once: one control period
+    prob[64:120, 2, 3] = 0.9  # rows 60..64: five periods
+    prob[10:13, 1, 2] = 0.9  # false
+    prob[20:22, 1, 2] = 0.9  # false again
+    prob[110:112, 0, 2] = 0.9  # wrong joint
+    prob[130, 2, 3] = 0.9  # false: the fault ended with the reset
+    judged = judge(prob, seq)
+    alarms = prob > 0.5
+    assert delays(judged, alarms).tolist() == [20.0, 100.0]
+    counts = alarm_counts(judged, alarms)
+    assert counts["false_alarms"] == 3 and counts["wrong_alarms"] == 1
+    assert counts["false_alarms_per_hour"] == pytest.approx(3 / counts["healthy_hours"])
+    out = figures(judged, NOW)
+    assert out["delay_ms_median"] == 100.0 and out["missed"] == 0.0
+    assert out["precision"] == pytest.approx(2 / 6) and out["recall"] == 1.0
+    assert out["delay_ms_median_by_joint"]["left_knee"] == 20.0
+
+
+def test_an_alarm_after_the_reset_does_not_count_for_the_fault_before(recorded):
+    seq, prob = recorded
+    prob[120:140, 2, 3] = 0.9
+    assert delays(judge(prob, seq), prob > 0.5).tolist() == [np.inf, np.inf]
+
+
+def test_persistence_adds_to_the_delay(recorded):
+    seq, prob = recorded
+    prob[100:, 0, 1] = 0.9
+    assert figures(judge(prob, seq), replace(NOW, persistence=3))["delays_ms"] == [60.0, None]
+
+
+def test_confusion_and_f1_by_hand(recorded):
+    seq, prob = recorded
+    prob[120:, 0, 1], prob[115:, 0, 2] = 0.9, 0.9  # joint 1 fails, joint 2 is noticed first
+    prob[61:, 2, 3] = 0.9  # right; and a false alarm in the healthy episode after the reset
+    judged = judge(prob, seq)
+    matrix = confusion(judged, prob > 0.5)
+    expected = np.zeros((5, 5), dtype=int)
+    expected[1, 2] = 1
+    expected[3, 3] = 1
+    expected[4, 3] = 1  # robot 2's second episode
+    expected[4, 4] = 2  # robot 1's two episodes; robot 3 is cut off
+    assert np.array_equal(matrix, expected)
+    assert macro_f1(matrix) == pytest.approx((0.0 + 2 / 3) / 2)
+
+
+def test_two_alarms_at_once_go_to_the_more_probable(recorded):
+    seq, prob = recorded
+    prob[100:, 0, 0], prob[100:, 0, 1] = 0.8, 0.9
+    assert confusion(judge(prob, seq), prob > 0.5)[1, 1] == 1
+
+
+def test_only_test_episodes_count(recorded):
+    seq, prob = recorded
+    seq.test[:, 1] = True
+    seq.test[:120, 2] = True
+    prob[5, 0, 0] = 0.9
+    out = figures(judge(prob, seq, test_only=True), NOW)
+    assert out["faults"] == 1 and out["false_alarms"] == 0
+    assert out["healthy_hours"] == pytest.approx(360 * 0.02 / 3600)
+    assert np.sum(out["confusion"]) == 3
+
+
+def test_weak_faults_are_left_out(recorded):
+    seq, prob = recorded
+    seq.severity[100:, 0, 1] = 0.1
+    out = figures(judge(prob, seq, min_severity=0.2), NOW)
+    assert out["faults"] == 1 and out["healthy_hours"] == pytest.approx((100 + 300 + 240 + 280) * 0.02 / 3600)
+
+
+def test_pooling_recordings_of_several_lengths(recorded):
+    seq, prob = recorded
+    prob[64:120, 2, 3] = 0.9
+    long = judge(prob, seq)
+    names = ("obs", "severity", "episode", "reset", "member", "test")
+    short = replace(seq, **{name: getattr(seq, name)[:200] for name in names})
+    both = figures(pool([long, judge(prob[:200], short)]), NOW)
+    assert both["faults"] == 4 and both["delays_ms"] == [None, 100.0, None, 100.0]
+    assert np.sum(both["confusion"]) == 5 + 6
+    assert both["healthy_hours"] == pytest.approx((920 + 100 + 200 + 140 + 200) * 0.02 / 3600)
+
+
+def test_calibration_takes_the_fastest_setting_that_is_quiet_enough(recorded):
+    seq, prob = recorded
+    # Noise of 0.98 in single rows; the faults' own probability is 0.96 at once and 0.999 six rows later.
+    prob[::20, 1, 2] = 0.98
+    for start, end, env, joint in ((100, 300, 0, 1), (60, 120, 2, 3)):
+        prob[start:end, env, joint] = 0.96
+        prob[start + 6 : end, env, joint] = 0.999
+    chosen = calibrate(judge(prob, seq))
+    assert chosen.persistence == 2 and chosen.threshold <= 0.96
+    out = figures(judge(prob, seq), chosen)
+    assert out["false_alarms"] == 0 and out["delay_ms_median"] == 40.0
+    tolerant = calibrate(judge(prob, seq), false_alarms_per_hour=1e6)
+    assert tolerant.persistence == 1 and figures(judge(prob, seq), tolerant)["delay_ms_median"] == 20.0
+
+
+def test_curve_and_picture(recorded, tmp_path):
+    seq, prob = recorded
+    prob[100:, 0, 1], prob[10, 1, 1] = 0.9, 0.6
+    judged = judge(prob, seq)
+    rows = curve(judged, NOW, thresholds=(0.5, 0.7, 0.95))
+    assert [r["false_alarms"] for r in rows] == [1, 0, 0] and [r["recall"] for r in rows] == [0.5, 0.5, 0.0]
+    result = {**figures(judged, NOW), "curve": rows}
+    json.dumps(result, allow_nan=False)
+    picture(result, tmp_path / "detector.png")
+    assert (tmp_path / "detector.png").stat().st_size > 10_000

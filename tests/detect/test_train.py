@@ -1,0 +1,118 @@
+import pytest
+import torch
+
+from koboshi.detect import (
+    DetectorCfg,
+    DetectorSpec,
+    DetectorTrainCfg,
+    DetectorTrainer,
+    FaultDetector,
+    Mirror,
+    calibrate,
+    evaluate_detector,
+    judge_all,
+    train_detector,
+)
+from koboshi.detect.train import row_weights
+from koboshi.errors import KoboshiError
+
+SMALL = DetectorCfg(embed=24, hidden=32)
+SIDES = torch.tensor([2, 3, 0, 1])
+MIRROR = Mirror(torch.cat([torch.tensor([0])] + [1 + 4 * i + SIDES for i in range(4)]), torch.ones(17), SIDES)
+
+
+def make_trainer(walk, mirror=None, **changes):
+    cfg = DetectorTrainCfg(**{"epochs": 1.0, "batch_envs": 32, "chunk": 25, **changes})
+    torch.manual_seed(0)
+    model = FaultDetector(DetectorSpec.from_card(walk.card), SMALL)
+    model.fit_scales([walk])
+    return DetectorTrainer(model, [walk], cfg, mirror)
+
+
+def test_it_learns_which_joint_died(walk, other_walk):
+    seen = []
+    cfg = DetectorTrainCfg(epochs=12, batch_envs=48, chunk=25, learning_rate=1e-2)
+    model = train_detector([walk], SMALL, cfg, report=lambda i, n, v: seen.append((i, n, v["loss"])))
+    assert seen[-1][0] == seen[-1][1] == len(seen) and seen[-1][2] < 0.3 * seen[0][2]
+    alarm = calibrate(judge_all(model, [walk]), false_alarms_per_hour=1.0)
+    result = evaluate_detector(model, [other_walk], alarm, with_curve=False)
+    assert result["recall"] >= 0.98 and result["delay_ms_median"] <= 120, result
+    assert result["macro_f1"] >= 0.95 and result["false_alarms"] <= 3, result
+
+
+@pytest.mark.parametrize("mirror", [None, MIRROR])
+def test_killed_and_resumed_gives_the_same_numbers(walk, tmp_path, mirror):
+    whole = make_trainer(walk, mirror)
+    whole.run()
+    first = make_trainer(walk, mirror)
+    first.run(until=20)
+    second = make_trainer(walk, mirror)
+    second.load_state_dict(first.state_dict())
+    second.run()
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+
+
+def test_the_file_of_a_killed_training_is_taken_up(walk, tmp_path):
+    cfg, path = DetectorTrainCfg(epochs=0.3, batch_envs=32, chunk=25), tmp_path / "training.safetensors"
+    whole = train_detector([walk], SMALL, cfg)
+
+    def kill(iteration, total, values):
+        if iteration == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_detector([walk], SMALL, cfg, report=kill, checkpoint=path, save_every=4)
+    later = []
+    report = lambda i, n, v: later.append(i)  # noqa: E731
+    resumed = train_detector([walk], SMALL, cfg, report=report, checkpoint=path, save_every=4)
+    assert later[0] == 9
+    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    other = DetectorTrainCfg(epochs=0.3, batch_envs=32, chunk=25, seed=5)
+    with pytest.raises(KoboshiError, match="was made for train_cfg"):
+        train_detector([walk], SMALL, other, checkpoint=path)
+
+
+def test_a_state_of_another_network_is_refused(walk):
+    state = make_trainer(walk).state_dict()
+    trainer = DetectorTrainer(FaultDetector(DetectorSpec.from_card(walk.card)), [walk])
+    with pytest.raises(KoboshiError, match="do not fit this detector"):
+        trainer.load_state_dict(state)
+
+
+def test_every_lane_is_visited_once_a_round_and_carries_its_own_state(walk):
+    trainer = make_trainer(walk, MIRROR, epochs=100.0)
+    before = trainer.position.clone()
+    trainer.run(until=6)  # 2 sides x 96 environments in batches of 32
+    assert torch.equal(trainer.position, (before + 25) % 400)
+    assert trainer.hidden.abs().sum(1).min() > 0
+
+
+def test_mirrored_lanes_show_the_mirrored_robot(walk):
+    trainer = make_trainer(walk, MIRROR)
+    trainer.position.zero_()
+    obs, severity, _, _ = trainer._gather(torch.arange(96, 100))
+    pos = slice(1, 5)
+    assert torch.equal(obs[:, 2, pos], walk.obs[:25, 2, pos][:, SIDES])
+    assert torch.equal(severity[:, 2], walk.severity[:25, 2][:, SIDES])
+
+
+def test_weights_by_hand(walk):
+    cfg = DetectorTrainCfg(onset_window_s=0.1)
+    weight = row_weights(walk, cfg)
+    env = int((walk.severity[:150] > 0).any(-1).any(0).nonzero()[0])
+    onset = int((walk.severity[:, env] > 0).any(-1).nonzero()[0])
+    assert weight[onset - 1 : onset + 6, env].tolist() == pytest.approx([1, 3, 3, 3, 3, 3, 0.3])
+
+
+def test_test_episodes_do_not_train(walk):
+    held_out = torch.ones_like(walk.test)
+    seq = type(walk)(walk.card, walk.obs, walk.severity, walk.episode, walk.reset, walk.member, held_out)
+    with pytest.raises(KoboshiError, match="every episode is a test episode"):
+        train_detector([seq], SMALL)
+
+
+def test_bad_numbers_are_refused():
+    with pytest.raises(KoboshiError, match="detector chunk is 0"):
+        DetectorTrainCfg(chunk=0)
