@@ -143,6 +143,20 @@ def test_calibration_takes_the_fastest_setting_that_is_quiet_enough(recorded):
     assert tolerant.persistence == 1 and figures(judge(prob, seq), tolerant)["delay_ms_median"] == 20.0
 
 
+def test_calibration_extrapolates_rare_false_alarms(recorded):
+    seq, prob = recorded
+    for start, end, env, joint in ((100, 300, 0, 1), (60, 120, 2, 3)):
+        prob[start:end, env, joint] = 1.0
+    # 32 peaks of log-odds > 0, 16 > 1, 8 > 2, 4 > 3, and chance has it that none is higher.
+    peaks = torch.tensor([0.5] * 16 + [1.5] * 8 + [2.5] * 4 + [3.5] * 4).sigmoid()
+    prob[torch.arange(32) * 4 + 1, 1, 2] = peaks
+    judged = judge(prob, seq)
+    hours = 920 * 0.02 / 3600
+    chosen = calibrate(judged, NOW, 0.4 / hours, persistences=(1,))
+    # 32 / 2⁷ = 0.25 alarms are few enough, 32 / 2⁶ = 0.5 are not.
+    assert chosen.threshold == pytest.approx(torch.tensor(7.0).sigmoid().item())
+
+
 def test_curve_and_picture(recorded, tmp_path):
     seq, prob = recorded
     prob[100:, 0, 1], prob[10, 1, 1] = 0.9, 0.6

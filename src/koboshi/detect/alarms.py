@@ -61,7 +61,8 @@ def alarm_step(
     `reset`: (N,) bool, robots whose alarms and counts start anew before this step.
     """
     above, below, alarm = state
-    if reset is not None:
+    # Most steps have no reset, and asking costs less than clearing.
+    if reset is not None and reset.any():
         gone = reset.unsqueeze(-1)
         above, below, alarm = above.masked_fill(gone, 0), below.masked_fill(gone, 0), alarm & ~gone
     above = (above + 1) * (prob >= cfg.threshold)

@@ -7,9 +7,9 @@ Definitions
   that an alarm on the first row that shows the fault counts one period (20 ms). Misses are infinite.
 - **False alarm**: an alarm raised (rising edge) while no joint of that robot is faulty, over the hours
   in which none is. **Wrong alarm**: one raised on a healthy joint while another is faulty, over those hours.
-- **Isolation**: the joint of the first alarm within `WINDOW_S` after an episode's first onset (the more probable
-  of two), or none; for a healthy episode the joint of its first alarm, or none. Macro-F1 is the mean over the
-  joints that fail.
+- **Isolation**: the joint of the first alarm within `WINDOW_S` after an episode's first onset (of two at once
+  the more probable), or none; for a healthy episode the joint of its first alarm, or none. Macro-F1 is the
+  mean over the joints that fail.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from koboshi.errors import KoboshiError
 WINDOW_S = 1.0
 THRESHOLDS = tuple(1 / (1 + math.exp(-x)) for x in np.linspace(-3, 12, 31))
 """Evenly spaced in log-odds, 0.05 to 0.999994."""
+CALIBRATION_THRESHOLDS = tuple(1 / (1 + math.exp(-x)) for x in np.arange(0, 14.0))
 PERSISTENCES = (1, 2, 3, 4, 6)
 
 
@@ -224,40 +225,45 @@ def calibrate(
     judged: Judged,
     cfg: AlarmCfg | None = None,
     false_alarms_per_hour: float = 0.5,
-    thresholds: tuple[float, ...] = THRESHOLDS[8:],
+    thresholds: tuple[float, ...] = CALIBRATION_THRESHOLDS,
     persistences: tuple[int, ...] = PERSISTENCES,
 ) -> AlarmCfg:
-    """The setting with the least mean delay (misses and all that is above 1 s count 1 s) that keeps to the
-    rate of false alarms; where none does, the one with the fewest false alarms.
+    """The setting with the least mean delay (misses and all above 1 s count 1 s) among those that keep to the
+    rate of false alarms; where none does, the one with the fewest.
 
-    More persistence or a higher threshold never brings more alarms, so the threshold is found by bisection.
+    A few hours of recording cannot show a rate of one in two hours, so for each persistence the counts at
+    lower thresholds are extrapolated too: their logarithm falls about linearly in the threshold's log-odds.
     """
     cfg = cfg or AlarmCfg()
     if not len(judged.faults.env):
         raise KoboshiError("cannot calibrate alarms: no fault in these episodes")
     best: tuple[tuple[bool, float, float], AlarmCfg] | None = None
     for persistence in persistences:
-        low, high = 0, len(thresholds) - 1
-        while low < high:
-            middle = (low + high) // 2
-            allowed = _score(
-                judged, _with_threshold(cfg, thresholds[middle], persistence), false_alarms_per_hour
-            )
-            low, high = (low, middle) if not allowed[0] else (middle + 1, high)
-        candidate = _with_threshold(cfg, thresholds[low], persistence)
-        score = _score(judged, candidate, false_alarms_per_hour)
+        settings = [_with_threshold(cfg, threshold, persistence) for threshold in thresholds]
+        counts = [alarm_counts(judged, alarms_over_time(s, judged.prob, judged.reset)) for s in settings]
+        quiet = _first_quiet(thresholds, counts, false_alarms_per_hour)
+        rate = counts[quiet]["false_alarms_per_hour"]
+        too_many = rate > false_alarms_per_hour
+        alarms = alarms_over_time(settings[quiet], judged.prob, judged.reset)
+        delay = float(np.minimum(delays(judged, alarms), 1000 * WINDOW_S).mean())
+        score = too_many, rate if too_many else 0.0, delay
         if best is None or score < best[0]:
-            best = score, candidate
+            best = score, settings[quiet]
     assert best is not None
     return best[1]
 
 
-def _score(judged: Judged, cfg: AlarmCfg, allowed: float) -> tuple[bool, float, float]:
-    """Smaller is better: are there too many false alarms; if so, how many an hour; the mean delay."""
-    alarms = alarms_over_time(cfg, judged.prob, judged.reset)
-    rate = alarm_counts(judged, alarms)["false_alarms_per_hour"]
-    delay = float(np.minimum(delays(judged, alarms), 1000 * WINDOW_S).mean())
-    return rate > allowed, rate if rate > allowed else 0.0, delay
+def _first_quiet(thresholds: tuple[float, ...], counts: list[dict[str, float]], allowed: float) -> int:
+    """The lowest threshold from which on the observed and the extrapolated rates are allowed; or the last."""
+    x = np.array([math.log(t / (1 - t)) for t in thresholds])
+    seen = np.array([c["false_alarms"] for c in counts])
+    hours = counts[0]["healthy_hours"]
+    loud = seen > allowed * hours
+    tail = np.flatnonzero(seen >= 3)[-6:]
+    if len(tail) >= 2:
+        slope, offset = np.polyfit(x[tail], np.log(seen[tail]), 1)
+        loud |= np.exp(slope * x + offset) > allowed * hours
+    return min(int(np.flatnonzero(loud)[-1]) + 1 if loud.any() else 0, len(thresholds) - 1)
 
 
 def evaluate_detector(

@@ -143,26 +143,34 @@ class FaultDetector(nn.Module):
         """(..., D) -> (..., D + 5J), about zero mean and unit variance, clipped."""
         return ((self.features(obs) - self.mean) * self.inv_std).clamp(-CLIP, CLIP)
 
+    def _embedded(self, obs: Tensor) -> Tensor:
+        return F.elu(F.linear(self.normalised(obs), self.embed.weight, self.embed.bias))
+
+    def _gru_weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        gru = self.gru
+        return gru.weight_ih, gru.weight_hh, gru.bias_ih, gru.bias_hh
+
     def forward(self, obs: Tensor, reset: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """(T, N, D) senses, (T, N) bool resets, (N, H) hidden -> (T, N, J) logits, (N, H).
 
         The hidden state of a row with reset is zeroed before the row is read.
         """
-        embedded = F.elu(self.embed(self.normalised(obs)))
+        embedded, weights = self._embedded(obs), self._gru_weights()
         keep = (~reset).to(embedded.dtype).unsqueeze(-1)
         states = []
         # unbind, because the gradient of indexing would fill a (T, N, E) tensor with zeros at every step.
         for x, k in zip(embedded.unbind(0), keep.unbind(0), strict=True):
-            hidden = self.gru(x, hidden * k)
+            hidden = torch.gru_cell(x, hidden * k, *weights)
             states.append(hidden)
         return self.head(torch.stack(states)), hidden
 
     def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """One row of `forward`: (N, D), (N,) bool or None for no reset, (N, H) -> (N, J), (N, H)."""
-        if reset is not None:
+        # Most steps have no reset, and asking costs less than filling.
+        if reset is not None and reset.any():
             hidden = hidden.masked_fill(reset.unsqueeze(-1), 0.0)
-        hidden = self.gru(F.elu(self.embed(self.normalised(obs))), hidden)
-        return self.head(hidden), hidden
+        hidden = torch.gru_cell(self._embedded(obs), hidden, *self._gru_weights())
+        return F.linear(hidden, self.head.weight, self.head.bias), hidden
 
     @torch.no_grad()
     def fit_scales(self, sequences: list[Sequences], rows: int = 100_000, seed: int = 0) -> None:
