@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from koboshi import runs
 from koboshi.errors import KoboshiError, unknown
 from koboshi.faults.schedule import KINDS
 from koboshi.faults.state import NEVER
-from koboshi.robots import Robot
+from koboshi.robots import ROBOTS, Robot
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,14 @@ class Scenarios:
         """(N,) control step at which the episode's fault (or, without one, its clock) starts."""
         return torch.tensor([round(e.onset_s / step_dt) for e in self.episodes])
 
-    def plan(self, robot: Robot, step_dt: float) -> tuple[Tensor, Tensor, Tensor]:
+    def steps(self, step_dt: float, seconds: float) -> int:
+        """Control steps until `seconds` after the latest onset."""
+        return int(self.onset(step_dt).max()) + round(seconds / step_dt)
+
+    @lru_cache(maxsize=8)  # noqa: B019  (frozen, and asked at every reset)
+    def plan(self, step_dt: float) -> tuple[Tensor, Tensor, Tensor]:
         """kind, severity, onset as `FaultState.set_plan` takes them, each (N, J)."""
+        robot = ROBOTS[self.robot]
         shape = (len(self.episodes), len(robot.joint_names))
         kind, severity = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape)
         onset = torch.full(shape, NEVER, dtype=torch.int64)
@@ -80,6 +87,8 @@ class Scenarios:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise KoboshiError(f"scenario file {path}: {where}: {first['msg']}, not {first['input']!r}") from error
+        if scenarios.robot not in ROBOTS:
+            raise unknown("robot", scenarios.robot, ROBOTS)
         for episode in scenarios.episodes:
             if episode.kind not in KINDS:
                 raise unknown("fault kind", episode.kind, KINDS)

@@ -53,16 +53,20 @@ class FlatParameters:
     """
 
     def __init__(self, modules: Sequence[nn.Module | nn.Parameter]) -> None:
-        parameters = [p for m in modules for p in ([m] if isinstance(m, nn.Parameter) else m.parameters())]
-        members = len(parameters[0])
-        self.value = torch.cat([p.detach().reshape(members, -1) for p in parameters], dim=1)
+        self._parameters = [p for m in modules for p in ([m] if isinstance(m, nn.Parameter) else m.parameters())]
+        self.members = len(self._parameters[0])
+        self.value = torch.cat([p.detach().reshape(self.members, -1) for p in self._parameters], dim=1)
         self.grad = torch.zeros_like(self.value)
         start = 0
-        for p in parameters:
+        for p in self._parameters:
             end = start + p[0].numel()
             p.data = self.value[:, start:end].view(p.shape)
-            p.grad = self.grad[:, start:end].view(p.shape)
             start = end
+
+    def backward(self, loss: Tensor) -> None:
+        """Fills `grad` with the gradient of a scalar."""
+        grads = torch.autograd.grad(loss, self._parameters)
+        torch.cat([g.reshape(self.members, -1) for g in grads], dim=1, out=self.grad)
 
 
 class StackedAdam:

@@ -29,8 +29,9 @@ def physics_spec(robot: Robot) -> mujoco.MjSpec:
     _keep_foot_contacts(spec, robot)
     _add_actuators(spec, robot)
     _add_foot_sensors(spec, robot)
-    # Bounding-volume checks cost more than the few foot contacts they could skip.
-    spec.visual.global_.bvactive = 0
+    # Feet against one plane: bounding volumes would cost more than the contacts they could skip, and they
+    # are stored in the inertial frame, so that randomised inertias would silently lose contacts.
+    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_MIDPHASE
     return spec
 
 

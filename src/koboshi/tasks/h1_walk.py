@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from koboshi.algos.ppo import NetworkCfg, PPOCfg, TrainerCfg
 from koboshi.envs import EnvCfg
 from koboshi.envs.cfg import EventTerm, ObsGroup, ObsTerm, RewardTerm, TerminationTerm
 from koboshi.envs.terms import events, observations, rewards, terminations
 from koboshi.faults import FaultSchedule
 from koboshi.robots import UNITREE_H1
+from koboshi.specialists.training import SpecialistsCfg
+from koboshi.tasks.task import TaskCfg
 
 
 def _senses() -> dict[str, ObsTerm | None]:
@@ -79,3 +82,27 @@ def env_cfg() -> EnvCfg:
             ),
         },
     )
+
+
+def agent_cfg() -> PPOCfg:
+    """The healthy policy: 1024 environments × 24 steps an iteration, with the mirror loss."""
+    return PPOCfg(trainer=TrainerCfg(timesteps=5760))
+
+
+def specialists_cfg() -> SpecialistsCfg:
+    """Few, large minibatches and a small first rate: the weights already walk."""
+    return SpecialistsCfg(
+        agent=PPOCfg(
+            trainer=TrainerCfg(timesteps=1),
+            network=NetworkCfg(init_log_std=-0.9),
+            minibatches=1,
+            learning_rate=1e-4,
+            entropy_coef=0.002,
+            mirror_coef=0.0,
+        )
+    )
+
+
+def h1_walk() -> TaskCfg:
+    """`koboshi … h1-walk`."""
+    return TaskCfg("h1-walk", env_cfg(), agent_cfg(), specialists_cfg())

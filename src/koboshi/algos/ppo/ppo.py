@@ -200,8 +200,7 @@ class PPO:
             ids, signs = self._mirror.action_ids, self._mirror.action_signs
             symmetry = losses.mirror_loss(output[:, :half], mirrored, ids, signs, mask)
             loss = loss + cfg.mirror_coef * symmetry
-        self.parameters.grad.zero_()
-        loss.sum().backward()
+        self.parameters.backward(loss.sum())
         mean_over_ranks_(self.parameters.grad)
         kl, active = self._adapt(batch, distribution, learning)
         norm = self.optimizer.step(self.learning_rate, cfg.max_grad_norm, active)

@@ -44,6 +44,6 @@ def change_joint_torque(env: Env, ids: Tensor, schedule: FaultSchedule) -> None:
 
 def follow_scenarios(env: Env, ids: Tensor, scenarios: Scenarios) -> None:
     """Environment i gets scenario i: its fault and its constant command, in each of its episodes."""
-    kind, severity, onset = scenarios.plan(env.robot, env.step_dt)
+    kind, severity, onset = scenarios.plan(env.step_dt)
     env.faults.set_plan(ids, kind[ids], severity[ids], onset[ids])
     env.command.fix(ids, scenarios.commands()[ids])

@@ -1,0 +1,150 @@
+"""Policies and whole controllers as files: safetensors with everything needed to check them before use."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from koboshi.algos.ppo import ActorCritic, MirrorMap, NetworkCfg
+from koboshi.detect.alarms import AlarmCfg
+from koboshi.detect.model import DetectorCfg, DetectorSpec, FaultDetector
+from koboshi.envs import Env
+from koboshi.errors import KoboshiError
+from koboshi.runs import check_shapes, load_checkpoint, save_checkpoint
+from koboshi.specialists.assignment import Assignment
+from koboshi.specialists.bank import SpecialistBank
+from koboshi.specialists.controller import Controller
+from koboshi.specialists.routing import DetectorRouter, Router
+from koboshi.vec_env import ActionSpace
+
+Layout = list[list[Any]]
+
+
+def layouts_of(env: Env) -> dict[str, Layout]:
+    """Group -> [[term, start, width], …] of what policies, critics and detectors see."""
+    return {
+        group: [[e.name, e.start, e.width] for e in env.layouts[group]] for group in ("policy", "critic", "detector")
+    }
+
+
+def policy_meta(env: Env, task: str, network: NetworkCfg, members: list[str]) -> dict[str, Any]:
+    """What a policy's file says about itself: robot, layouts, network, control period, member names."""
+    return {
+        "kind": "policy",
+        "task": task,
+        "robot": env.robot.name,
+        "control_dt": env.step_dt,
+        "layouts": layouts_of(env),
+        "network": asdict(network),
+        "actions": env.action_space.dim,
+        "members": members,
+    }
+
+
+def check_layouts(meta: dict[str, Any], env: Env, path: Path) -> None:
+    """KoboshiError where a file was made for another robot, control period or observation layout."""
+    for key, mine in (("robot", env.robot.name), ("control_dt", env.step_dt)):
+        if meta.get(key) != mine:
+            raise KoboshiError(f"{path} was made for {key} {meta.get(key)!r}, not {mine!r}")
+    for group, layout in layouts_of(env).items():
+        theirs = meta.get("layouts", {}).get(group)
+        if theirs != layout:
+            raise KoboshiError(
+                f"{path} was made for another layout of observation group '{group}': "
+                f"{_terms(theirs)}, not {_terms(layout)}"
+            )
+
+
+def _terms(layout: Layout | None) -> str:
+    return ", ".join(f"{name} {width}" for name, _, width in layout or []) or "(none)"
+
+
+def _network(meta: dict[str, Any]) -> NetworkCfg:
+    return TypeAdapter(NetworkCfg).validate_python(meta["network"])
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def build_policy(tensors: dict[str, Tensor], meta: dict[str, Any], members: int, what: str) -> ActorCritic:
+    """An actor-critic with these weights; KoboshiError where they do not fit."""
+    dims = {group: sum(width for _, _, width in layout) for group, layout in meta["layouts"].items()}
+    space = ActionSpace(meta["actions"])
+    policy = ActorCritic(members, dims["policy"], dims["critic"], space, _network(meta))
+    check_shapes(tensors, policy.state_dict(), what)
+    policy.load_state_dict(tensors)
+    return policy.eval().requires_grad_(False)
+
+
+def load_policy(path: Path, env: Env | None = None) -> tuple[ActorCritic, dict[str, Any]]:
+    """The policy of a training checkpoint or policy file; checked against `env` where one is given."""
+    tensors, meta = load_checkpoint(path, expect={"kind": "policy"})
+    if env is not None:
+        check_layouts(meta, env, path)
+    return build_policy(_under(tensors, "policy."), meta, len(meta["members"]), f"the policy of {path}"), meta
+
+
+def save_policy(path: Path, state: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    """Writes a policy's weights alone."""
+    save_checkpoint(path, {f"policy.{name}": value for name, value in state.items()}, meta)
+
+
+def save_controller(
+    path: Path,
+    meta: dict[str, Any],
+    healthy: ActorCritic,
+    bank: ActorCritic,
+    assignment: Assignment,
+    detector: FaultDetector,
+    alarm: AlarmCfg,
+) -> None:
+    """The whole controller as one file; `meta` starts from `policy_meta`."""
+    parts = {"healthy": healthy, "bank": bank, "detector": detector}
+    tensors = {f"{p}.{n}": v for p, module in parts.items() for n, v in module.state_dict().items()}
+    extra = {
+        "kind": "controller",
+        "assignment": asdict(assignment),
+        "detector_spec": detector.spec.to_dict(),
+        "detector_cfg": asdict(detector.cfg),
+        "alarm": asdict(alarm),
+    }
+    save_checkpoint(path, tensors, meta | extra)
+
+
+class StoredController:
+    """A controller file's parts, to be put together with any router."""
+
+    def __init__(self, path: Path, env: Env) -> None:
+        """KoboshiError where the file is not a controller, is damaged, or was made for something else than `env`."""
+        tensors, self.meta = load_checkpoint(path, expect={"kind": "controller"})
+        check_layouts(self.meta, env, path)
+        self.assignment = TypeAdapter(Assignment).validate_python(self.meta["assignment"])
+        self.healthy = build_policy(_under(tensors, "healthy."), self.meta, 1, f"the healthy policy of {path}")
+        members = len(self.assignment.members)
+        bank = build_policy(_under(tensors, "bank."), self.meta, members, f"the specialists of {path}")
+        self.bank = SpecialistBank(bank, self.assignment, env.robot, mirror_of(env))
+        spec = DetectorSpec.from_dict(self.meta["detector_spec"])
+        self.detector = FaultDetector(spec, DetectorCfg(**self.meta["detector_cfg"]))
+        state = _under(tensors, "detector.")
+        check_shapes(state, self.detector.state_dict(), f"the detector of {path}")
+        self.detector.load_state_dict(state)
+        self.detector.eval().requires_grad_(False)
+        self.alarm = AlarmCfg(**self.meta["alarm"])
+
+    def learned(self) -> Controller:
+        """The controller as it would run on a robot."""
+        return Controller(self.healthy, self.bank, DetectorRouter(self.detector, self.alarm))
+
+    def routed_by(self, router: Router) -> Controller:
+        """The same policies under another router."""
+        return Controller(self.healthy, self.bank, router)
+
+
+def mirror_of(env: Env) -> MirrorMap:
+    """The environment's mirror of policy observations and actions."""
+    return MirrorMap(*env.mirror("policy"), *env.mirror("action"))
