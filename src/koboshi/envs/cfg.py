@@ -8,10 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from koboshi.errors import KoboshiError, unknown
 from koboshi.robots import ROBOTS
+
+RewardShape = Literal["raw", "l1", "l2", "exp", "log", "tanh"]
+REWARD_SHAPES: tuple[str, ...] = get_args(RewardShape)
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise KoboshiError(f"{name} must be at least {least}, not {value}")
 
 
 @dataclass(frozen=True)
@@ -26,8 +34,12 @@ class SimCfg:
     ls_iterations: int = 20
 
     def validate(self) -> None:
-        if self.timestep <= 0:
+        _at_least("env.sim.iterations", self.iterations, 1)
+        _at_least("env.sim.ls_iterations", self.ls_iterations, 1)
+        if not self.timestep > 0:
             raise KoboshiError(f"env.sim.timestep must be positive, not {self.timestep} s")
+        if self.backend == "cpu" and self.device != "cpu":
+            raise KoboshiError(f"env.sim.device '{self.device}' needs env.sim.backend=warp; the cpu backend is on 'cpu'")
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,10 @@ class ActionCfg:
 
     scale: float = 0.5
     clip: float = 10.0
+
+    def validate(self) -> None:
+        if not self.clip > 0:
+            raise KoboshiError(f"env.action.clip must be positive, not {self.clip}")
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,14 @@ class ObsTerm:
     clip: float | None = None
     history: int = 1
     """How many past values are given, oldest first."""
+
+    def validate(self) -> None:
+        _at_least("an observation's history", self.history, 1)
+        _at_least("an observation's noise", self.noise, 0)
+        if not 0 <= self.delay[0] <= self.delay[1]:
+            raise KoboshiError(f"an observation's delays are ≥ 0 steps, ascending, not {self.delay}")
+        if self.clip is not None and not self.clip > 0:
+            raise KoboshiError(f"an observation's clip must be positive, not {self.clip}")
 
 
 @dataclass(frozen=True)
@@ -75,9 +99,17 @@ class RewardTerm:
     func: Callable[..., Any]
     weight: float
     params: dict[str, Any] = field(default_factory=dict)
-    shape: Literal["raw", "l1", "l2", "exp", "log", "tanh"] = "raw"
+    shape: RewardShape = "raw"
     scale: float = 1.0
     clip: tuple[float, float] | None = None
+
+    def validate(self) -> None:
+        if self.shape not in REWARD_SHAPES:
+            raise unknown("reward shape", self.shape, REWARD_SHAPES)
+        if not self.scale > 0:
+            raise KoboshiError(f"a reward's scale must be positive, not {self.scale}")
+        if self.clip is not None and not self.clip[0] <= self.clip[1]:
+            raise KoboshiError(f"a reward's clip is (lower, upper), not {self.clip}")
 
 
 @dataclass(frozen=True)
@@ -97,6 +129,12 @@ class EventTerm:
     mode: Literal["reset", "interval"] = "reset"
     params: dict[str, Any] = field(default_factory=dict)
     interval_s: tuple[float, float] = (5.0, 15.0)
+
+    def validate(self) -> None:
+        if self.mode not in ("reset", "interval"):
+            raise unknown("event mode", self.mode, ("reset", "interval"))
+        if not 0 <= self.interval_s[0] <= self.interval_s[1]:
+            raise KoboshiError(f"an event's interval is ≥ 0 s, ascending, not {self.interval_s}")
 
 
 @dataclass(frozen=True)
@@ -121,8 +159,10 @@ class VelocityCommandCfg:
     def validate(self) -> None:
         for name in ("lin_vel_x", "lin_vel_y", "ang_vel_z", "resampling_time_s"):
             low, high = getattr(self, name)
-            if low > high:
+            if not low <= high:
                 raise KoboshiError(f"env.command.{name}: the lower bound {low} is above the upper bound {high}")
+        if not 0 <= self.standing_fraction <= 1:
+            raise KoboshiError(f"env.command.standing_fraction is from 0 to 1, not {self.standing_fraction}")
 
 
 @dataclass(frozen=True)
@@ -157,8 +197,9 @@ class EnvCfg:
     def validate(self) -> None:
         if self.robot not in ROBOTS:
             raise unknown("robot", self.robot, ROBOTS)
-        for name, least in (("num_envs", 1), ("decimation", 1)):
-            if getattr(self, name) < least:
-                raise KoboshiError(f"env.{name} must be at least {least}, not {getattr(self, name)}")
-        if self.episode_length_s <= 0:
-            raise KoboshiError(f"env.episode_length_s must be positive, not {self.episode_length_s} s")
+        _at_least("env.num_envs", self.num_envs, 1)
+        _at_least("env.decimation", self.decimation, 1)
+        if not self.episode_length_s >= self.step_dt:
+            raise KoboshiError(
+                f"env.episode_length_s must be at least a control step ({self.step_dt} s), not {self.episode_length_s}"
+            )

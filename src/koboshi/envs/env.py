@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from koboshi.config import override
 from koboshi.envs.cfg import EnvCfg
 from koboshi.envs.commands import VelocityCommand
 from koboshi.envs.observations import LayoutEntry, ObservationManager
@@ -28,13 +29,13 @@ SOFT_LIMIT = 0.9
 class Env:
     """N robots of one kind (a `VecEnv`).
 
-    Order of a step: faults that are due break; the action is held for `decimation` physics steps; states are
-    read; environments with NaN are put aside; terminations, rewards; the true final observation; resets;
-    commands and interval events; observations. Torques and foot readings lag one physics step.
+    Order of a step: faults that are due break; the action is held for `decimation` physics steps; environments
+    with NaN are put aside; states are read; terminations, rewards; commands; the true final observation; resets
+    and their first observations; interval events. Torques and foot readings lag one physics step.
     """
 
     def __init__(self, cfg: EnvCfg) -> None:
-        self.cfg = cfg
+        self.cfg = override(cfg, [])  # validates the whole tree
         self.num_envs, self.step_dt = cfg.num_envs, cfg.step_dt
         self.robot = ROBOTS[cfg.robot]
         self.model = build_model(self.robot, cfg.sim)
@@ -104,6 +105,10 @@ class Env:
         self._log.clear()
         everyone = torch.arange(self.num_envs, device=self.device)
         self.rewards.sums.zero_()
+        self.command.scale = 1.0
+        for name, left in self._event_clock.items():
+            left.copy_(self._interval(name, self.num_envs))
+        self._advance_curriculum(everyone)
         self._reset_ids(everyone)
         return self.observations.compute(fresh=torch.ones_like(self.terminated))
 
@@ -118,14 +123,14 @@ class Env:
         self.total_steps += 1
         terminated, truncated = self._terminations(bad)
         reward = self._reward(bad)
+        self.command.step(self.generator)
         final_obs = self._checked(self.observations.compute())
         done = terminated | truncated
         fresh = done.any().item()
         if fresh:
             self._end_episodes(done.nonzero().squeeze(1), truncated)
-        self.command.step(self.generator)
-        self._interval_events()
         obs = self.observations.compute(done, final_obs) if fresh else final_obs
+        self._interval_events()
         return Step(obs, reward, terminated, truncated, final_obs, self._extras(bad))
 
     def _act(self, action: Tensor) -> None:
@@ -134,28 +139,33 @@ class Env:
         self.ctrl.copy_(torch.add(self.default_joint_pos, self.action, alpha=self.cfg.action.scale))
 
     def _put_bad_aside(self) -> Tensor:
-        """(N,) bool: environments whose physics failed; they are reset now, counted, and end as terminated."""
+        """(N,) bool: environments whose physics failed: counted, made finite now, terminated below."""
         bad = self.state.bad_rows()
         count = int(bad.sum())
         if count:
             self.nan_count += count
             self._stop_if_too_many_nans(bad)
             self.backend.reset(bad.nonzero().squeeze(1))
-            self._place(bad.nonzero().squeeze(1))
         return bad
 
     def _stop_if_too_many_nans(self, bad: Tensor) -> None:
         rate = self.nan_count / ((self.total_steps + 1) * self.num_envs)
         # A few early failures in a small batch are not yet a rate.
         if rate > self.cfg.max_nan_rate and self.nan_count > 10:
-            names = ("base", *self.robot.joint_names)
-            row = self.qvel[bad][0]
-            wrong = (~(row.abs() < 1e6)).nonzero().squeeze(1)
-            where = names[max(0, int(wrong[0]) - 5)] if len(wrong) else "base"
             raise KoboshiError(
                 f"physics gave NaN in {self.nan_count} environment steps ({rate:.2%}, at most "
-                f"{self.cfg.max_nan_rate:.2%}); last in qvel of '{where}', environment {int(bad.nonzero()[0])}"
+                f"{self.cfg.max_nan_rate:.2%}); last in environment {int(bad.nonzero()[0])}: {self._suspect(bad)}"
             )
+
+    def _suspect(self, bad: Tensor) -> str:
+        """Where the first bad environment went wrong."""
+        names = self.robot.joint_names
+        wrong = (~(self.qvel[bad][0].abs() < 1e6)).tolist()
+        if any(wrong[:6]):
+            # One NaN spreads to the base and from there to all, so the last good step says more.
+            speed, joint = self.state.joint_vel[bad][0].abs().max(0)
+            return f"'{names[int(joint)]}' was the fastest joint the step before, at {float(speed):.3g} rad/s"
+        return f"qvel of '{names[wrong.index(True) - 6]}'" if any(wrong) else "qpos"
 
     def _terminations(self, bad: Tensor) -> tuple[Tensor, Tensor]:
         terminated, truncated = bad.clone(), torch.zeros_like(bad)
@@ -186,10 +196,13 @@ class Env:
             self._log[name].append(value)
         self._log["episode/length_s"].append(self.episode_step[ids].float().mean() * self.step_dt)
         self._log["episode/falls"].append((~truncated[ids]).float().mean())
+        self._advance_curriculum(ids)
+        self._reset_ids(ids)
+
+    def _advance_curriculum(self, ids: Tensor) -> None:
         for name, term in self.cfg.curriculum.items():
             if term is not None:
                 self._log[f"curriculum/{name}"].append(torch.tensor(term.func(self, ids, **term.params)))
-        self._reset_ids(ids)
 
     def _reset_ids(self, ids: Tensor) -> None:
         self.faults.clear(ids)
@@ -217,9 +230,14 @@ class Env:
             if len(due):
                 term = self.cfg.events[name]
                 assert term is not None
-                if self.total_steps > 1:
-                    term.func(self, due, **term.params)
-                left[due] = self.uniform(len(due), *term.interval_s)
+                term.func(self, due, **term.params)
+                left[due] = self._interval(name, len(due))
+
+    def _interval(self, name: str, count: int) -> Tensor:
+        """(count,) seconds until an interval event's next time."""
+        term = self.cfg.events[name]
+        assert term is not None
+        return self.uniform(count, *term.interval_s)
 
     def _extras(self, bad: Tensor) -> dict[str, Any]:
         return {"valid": ~bad} if self.nan_count else {}
@@ -255,7 +273,8 @@ class Env:
         for part, owner in self._parts().items():
             prefix = part + "."
             owner.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-        self.action, self.previous_action = state["action"].clone(), state["previous_action"].clone()
+        self.action = state["action"].to(self.device, copy=True)
+        self.previous_action = state["previous_action"].to(self.device, copy=True)
         self.episode_step.copy_(state["episode_step"])
         self.rewards.sums.copy_(state["reward_sums"])
         self.generator.set_state(state["rng"].cpu())

@@ -101,9 +101,9 @@ class ObservationManager:
         for name, group in groups.items():
             if group.base is not None and group.base not in self._terms:
                 raise unknown("earlier observation group", group.base, self._terms)
-            self._terms[name] = [
-                _Term(n, t, env, env.generator) for n, t in group.terms.items() if t is not None
-            ]
+            self._terms[name] = [_Term(n, t, env, env.generator) for n, t in group.terms.items() if t is not None]
+            if not self._terms[name]:
+                raise KoboshiError(f"observation group '{name}' holds no term of its own")
             self._noise[name] = self._noise_scales(name) if group.noise else None
             self._sources[name] = (self._sources[group.base] if group.base else []) + self._terms[name]
             self.layouts[name] = _layout(self._sources[name])
@@ -167,7 +167,8 @@ class ObservationManager:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for group, terms in self._terms.items():
             for t in terms:
-                t.buffers = {name: state[f"{group}.{t.name}.{name}"].clone() for name in t.buffers}
+                for name in t.buffers:
+                    t.buffers[name] = state[f"{group}.{t.name}.{name}"].to(self._env.device, copy=True)
 
 
 def _layout(terms: list[_Term]) -> tuple[LayoutEntry, ...]:

@@ -12,6 +12,9 @@ from koboshi.sim import Backend
 CONTACT_FORCE = 1.0
 """A foot that presses with more than this touches the ground, N."""
 
+_KEPT = ("joint_vel", "joint_acc", "joint_torque", "air_time", "contact_time", "last_air_time", "foot_contact")
+"""What the physics alone cannot give back: clocks, lagging sensors, and what the next step compares with."""
+
 
 class RobotState:
     """N robots. Torques and foot readings lag one physics step behind positions, as MuJoCo's sensors do.
@@ -36,15 +39,17 @@ class RobotState:
 
     def refresh(self) -> None:
         """Reads positions and velocities anew; the rest keeps the values of the last control step."""
-        qpos, qvel = self._qpos.float(), self._qvel.float()
+        # Copies even where physics is float32: its tensors are live, and the last step's values must stay.
+        fields = (self._qpos, self._qvel, self._force, self._sensors)
+        qpos, qvel, force, sensors = (x.to(torch.float32, copy=True) for x in fields)
         self.base_pos, self.base_quat, self.joint_pos = qpos[:, :3], qpos[:, 3:7], qpos[:, 7:]
         self.joint_vel, self.base_ang_vel = qvel[:, 6:], qvel[:, 3:6]
         self.base_lin_vel = math.rotate_inverse(self.base_quat, qvel[:, :3])
         self.projected_gravity = math.projected_gravity(self.base_quat)
         self.heading = math.yaw(self.base_quat)
         self.lin_vel_yaw = math.to_yaw_frame(self.heading, qvel)
-        self.joint_torque = self._force.float()
-        sensors = self._sensors.float().view(-1, 2, 7)
+        self.joint_torque = force
+        sensors = sensors.view(-1, 2, 7)
         self.foot_contact = sensors[:, :, 0] > CONTACT_FORCE
         self.foot_height, self.foot_vel = sensors[:, :, 3], sensors[:, :, 4:7]
 
@@ -72,10 +77,9 @@ class RobotState:
         self.foot_contact[ids] = False
 
     def state_dict(self) -> dict[str, Tensor]:
-        names = ("joint_acc", "joint_torque", "air_time", "contact_time", "last_air_time", "foot_contact")
-        return {name: getattr(self, name).clone() for name in names}
+        return {name: getattr(self, name).clone() for name in _KEPT}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.refresh()
-        for name, value in state.items():
-            setattr(self, name, value.clone())
+        for name in _KEPT:
+            setattr(self, name, state[name].to(self.joint_pos.device, copy=True))

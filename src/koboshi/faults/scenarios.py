@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -49,9 +50,13 @@ class Scenarios:
         """sha256 of the content, its first 12 digits."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
-    def commands(self) -> Tensor:
-        """(N, 3)."""
+    @cached_property
+    def _commands(self) -> Tensor:
         return torch.tensor([e.command for e in self.episodes])
+
+    def commands(self) -> Tensor:
+        """(N, 3); not to be written to."""
+        return self._commands
 
     def onset(self, step_dt: float) -> Tensor:
         """(N,) control step at which the episode's fault (or, without one, its clock) starts."""
@@ -61,9 +66,17 @@ class Scenarios:
         """Control steps until `seconds` after the latest onset."""
         return int(self.onset(step_dt).max()) + round(seconds / step_dt)
 
-    @lru_cache(maxsize=8)  # noqa: B019  (frozen, and asked at every reset)
+    @cached_property
+    def _plans(self) -> dict[float, tuple[Tensor, Tensor, Tensor]]:
+        return {}
+
     def plan(self, step_dt: float) -> tuple[Tensor, Tensor, Tensor]:
-        """kind, severity, onset as `FaultState.set_plan` takes them, each (N, J)."""
+        """kind, severity, onset as `FaultState.set_plan` takes them, each (N, J); not to be written to."""
+        if step_dt not in self._plans:  # asked for at every reset
+            self._plans[step_dt] = self._plan(step_dt)
+        return self._plans[step_dt]
+
+    def _plan(self, step_dt: float) -> tuple[Tensor, Tensor, Tensor]:
         robot = ROBOTS[self.robot]
         shape = (len(self.episodes), len(robot.joint_names))
         kind, severity = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape)
@@ -87,12 +100,25 @@ class Scenarios:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise KoboshiError(f"scenario file {path}: {where}: {first['msg']}, not {first['input']!r}") from error
-        if scenarios.robot not in ROBOTS:
-            raise unknown("robot", scenarios.robot, ROBOTS)
-        for episode in scenarios.episodes:
+        scenarios.validate()
+        return scenarios
+
+    def validate(self) -> None:
+        if self.robot not in ROBOTS:
+            raise unknown("robot", self.robot, ROBOTS)
+        if not self.episodes:
+            raise KoboshiError("scenarios: there are no episodes")
+        for i, episode in enumerate(self.episodes):
             if episode.kind not in KINDS:
                 raise unknown("fault kind", episode.kind, KINDS)
-        return scenarios
+            if episode.joint is not None:
+                ROBOTS[self.robot].joint_id(episode.joint)
+            if not 0 <= episode.severity <= 1 or not 0 <= episode.onset_s < math.inf:
+                raise KoboshiError(
+                    f"scenario {i}: severity is from 0 to 1 and onset ≥ 0 s, not {episode.severity}, {episode.onset_s}"
+                )
+            if not all(map(math.isfinite, episode.command)):
+                raise KoboshiError(f"scenario {i}: a command is three finite numbers, not {episode.command}")
 
 
 def joint_sweep(robot: Robot, joints: tuple[str | None, ...], episodes_a_joint: int, seed: int) -> Scenarios:

@@ -31,11 +31,17 @@ class FaultSchedule:
     onset_s: tuple[float, float] = (2.0, 8.0)
     """Time in the episode, s; each joint's is drawn on its own."""
     groups: tuple[tuple[str, ...], ...] | None = None
+    """Then `joints` and `num_joints` are not used."""
 
     def validate(self) -> None:
         for kind in self.kinds:
             if kind not in KINDS:
                 raise unknown("fault kind", kind, KINDS)
+        for name, value in (("kinds", self.kinds), ("joints", self.joints), ("groups", self.groups)):
+            if value is not None and (not value or () in value):
+                raise KoboshiError(f"a fault schedule's {name} must not be empty, not {value}")
+            if name != "groups" and value is not None and len(set(value)) < len(value):
+                raise KoboshiError(f"a fault schedule's {name} name one twice: {', '.join(value)}")
         if not 0 <= self.probability <= 1:
             raise KoboshiError(f"a fault schedule's probability is from 0 to 1, not {self.probability}")
         if not 0 <= self.severity[0] <= self.severity[1] <= 1:

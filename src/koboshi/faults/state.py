@@ -71,11 +71,7 @@ class FaultState:
         """(M, J) bool: which joints break."""
         broken = torch.zeros_like(order, dtype=torch.bool)
         if schedule.groups is not None:
-            block = self._backend.num_envs // len(schedule.groups)
-            for row, i in enumerate(ids.tolist()):
-                group = schedule.groups[i // block]
-                broken[row, self.robot.joint_id(group[i % len(group)])] = True
-            return broken
+            return broken.scatter(1, self._by_index(ids, schedule.groups)[:, None], True)
         names = schedule.joints or self.robot.fault_candidates
         candidates = torch.tensor([self.robot.joint_id(n) for n in names], device=order.device)
         low, high = schedule.num_joints
@@ -85,6 +81,16 @@ class FaultState:
         rank = order[:, candidates].argsort(1).argsort(1)
         broken[:, candidates] = rank < number[:, None]
         return broken
+
+    def _by_index(self, ids: Tensor, groups: tuple[tuple[str, ...], ...]) -> Tensor:
+        """(M,) the joint that each environment's index stands for; see `FaultSchedule`."""
+        block, rest = divmod(self._backend.num_envs, len(groups))
+        if rest:
+            raise KoboshiError(f"{self._backend.num_envs} environments cannot be divided among {len(groups)} groups")
+        joints = torch.tensor([self.robot.joint_id(name) for group in groups for name in group], device=ids.device)
+        size = torch.tensor([len(group) for group in groups], device=ids.device)
+        group = ids // block
+        return joints[(size.cumsum(0) - size)[group] + ids % size[group]]
 
     def set_plan(self, ids: Tensor, kind: Tensor, severity: Tensor, onset: Tensor) -> None:
         """Plans episodes outright. kind, onset (M, J) int64 (onset in control steps), severity (M, J)."""

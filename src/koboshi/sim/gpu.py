@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from types import ModuleType
@@ -35,6 +36,9 @@ _OWN_LAYOUT = ("qLD", "qLDiagInv")
 """Data fields that Warp stores otherwise than MuJoCo under the same name."""
 
 _FLUID = ("wind", "density", "viscosity")
+
+_NOTHING_TO_DISABLE = int(mujoco.mjtDisableBit.mjDSBL_MIDPHASE) | int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+"""Flags that Warp refuses although it does as they ask: it has no midphase and never resets by itself."""
 
 _MOST_CONTACTS = 128
 """Contacts a simulation gets room for where its geoms would allow more; all simulations share the room."""
@@ -95,15 +99,17 @@ class WarpBackend:
         self._fatal = sum(int(self._mjw.OverflowType[name]) for name in _TOO_SMALL)
 
     def _put(self, nconmax: int | None, njmax: int | None) -> None:
+        model = copy.copy(self.model)
+        model.opt.disableflags &= ~_NOTHING_TO_DISABLE
         try:
-            self._model = self._mjw.put_model(self.model)
+            self._model = self._mjw.put_model(model)
         except NotImplementedError as error:
             raise KoboshiError(f"MuJoCo Warp cannot run this model: {error}") from error
         self._model.opt.warn_overflow = 0  # it prints from kernels; `_check_overflow` raises instead
         contacts, rows = _capacity(self.model, self._model.nxn_geom_pair_filtered.numpy(), nconmax)
         self._room = {"nconmax": contacts, "njmax": rows if njmax is None else njmax}
         try:
-            self._data = self._mjw.put_data(self.model, self._mjdata, nworld=self.num_envs, **self._room)
+            self._data = self._mjw.put_data(model, self._mjdata, nworld=self.num_envs, **self._room)
         except ValueError as error:
             raise KoboshiError(f"MuJoCo Warp: {error}") from error
 

@@ -59,6 +59,8 @@ class Assignment:
 def assign(robot: Robot, sharing: Sharing, joints: tuple[str, ...] | None = None) -> Assignment:
     """One specialist a joint, one a mirrored pair (the left side's, the right seen in the mirror), or one a limb."""
     names = joints or robot.fault_candidates
+    for name in names:
+        robot.joint_id(name)  # raises where there is no such joint
     if sharing == "joint":
         return Assignment(tuple(Member(n, (n,)) for n in names))
     if sharing == "mirrored_pair":

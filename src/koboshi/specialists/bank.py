@@ -17,8 +17,11 @@ class SpecialistBank:
     def __init__(self, policy: ActorCritic, assignment: Assignment, robot: Robot, mirror: MirrorMap) -> None:
         if policy.members != len(assignment.members):
             raise KoboshiError(f"a bank of {policy.members} policies cannot serve {len(assignment.members)} members")
-        self.policy, self.assignment, self.mirror = policy, assignment, mirror
-        self.member_of, self.is_mirrored = assignment.member_of(robot), assignment.is_mirrored(robot)
+        device = next(policy.parameters()).device
+        self.policy, self.assignment = policy, assignment
+        self.mirror = MirrorMap(*(x.to(device) for x in mirror))
+        self.member_of = assignment.member_of(robot).to(device)
+        self.is_mirrored = assignment.is_mirrored(robot).to(device)
 
     @torch.no_grad()
     def act(self, obs: Tensor, joint: Tensor, action: Tensor) -> Tensor:
@@ -39,7 +42,7 @@ class SpecialistBank:
         """Packs rows into one (K, most, d) batch, so that all members act in one pass."""
         counts = torch.bincount(member, minlength=self.policy.members)
         order = member.argsort(stable=True)
-        place = torch.arange(len(order)) - (counts.cumsum(0) - counts)[member[order]]
+        place = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[member[order]]
         packed = obs.new_zeros(self.policy.members, int(counts.max()), obs.shape[1])
         packed[member[order], place] = obs[order]
         answer = self.policy.act(packed)[member[order], place]

@@ -48,7 +48,6 @@ class SpecialistEnv:
         own = [assignment.groups[i // (env.num_envs // members)] for i in range(env.num_envs)]
         joint = torch.tensor([robot.joint_id(group[i % len(group)]) for i, group in enumerate(own)])
         self._mirrored = assignment.is_mirrored(robot)[joint][:, None].to(env.device)
-        self._member_of = assignment.member_of(robot).to(env.device)
         self._own_joint = joint.to(env.device)
         self._reset = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
         self._state: Any = None
@@ -60,6 +59,7 @@ class SpecialistEnv:
     def reset(self, seed: int) -> Obs:
         self._state = self._router.initial_state(self.num_envs)
         self._reset = torch.ones_like(self._reset)
+        self.survived.zero_()
         return self._take(self._env.reset(seed))
 
     def _take(self, obs: Obs) -> Obs:
@@ -106,7 +106,10 @@ class SpecialistEnv:
         return {name: x.clone() for name, x in own.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._reset, self._acts, self.survived = (state[n].clone() for n in ("reset", "acts", "survived"))
-        self._state = carry.unflatten(self._router.initial_state(self.num_envs), state)
-        self._obs = {k.removeprefix("obs."): v.clone() for k, v in state.items() if k.startswith("obs.")}
+        own = (state[name].to(self.device, copy=True) for name in ("reset", "acts", "survived"))
+        self._reset, self._acts, self.survived = own
+        obs = {k.removeprefix("obs."): v for k, v in state.items() if k.startswith("obs.")}
+        self._obs = {group: x.to(self.device, copy=True) for group, x in obs.items()}
+        # Saved before its first reset, it carries nothing yet.
+        self._state = carry.unflatten(self._router.initial_state(self.num_envs), state) if obs else None
         self._env.load_state_dict({k.removeprefix("env."): v for k, v in state.items() if k.startswith("env.")})

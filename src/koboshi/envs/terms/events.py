@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from koboshi.errors import KoboshiError
 from koboshi.faults import FaultSchedule, Scenarios
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ def change_joint_torque(env: Env, ids: Tensor, schedule: FaultSchedule) -> None:
 
 def follow_scenarios(env: Env, ids: Tensor, scenarios: Scenarios) -> None:
     """Environment i gets scenario i: its fault and its constant command, in each of its episodes."""
-    kind, severity, onset = scenarios.plan(env.step_dt)
-    env.faults.set_plan(ids, kind[ids], severity[ids], onset[ids])
-    env.command.fix(ids, scenarios.commands()[ids])
+    if scenarios.robot != env.robot.name:
+        raise KoboshiError(f"the scenarios are for robot '{scenarios.robot}', not '{env.robot.name}'")
+    if len(scenarios.episodes) != env.num_envs:
+        raise KoboshiError(f"{len(scenarios.episodes)} scenarios need as many environments, not {env.num_envs}")
+    rows = ids.cpu()
+    kind, severity, onset = (x[rows].to(env.device) for x in scenarios.plan(env.step_dt))
+    env.faults.set_plan(ids, kind, severity, onset)
+    env.command.fix(ids, scenarios.commands()[rows].to(env.device))
