@@ -14,7 +14,7 @@ class Step(NamedTuple):
     """What one control step gives back; N environments."""
 
     obs: Obs
-    """Group -> (N, d): what to act on next; for an environment that just ended, the first observation after its reset."""
+    """Group -> (N, d): what to act on next; of an environment that just ended, the first after its reset."""
     reward: Tensor
     """(N,) float."""
     terminated: Tensor
@@ -41,8 +41,11 @@ class VecEnv(Protocol):
     num_envs: int
     device: torch.device
     action_space: ActionSpace
-    obs_dims: dict[str, int]
-    """Group -> width d."""
+
+    @property
+    def obs_dims(self) -> dict[str, int]:
+        """Group -> width d."""
+        ...
 
     def reset(self, seed: int) -> Obs:
         """Starts every environment afresh, as a function of the seed alone."""

@@ -64,16 +64,23 @@ def detection_metrics(recording: Recording) -> dict[str, Any]:
     return {
         "delay_ms_median": _quantile(delay, 0.5),
         "delay_ms_p95": _quantile(delay, 0.95),
-        "missed": float(np.isinf(delay).mean()),
-        "macro_f1": macro_f1(matrix),
+        "missed": float(np.isinf(delay).mean()) if len(delay) else None,
+        "macro_f1": macro_f1(matrix) if len(delay) else None,
         "confusion": matrix.tolist(),
         "delays_ms": [None if math.isinf(d) else float(d) for d in delay],
     }
 
 
 def _quantile(delay: np.ndarray, q: float) -> float | None:
+    if not len(delay):
+        return None
     value = float(np.quantile(delay, q, method="higher"))
     return None if math.isinf(value) else value
+
+
+def healthy_steps(hours: float, step_dt: float, num_envs: int) -> int:
+    """Control steps in which `num_envs` robots walk for so many hours together."""
+    return math.ceil(hours * 3600 / step_dt / num_envs)
 
 
 def false_alarms(
@@ -85,7 +92,7 @@ def false_alarms(
     """
     events: dict[str, EventTerm | None] = {n: e for n, e in cfg.events.items() if n != "change_joint_torque"}
     env = Env(replace(cfg, num_envs=num_envs, events=events))
-    steps = math.ceil(hours * 3600 / env.step_dt / num_envs)
+    steps = healthy_steps(hours, env.step_dt, num_envs)
     obs, state = env.reset(seed), controller.initial_state(num_envs)
     reset = torch.ones(num_envs, dtype=torch.bool)
     before = torch.full((num_envs,), NOBODY)

@@ -56,10 +56,10 @@ def _rms(error: Tensor, mask: Tensor) -> float:
     return float(((error.square() * mask).sum() / mask.sum().clamp(min=1)).sqrt())
 
 
-def _progress(command: Tensor, velocity: Tensor, alive: Tensor) -> float:
+def _progress(command: Tensor, velocity: Tensor, alive: Tensor) -> float | None:
     moving = command > 0.1
     travelled = (velocity * alive).mean(0)[moving] / command[moving]
-    return float(travelled.clamp(0, 1).mean()) if moving.any() else float("nan")
+    return float(travelled.clamp(0, 1).mean()) if moving.any() else None
 
 
 def _recovered(error: Tensor, step_dt: float) -> Tensor:

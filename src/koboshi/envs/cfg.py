@@ -39,7 +39,7 @@ class SimCfg:
         if not self.timestep > 0:
             raise KoboshiError(f"env.sim.timestep must be positive, not {self.timestep} s")
         if self.backend == "cpu" and self.device != "cpu":
-            raise KoboshiError(f"env.sim.device '{self.device}' needs env.sim.backend=warp; the cpu backend is on 'cpu'")
+            raise KoboshiError(f"env.sim.device '{self.device}' needs env.sim.backend=warp; cpu physics is on 'cpu'")
 
 
 @dataclass(frozen=True)

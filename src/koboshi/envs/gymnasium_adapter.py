@@ -20,9 +20,9 @@ class GymnasiumVecEnv:
     """N Gymnasium environments on the CPU with the one observation group `policy` (N, d), float32.
 
     `env` must reset itself in the step in which an episode ends (`AutoresetMode.SAME_STEP`) or not at all
-    (`DISABLED`: then the adapter resets it): with `NEXT_STEP`, Gymnasium's default, every episode is followed by
-    a step that ignores the action. Observations are boxes of any shape, flattened; actions are one choice
-    (`Discrete`) or a box. Box actions are clipped to the box; with `scale_actions`, −1..1 stands for low..high.
+    (`DISABLED`: then the adapter resets it): with `NEXT_STEP`, Gymnasium's default, every episode is followed
+    by a step that ignores the action. Observations are boxes of any shape, flattened; actions are one choice
+    (`Discrete`) or a box. Box actions are clipped to the box; `scale_actions` maps −1..1 to low..high.
 
     Raises KoboshiError for other spaces and for `NEXT_STEP`.
     """
@@ -70,7 +70,7 @@ class GymnasiumVecEnv:
         return self._group(obs)
 
     def step(self, action: Tensor) -> Step:
-        """`action`: (N, dim) float, or (N,) int64 where the space is discrete. An end by both counts as termination."""
+        """`action`: (N, dim) float, or (N,) int64 where discrete. An end by both counts as termination."""
         raw, reward, terminated, truncated, info = self.env.step(self._actions.to_gymnasium(action))
         ended = terminated | truncated
         self._count(reward, ended)
@@ -103,7 +103,7 @@ class GymnasiumVecEnv:
         self._return[ended], self._length[ended] = 0, 0
 
     def pop_log(self) -> dict[str, float]:
-        """Mean return and length (steps) of the episodes that ended since the last call; empty if none did."""
+        """Mean return and length (steps) of episodes that ended since the last call; empty if none did."""
         if not self._ended:
             return {}
         returns, lengths = np.mean(self._ended, axis=0).tolist()
@@ -131,7 +131,9 @@ def _observation_width(space: Space) -> int:
     from gymnasium.spaces import Box
 
     if not isinstance(space, Box):
-        raise KoboshiError(f"observations must be a Box, not {space}; gymnasium.wrappers.FlattenObservation makes one")
+        raise KoboshiError(
+            f"observations must be a Box, not {space}; gymnasium.wrappers.FlattenObservation makes one"
+        )
     return int(np.prod(space.shape))
 
 

@@ -37,11 +37,11 @@ class FaultSchedule:
         for kind in self.kinds:
             if kind not in KINDS:
                 raise unknown("fault kind", kind, KINDS)
-        for name, value in (("kinds", self.kinds), ("joints", self.joints), ("groups", self.groups)):
-            if value is not None and (not value or () in value):
-                raise KoboshiError(f"a fault schedule's {name} must not be empty, not {value}")
-            if name != "groups" and value is not None and len(set(value)) < len(value):
-                raise KoboshiError(f"a fault schedule's {name} name one twice: {', '.join(value)}")
+        for name, value in (("kinds", self.kinds), ("joints", self.joints)):
+            if value is not None and not 0 < len(set(value)) == len(value):
+                raise KoboshiError(f"a fault schedule's {name} are at least one and none twice, not {value}")
+        if self.groups is not None and (not self.groups or () in self.groups):
+            raise KoboshiError(f"a fault schedule's groups name at least one joint each, not {self.groups}")
         if not 0 <= self.probability <= 1:
             raise KoboshiError(f"a fault schedule's probability is from 0 to 1, not {self.probability}")
         if not 0 <= self.severity[0] <= self.severity[1] <= 1:

@@ -14,7 +14,10 @@ def init_from_environment() -> tuple[int, int]:
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         return 0, 1
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if torch.cuda.is_available():
+            # So that `cuda` means each process's own.
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     return dist.get_rank(), dist.get_world_size()
 
 
@@ -32,3 +35,9 @@ def mean_over_ranks_(value: Tensor) -> Tensor:
         dist.all_reduce(value)
         value /= dist.get_world_size()
     return value
+
+
+def share_of_ranks(count: Tensor) -> Tensor:
+    """What a mean of `count` samples weighs in the mean over processes; 1 if all have as many."""
+    mean = mean_over_ranks_(count.to(torch.float32, copy=True))
+    return torch.where(mean > 0, count / mean, 0.0)

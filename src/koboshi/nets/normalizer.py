@@ -36,7 +36,7 @@ class Normalizer(nn.Module):
 
     @torch.no_grad()
     def update(self, x: Tensor, mask: Tensor | None = None) -> None:
-        """Takes in a batch (K, B, d); `mask` (K, B) bool says which rows count (Chan et al. 1983, parallel form)."""
+        """Takes in a batch (K, B, d); `mask` (K, B) bool says which rows count (Chan et al. 1983)."""
         if mask is None:
             count = torch.full_like(self.count, x.shape[1])
             total, square = x.sum(1, keepdim=True), None

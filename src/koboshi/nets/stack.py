@@ -53,7 +53,9 @@ class FlatParameters:
     """
 
     def __init__(self, modules: Sequence[nn.Module | nn.Parameter]) -> None:
-        self._parameters = [p for m in modules for p in ([m] if isinstance(m, nn.Parameter) else m.parameters())]
+        self._parameters = [
+            p for m in modules for p in ([m] if isinstance(m, nn.Parameter) else m.parameters())
+        ]
         self.members = len(self._parameters[0])
         self.value = torch.cat([p.detach().reshape(self.members, -1) for p in self._parameters], dim=1)
         self.grad = torch.zeros_like(self.value)
@@ -79,7 +81,7 @@ class StackedAdam:
 
     @torch.no_grad()
     def step(self, learning_rate: Tensor, max_grad_norm: float, active: Tensor, eps: float = 1e-8) -> Tensor:
-        """learning_rate (K,), active (K,) bool: members without data stay as they are. Gives (K,) gradient norms."""
+        """A step of those `active` (K,) bool, at `learning_rate` (K,). Gives all (K,) gradient norms."""
         grad = self._parameters.grad
         norm = grad.norm(dim=1, keepdim=True)
         grad *= (max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
@@ -103,5 +105,5 @@ class StackedAdam:
         return {"mean": self.mean.clone(), "square": self.square.clone(), "steps": self.steps.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        for name, value in state.items():
-            getattr(self, name).copy_(value)
+        for name in self.state_dict():
+            getattr(self, name).copy_(state[name])

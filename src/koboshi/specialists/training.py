@@ -117,7 +117,8 @@ class BankTrainer:
         log |= {"bank/stage": self.stage + 1, "bank/members": len(self.active)}
         assert self._env is not None
         falls = self._env.falls_per_s(len(self.active), self._env_cfg.step_dt)
-        log |= {f"falls_per_s/{self.assignment.members[k].name}": float(f) for k, f in zip(self.active, falls, strict=True)}
+        names = [self.assignment.members[k].name for k in self.active]
+        log |= {f"falls_per_s/{name}": float(rate) for name, rate in zip(names, falls, strict=True)}
         log["bank/falls_per_s"] = float(falls.mean())
         if ppo.iteration >= self.stage_iterations:
             self._end_stage()
@@ -157,8 +158,8 @@ def _copies(healthy: ActorCritic, members: int, settings: SpecialistsCfg) -> Act
     """K copies of the healthy policy with fresh exploration."""
     bank = ActorCritic(
         members,
-        healthy.actor.layers[0].weight.shape[1],
-        healthy.critic.layers[0].weight.shape[1],
+        healthy.policy_norm.mean.shape[2],
+        healthy.critic_norm.mean.shape[2],
         healthy.action_space,
         settings.agent.network,
     )

@@ -37,14 +37,15 @@ def collect(
     cfg = task.collect
     env = env or Env(collect_env_cfg(task))
     kind = "healthy" if controller.bank is None else "switched"
-    writer = ShardWriter(folder, _card(task, env, checkpoint, kind, round_), resume=True)
+    writer = ShardWriter(folder, dataset_card(task, env, checkpoint, kind, round_), resume=True)
     if not writer.complete:
         with torch.no_grad():
             _Collector(env, controller, cfg, round_).run(writer)
     return folder
 
 
-def _card(task: TaskCfg, env: Env, checkpoint: Path, kind: Any, round_: int) -> DatasetCard:
+def dataset_card(task: TaskCfg, env: Env, checkpoint: Path | None, kind: Any, round_: int) -> DatasetCard:
+    """What the data set of `env` under a controller from `checkpoint` says about itself."""
     robot, schedule = env.robot, task.collect.schedule
     pd = PdCard(
         env.cfg.action.scale,
@@ -59,7 +60,7 @@ def _card(task: TaskCfg, env: Env, checkpoint: Path, kind: Any, round_: int) -> 
         command=" ".join(["koboshi", *sys.argv[1:]]),
         commit=runs.git_commit(),
         checkpoint=str(checkpoint),
-        checkpoint_sha256=runs.digest(checkpoint),
+        checkpoint_sha256=runs.digest(checkpoint) if checkpoint is not None else "",
         seed=task.collect.seed + round_,
         faults=asdict(schedule),
         onset_s=schedule.onset_s,
@@ -109,7 +110,8 @@ class _Collector:
             self._obs, self._reset = step.obs, step.terminated | step.truncated
             self._number_episodes()
             self._step += 1
-        return Chunk(*(torch.stack(column) for column in zip(*rows, strict=True)), step0=start)
+        obs, severity, episode, reset, member = (torch.stack(column) for column in zip(*rows, strict=True))
+        return Chunk(obs, severity, episode, reset, member, start)
 
     def _member(self, joint: Tensor) -> Tensor:
         bank = self._controller.bank

@@ -79,3 +79,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def training_seconds(run: RunFolder) -> float:
+    """Seconds that a finished run's iterations took, kills and resumes left out."""
+    return float(load_checkpoint(run.checkpoints / "final.safetensors")[1]["seconds"])

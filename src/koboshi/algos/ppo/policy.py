@@ -15,7 +15,9 @@ from koboshi.vec_env import ActionSpace
 class ActorCritic(nn.Module):
     """K policies and value functions; inputs (K, B, d), raw: each member normalises on its own."""
 
-    def __init__(self, members: int, policy_dim: int, critic_dim: int, action: ActionSpace, cfg: NetworkCfg) -> None:
+    def __init__(
+        self, members: int, policy_dim: int, critic_dim: int, action: ActionSpace, cfg: NetworkCfg
+    ) -> None:
         super().__init__()
         self.members, self.action_space, self._bounds = members, action, cfg.log_std_range
         self.actor = StackedMLP(members, policy_dim, cfg.hidden, action.dim, last_gain=0.01)

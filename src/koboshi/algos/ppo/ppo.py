@@ -1,8 +1,8 @@
 """PPO over a stack of K policies; K = 1 is ordinary PPO.
 
-The N = K·M environments lie in K blocks of M: member k acts in environments k·M … (k+1)·M − 1. Each member has its
-own advantage statistics, gradient clip, learning rate, exploration noise and normalisers. A transition that
-is not valid teaches nothing, and a member without valid transitions stays as it is.
+The N = K·M environments lie in K blocks of M: member k acts in environments k·M … (k+1)·M − 1. Each member
+has its own advantage statistics, gradient clip, learning rate, exploration noise and normalisers. A
+transition that is not valid teaches nothing, and a member without valid transitions stays as it is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from koboshi.algos.ppo.cfg import PPOCfg
 from koboshi.algos.ppo.policy import ActorCritic
 from koboshi.algos.ppo.rollout import Rollout, gae
 from koboshi.errors import KoboshiError
-from koboshi.nets.distributed import mean_over_ranks_, sum_over_ranks
+from koboshi.nets.distributed import mean_over_ranks_, share_of_ranks, sum_over_ranks
 from koboshi.nets.distributions import Categorical, Distribution, Gaussian
 from koboshi.nets.stack import FlatParameters, StackedAdam
 from koboshi.vec_env import Obs, VecEnv
@@ -46,7 +46,7 @@ class Batch(NamedTuple):
     old_output: Tensor
 
     def rows(self, ids: Tensor) -> Batch:
-        return Batch(*(None if x is None else x.index_select(1, ids) for x in self))
+        return Batch(*(None if x is None else x.index_select(1, ids) for x in self))  # type: ignore[arg-type]
 
 
 class PPO:
@@ -98,7 +98,9 @@ class PPO:
         cut: list[tuple[int, Tensor, Tensor]] = []
         everything = torch.ones(self.env.num_envs, dtype=torch.bool, device=self.env.device)
         for t in range(self.cfg.trainer.rollout):
-            action = self.policy.distribution(self._stacked(obs["policy"])).sample(self.generator).flatten(0, 1)
+            action = (
+                self.policy.distribution(self._stacked(obs["policy"])).sample(self.generator).flatten(0, 1)
+            )
             step = self.env.step(action.to(self.env.device))
             ids = step.truncated.nonzero().squeeze(1)
             if len(ids):
@@ -129,9 +131,17 @@ class PPO:
             next_value[t, ids.to(self.device)] = self._values_at(ids, obs)
         value = value[:-1]
         advantage = gae(
-            rollout.reward, value, next_value, rollout.terminated, rollout.truncated, self.cfg.gamma, self.cfg.lam
+            rollout.reward,
+            value,
+            next_value,
+            rollout.terminated,
+            rollout.truncated,
+            self.cfg.gamma,
+            self.cfg.lam,
         )
-        mask = None if bool(rollout.valid.all()) else self._by_member(rollout.valid)
+        # Asked of all processes together, so that all go the same way below.
+        missing = sum_over_ranks((~rollout.valid).sum())
+        mask = self._by_member(rollout.valid) if missing else None
         returns = self._by_member(advantage + value)
         policy_obs, critic_obs = self._by_member(rollout.policy_obs), self._by_member(rollout.critic_obs)
         normalized = policy.policy_norm(policy_obs)
@@ -141,9 +151,13 @@ class PPO:
         log_prob = policy.as_distribution(output).log_prob(action)
         policy.value_norm.update(returns.unsqueeze(2), mask)
         self._update_statistics(policy_obs, critic_obs, mask)
-        scaled = (policy.value_norm(x.unsqueeze(2)).squeeze(2) for x in (self._by_member(value), returns))
+        old_value, target = (
+            policy.value_norm(x.unsqueeze(2)).squeeze(2) for x in (self._by_member(value), returns)
+        )
         advantage = losses.normalized_advantage(self._by_member(advantage), mask)
-        return Batch(normalized, critic_normalized, action, log_prob, advantage, *scaled, mask, output)
+        return Batch(
+            normalized, critic_normalized, action, log_prob, advantage, old_value, target, mask, output
+        )
 
     def _values_at(self, ids: Tensor, obs: Tensor) -> Tensor:
         """(M,) each environment's own member's value."""
@@ -173,13 +187,13 @@ class PPO:
                 logs.append(log)
                 if self.cfg.kl_stop is not None:
                     learning = learning & (kl <= self.cfg.kl_stop)
-        mean = torch.stack(logs).mean(0)
+        means = torch.stack(logs).mean(0).tolist()
         names = ("loss/surrogate", "loss/value", "loss/entropy", "loss/mirror", "loss/kl", "loss/grad_norm")
-        log = dict(zip(names, mean.tolist(), strict=True))
-        log["policy/learning_rate"] = self.learning_rate.mean().item()
-        log["policy/valid"] = rollout.valid.float().mean().item()
-        log["policy/reward"] = rollout.reward.mean().item()
-        return log
+        summary = dict(zip(names, means, strict=True))
+        summary["policy/learning_rate"] = self.learning_rate.mean().item()
+        summary["policy/valid"] = rollout.valid.float().mean().item()
+        summary["policy/reward"] = rollout.reward.mean().item()
+        return summary
 
     def _minibatch(self, batch: Batch, learning: Tensor) -> tuple[Tensor, Tensor]:
         """One gradient step; (6,) figures for the log and (K,) KL divergences."""
@@ -200,10 +214,14 @@ class PPO:
             ids, signs = self._mirror.action_ids, self._mirror.action_signs
             symmetry = losses.mirror_loss(output[:, :half], mirrored, ids, signs, mask)
             loss = loss + cfg.mirror_coef * symmetry
-        self.parameters.backward(loss.sum())
+        share = torch.ones_like(loss) if batch.mask is None else share_of_ranks(batch.mask.sum(1))
+        self.parameters.backward((loss * share).sum())
         mean_over_ranks_(self.parameters.grad)
-        kl, active = self._adapt(batch, distribution, learning)
+        kl, active = self._adapt(batch, distribution, learning, share)
         norm = self.optimizer.step(self.learning_rate, cfg.max_grad_norm, active)
+        if policy.log_std is not None:
+            # Outside its bounds it would have no gradient, and never come back.
+            policy.log_std.data.clamp_(*cfg.network.log_std_range)
         rows = (policy_loss, critic_loss, entropy, symmetry, kl, norm)
         return torch.stack([row.detach().mean() for row in rows]), kl
 
@@ -213,15 +231,19 @@ class PPO:
             return self.policy.actor(batch.policy_obs), None
         size = batch.policy_obs.shape[1]
         # The normaliser is symmetric, so mirroring commutes with it.
-        image = batch.policy_obs[:, : size // 2, self._mirror.obs_ids] * self._mirror.obs_signs
+        image = batch.policy_obs[:, : (size + 1) // 2, self._mirror.obs_ids] * self._mirror.obs_signs
         output = self.policy.actor(torch.cat((batch.policy_obs, image), dim=1))
         return output[:, :size], output[:, size:]
 
     @torch.no_grad()
-    def _adapt(self, batch: Batch, new: Distribution, learning: Tensor) -> tuple[Tensor, Tensor]:
+    def _adapt(
+        self, batch: Batch, new: Distribution, learning: Tensor, share: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """(K,) KL divergences, which move the learning rates, and (K,) who has something to learn."""
-        old = Gaussian(batch.old_output, self._old_log_std) if self._gaussian else Categorical(batch.old_output)
-        kl = mean_over_ranks_(losses.masked_mean(new.kl(old), batch.mask))  # type: ignore[arg-type]
+        old = (
+            Gaussian(batch.old_output, self._old_log_std) if self._gaussian else Categorical(batch.old_output)
+        )
+        kl = mean_over_ranks_(losses.masked_mean(new.kl(old), batch.mask) * share)  # type: ignore[arg-type]
         active = learning
         if batch.mask is not None:
             active = learning & (sum_over_ranks(batch.mask.sum(1)) > 0)
@@ -229,7 +251,11 @@ class PPO:
             low, high = self.cfg.learning_rate_range
             factor = torch.where(kl > 2 * self.cfg.desired_kl, 1 / 1.5, 1.0)
             factor = torch.where(kl < self.cfg.desired_kl / 2, 1.5, factor)
-            self.learning_rate = torch.where(active, (self.learning_rate * factor).clamp(low, high), self.learning_rate)
+            self.learning_rate = torch.where(
+                active, (self.learning_rate * factor).clamp(low, high), self.learning_rate
+            )
+        if self.cfg.kl_stop is not None:
+            active = active & (kl <= self.cfg.kl_stop)
         return kl, active
 
     def state_dict(self) -> dict[str, Tensor]:

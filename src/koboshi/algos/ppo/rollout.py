@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ class Rollout:
     terminated: Tensor
     truncated: Tensor
     valid: Tensor
+    _: KW_ONLY
     last_critic_obs: Tensor
     """(N, c) after the last step, of episodes that go on."""
     cut: list[tuple[int, Tensor, Tensor]]
@@ -30,7 +31,13 @@ class Rollout:
 
 
 def gae(
-    reward: Tensor, value: Tensor, next_value: Tensor, terminated: Tensor, truncated: Tensor, gamma: float, lam: float
+    reward: Tensor,
+    value: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    gamma: float,
+    lam: float,
 ) -> Tensor:
     """Generalised advantage estimates (Schulman et al. 2016, eq. 16), all (T, N).
 

@@ -1,0 +1,82 @@
+"""PPO on Gymnasium's classic control: `python examples/gymnasium_classic.py CartPole-v1`.
+
+Needs gymnasium (`pip install 'koboshi[gym]'`). Prints the return of each iteration's episodes and, at the end, the
+mean return of 100 episodes under the policy without noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+
+from koboshi.algos.ppo import PPO, ActorCritic, NetworkCfg, PPOCfg, TrainerCfg
+from koboshi.envs.gymnasium_adapter import GymnasiumVecEnv
+from koboshi.errors import unknown
+
+CARTPOLE = PPOCfg(
+    trainer=TrainerCfg(timesteps=64 * 40, rollout=64),
+    network=NetworkCfg(hidden=(64, 64)),
+    epochs=8,
+    learning_rate=1e-3,
+    learning_rate_range=(1e-4, 3e-3),
+    desired_kl=0.02,
+    entropy_coef=0.0,
+)
+PENDULUM = PPOCfg(
+    trainer=TrainerCfg(timesteps=64 * 100, rollout=64),
+    network=NetworkCfg(hidden=(64, 64), init_log_std=0.0),
+    epochs=8,
+    gamma=0.95,
+    learning_rate=1e-3,
+    learning_rate_range=(1e-4, 3e-3),
+    desired_kl=0.02,
+    entropy_coef=0.0,
+)
+TASKS: dict[str, tuple[int, PPOCfg]] = {"CartPole-v1": (16, CARTPOLE), "Pendulum-v1": (32, PENDULUM)}
+"""Name -> (environments, settings)."""
+
+
+def train(name: str, seed: int = 1, verbose: bool = False) -> ActorCritic:
+    """The policy after the task's number of steps."""
+    if name not in TASKS:
+        raise unknown("task", name, TASKS)
+    num_envs, cfg = TASKS[name]
+    env = GymnasiumVecEnv.make(name, num_envs, scale_actions=name == "Pendulum-v1")
+    ppo = PPO(env, PPOCfg(**vars(cfg) | {"trainer": TrainerCfg(**vars(cfg.trainer) | {"seed": seed})}))
+    for i in range(cfg.trainer.iterations):
+        log = ppo.iterate()
+        if verbose and "episode/return" in log:
+            print(f"iteration {i + 1:3d}  return {log['episode/return']:8.1f}  KL {log['loss/kl']:.4f}", flush=True)
+    env.close()
+    return ppo.policy
+
+
+def evaluate(policy: ActorCritic, name: str, episodes: int = 100, seed: int = 1000) -> float:
+    """Mean return of the first episode of each of `episodes` environments, without noise."""
+    env = GymnasiumVecEnv.make(name, episodes, scale_actions=name == "Pendulum-v1")
+    obs = env.reset(seed)
+    total, going = torch.zeros(episodes), torch.ones(episodes, dtype=torch.bool)
+    while going.any():
+        step = env.step(policy.act(obs["policy"][None])[0])
+        total += step.reward * going
+        going &= ~(step.terminated | step.truncated)
+        obs = step.obs
+    env.close()
+    return total.mean().item()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    start = time.perf_counter()
+    policy = train(arguments.task, arguments.seed, verbose=True)
+    seconds = time.perf_counter() - start
+    print(f"{arguments.task}: mean return {evaluate(policy, arguments.task):.1f} after {seconds:.0f} s of training")
+
+
+if __name__ == "__main__":
+    main()

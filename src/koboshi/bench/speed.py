@@ -1,0 +1,144 @@
+"""How fast each part is. Every pair that is compared is timed turn by turn in one run; medians are quoted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+import torch
+
+from koboshi.algos.ppo import PPO
+from koboshi.algos.ppo.cfg import PPOCfg
+from koboshi.algos.ppo.ppo import MirrorMap
+from koboshi.algos.ppo.rollout import Rollout
+from koboshi.detect import AlarmCfg, DetectorSpec, FaultDetector
+from koboshi.envs import Env, EnvCfg
+from koboshi.sim import CpuBackend, make_backend
+from koboshi.specialists.routing import DetectorRouter
+
+Report = Callable[[str], None]
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _by_turns(works: list[Callable[[], object]], repeats: int) -> list[list[float]]:
+    """Seconds of each piece of work, taken in turns so that a noisy moment meets them all."""
+    for work in works:
+        work()
+    turns = [[_seconds(work) for work in works] for _ in range(repeats)]
+    return [list(column) for column in zip(*turns, strict=True)]
+
+
+def env_speed(cfg: EnvCfg, repeats: int = 60) -> dict[str, float]:
+    """`env_ratio`: environment steps/s, all terms on, over raw mjbatch steps/s, same model, 1024 environments."""
+    env = Env(replace(cfg, num_envs=1024))
+    env.reset(0)
+    raw = CpuBackend(env.model, 1024)
+    raw.restore(env.backend.snapshot())
+    generator = torch.Generator().manual_seed(0)
+    ctrl = raw.read("ctrl")
+
+    def step_env() -> None:
+        env.step(torch.rand(1024, env.action_space.dim, generator=generator) * 0.4 - 0.2)
+
+    def step_raw() -> None:
+        # From the very state and target the environment has just been in, so that both meet the same contacts.
+        raw.step(cfg.decimation)
+
+    seconds: list[list[float]] = [[], []]
+    for _ in range(repeats):
+        raw.restore(env.backend.snapshot())
+        seconds[0].append(_seconds(step_env))
+        ctrl.copy_(env.ctrl)
+        seconds[1].append(_seconds(step_raw))
+    whole, bare = (1024 / median(s[5:]) for s in seconds)
+    ratio = median(r / e for e, r in zip(*seconds, strict=True))
+    return {"env_steps_per_s": whole, "raw_steps_per_s": bare, "env_ratio": ratio}
+
+
+def warp_speed(cfg: EnvCfg, env_steps_per_s: float, num_envs: int = 256, repeats: int = 5) -> dict[str, float]:
+    """`warp_ratio`: environment steps/s over MuJoCo Warp's control steps/s on the same CPU."""
+    env = Env(replace(cfg, num_envs=num_envs))
+    env.reset(0)
+    warp = make_backend("warp", env.model, num_envs, "cpu")
+    for field in ("qpos", "qvel", "ctrl"):
+        warp.read(field).copy_(env.backend.read(field))
+    seconds = _by_turns([lambda: warp.step(cfg.decimation)], repeats)[0]
+    rate = num_envs / median(seconds)
+    return {"warp_steps_per_s": rate, "warp_ratio": env_steps_per_s / rate}
+
+
+def ppo_speed(cfg: EnvCfg, agent: PPOCfg, iterations: int = 8) -> dict[str, float]:
+    """`ppo_steps_per_s`: control steps/s of collecting and learning together, mirror loss included."""
+    env = Env(cfg)
+    mirror = MirrorMap(*env.mirror("policy"), *env.mirror("action"))
+    learner = PPO(env, agent, mirror=mirror)
+    seconds = _by_turns([learner.iterate], iterations)[0]
+    return {"ppo_steps_per_s": env.num_envs * agent.trainer.rollout / median(seconds)}
+
+
+class _Sizes:
+    """An environment's shape without the environment: `update` needs no more."""
+
+    def __init__(self, env: Env, num_envs: int) -> None:
+        self.num_envs, self.device, self.action_space = num_envs, env.device, env.action_space
+        self.obs_dims = env.obs_dims
+
+
+def stack_speed(cfg: EnvCfg, agent: PPOCfg, members: int = 17, repeats: int = 7) -> dict[str, float]:
+    """`stack_ratio`: seconds to update 17 specialists over seconds to update one policy, same samples in all."""
+    env = Env(replace(cfg, num_envs=1))
+    num_envs = members * 64
+    sizes: Any = _Sizes(env, num_envs)
+    rollout = _random_rollout(sizes, agent.trainer.rollout)
+    many, one = (PPO(sizes, agent, members=k) for k in (members, 1))
+    stacked, single = _by_turns([lambda: many.update(rollout), lambda: one.update(rollout)], repeats)
+    ratio = median(a / b for a, b in zip(stacked, single, strict=True))
+    return {"stack_ratio": ratio, "update_seconds_17": median(stacked), "update_seconds_1": median(single)}
+
+
+def _random_rollout(env: Any, steps: int) -> Rollout:
+    generator = torch.Generator().manual_seed(0)
+    n, dims = env.num_envs, env.obs_dims
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    never = torch.zeros(steps, n, dtype=torch.bool)
+    return Rollout(
+        normal(steps, n, dims["policy"]),
+        normal(steps, n, dims["critic"]),
+        normal(steps, n, env.action_space.dim),
+        normal(steps, n),
+        never,
+        never,
+        ~never,
+        last_critic_obs=normal(n, dims["critic"]),
+        cut=[],
+    )
+
+
+def controller_speed(spec: DetectorSpec, repeats: int = 2000) -> dict[str, float]:
+    """`controller_us`: detector and router for one robot, one step, one core, µs."""
+    router = DetectorRouter(FaultDetector(spec).eval(), AlarmCfg())
+    obs = {"detector": torch.randn(1, spec.obs_dim)}
+    reset = torch.zeros(1, dtype=torch.bool)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        state = router.initial_state(1)
+        seconds = []
+        for _ in range(repeats):
+            began = time.perf_counter()
+            _, state = router.route(obs, reset, state)
+            seconds.append(time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(threads)
+    return {"controller_us": median(seconds) * 1e6}

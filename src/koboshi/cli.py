@@ -1,0 +1,217 @@
+"""The command line: verbs that parse, call one function and print."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from koboshi.errors import KoboshiError
+
+app = typer.Typer(
+    help="Legged robots that keep moving when their joints fail.", no_args_is_help=True, add_completion=False
+)
+detector_app = typer.Typer(help="Train or judge a fault detector.", no_args_is_help=True)
+bench_app = typer.Typer(help="Benchmarks.", no_args_is_help=True)
+app.add_typer(detector_app, name="detector")
+app.add_typer(bench_app, name="bench")
+
+Task = Annotated[str, typer.Argument(help="Task, for instance h1-walk.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings: env.num_envs=2048 agent.gamma=0.98 …")]
+Root = Annotated[Path, typer.Option(help="Where runs are kept.")]
+Name = Annotated[str | None, typer.Option(help="The run's name; one that exists is gone on with.")]
+RUNS = Path("runs")
+
+
+@app.command()
+def train(task: Task, overrides: Overrides = None, name: Name = None, root: Root = RUNS) -> None:
+    """Train the healthy policy."""
+    from koboshi.stages import healthy
+
+    run = healthy.train(_task(task, overrides), root, name, overrides or [])
+    print(run.path)
+
+
+@app.command()
+def collect(
+    task: Task,
+    policy: Annotated[str, typer.Option(help="Run, checkpoint or controller that acts.")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    root: Root = RUNS,
+) -> None:
+    """Collect the detector's data: robots that break at random moments, with the truth beside."""
+    from koboshi.runs import resolve_run
+    from koboshi.stages import collect as stage
+    from koboshi.stages import play as playing
+
+    cfg, checkpoint = _task(task, overrides), resolve_run(policy, root)
+    controller, _ = playing.load_any(checkpoint, cfg)
+    print(stage.collect(cfg, controller, checkpoint, out or root / task / "data" / checkpoint.parent.parent.name, 1))
+
+
+@app.command()
+def data(
+    paths: Annotated[list[Path], typer.Argument(help="Data sets.")],
+    split: Annotated[float | None, typer.Option(help="Share of test episodes, drawn anew.")] = None,
+    seed: int = 0,
+) -> None:
+    """Show what is in data sets and refuse what must not be learnt from."""
+    from koboshi.stages import detector, tables
+
+    tables.show_statistics(detector.inspect(paths, split, seed))
+
+
+@detector_app.command("train")
+def detector_train(
+    paths: Annotated[list[Path], typer.Argument(help="Data sets.")],
+    task: Annotated[str, typer.Option(help="Task whose settings are used.")] = "h1-walk",
+    out: Annotated[Path | None, typer.Option(help="Folder of the detector.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting: detector.training.epochs=4")] = None,
+    root: Root = RUNS,
+) -> None:
+    """Train a recurrent detector on data sets."""
+    from koboshi.stages import detector, tables
+
+    folder = out or root / task / "detector" / paths[-1].name
+    tables.show_detector(detector.train(_task(task, set_), paths, folder), folder)
+
+
+@detector_app.command("eval")
+def detector_eval(
+    paths: Annotated[list[Path], typer.Argument(help="Data sets.")],
+    detector: Annotated[Path, typer.Option(help="Detector file or its folder.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the figures.")] = None,
+) -> None:
+    """Delay, misses, false alarms and confusion of a detector."""
+    from koboshi.stages import detector as stage
+    from koboshi.stages import tables
+
+    path = detector / stage.FILE if detector.is_dir() else detector
+    folder = out or path.parent / "eval"
+    tables.show_detector(stage.evaluate(path, paths, folder), folder)
+
+
+@app.command()
+def specialists(
+    task: Task,
+    healthy: Annotated[str, typer.Option(help="Run or checkpoint of the healthy policy.")],
+    overrides: Overrides = None,
+    detector: Annotated[Path | None, typer.Option(help="Detector that switches in training.")] = None,
+    oracle: Annotated[bool, typer.Option("--oracle", help="The truth switches, up to 0.2 s late.")] = False,
+    name: Name = None,
+    root: Root = RUNS,
+) -> None:
+    """Train all specialists in one masked batch."""
+    from koboshi.runs import resolve_run
+    from koboshi.stages import specialists as stage
+    from koboshi.stages.detector import FILE
+
+    if (detector is None) != oracle:
+        raise KoboshiError("who switches in training? give either --detector FILE or --oracle")
+    path = detector / FILE if detector is not None and detector.is_dir() else detector
+    run = stage.train(_task(task, overrides), resolve_run(healthy, root), path, root, name, overrides or [])
+    print(run.path)
+
+
+@app.command()
+def pipeline(task: Task, overrides: Overrides = None, name: str = "pipeline", root: Root = RUNS) -> None:
+    """Everything: train, gate, collect, detect, specialists, again, evaluate. Goes on where it was killed."""
+    from koboshi.stages import play as playing
+    from koboshi.stages.pipeline import Pipeline
+    from koboshi.stages.progress import console
+
+    metrics = Pipeline(_task(task, overrides), root, name, overrides or []).run()
+    console.print(playing.controllers_table(metrics))
+
+
+@app.command()
+def evaluate(
+    controller: Annotated[str, typer.Argument(help="Controller file, or a pipeline's folder.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting: evaluate.episodes_a_joint=10")] = None,
+    scenarios: Annotated[Path | None, typer.Option(help="Frozen scenario file.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of metrics, report, videos.")] = Path("runs/evaluate"),
+) -> None:
+    """Judge a controller on frozen scenarios, beside the healthy policy alone and oracles."""
+    from koboshi.stages import evaluate as stage
+    from koboshi.stages import play as playing
+    from koboshi.stages.pipeline import CONTROLLER
+    from koboshi.stages.progress import console
+
+    path = Path(controller) / CONTROLLER if Path(controller).is_dir() else Path(controller)
+    task = _task(playing.task_of(path).name, set_)
+    console.print(playing.controllers_table(stage.evaluate(task, path, out, scenarios)))
+
+
+@app.command()
+def play(
+    run: Annotated[str, typer.Argument(help="Run, checkpoint or controller.")],
+    fault: Annotated[str | None, typer.Option(help="joint@seconds[:kind[:severity]], left_knee@3.0")] = None,
+    command: Annotated[tuple[float, float, float], typer.Option(help="v_x v_y (m/s) yaw rate (rad/s).")] = (
+        0.7,
+        0.0,
+        0.0,
+    ),
+    seconds: float = 12.0,
+    camera: str = "three_quarter",
+    video: Path = Path("play.mp4"),
+    root: Root = RUNS,
+) -> None:
+    """Film a checkpoint, perhaps with a fault."""
+    from koboshi.runs import resolve_run
+    from koboshi.stages import play as playing
+
+    for key, value in playing.play(resolve_run(run, root), fault, command, seconds, camera, video).items():
+        print(f"{key}: {value}")
+
+
+@app.command("list")
+def list_(root: Root = RUNS) -> None:
+    """Tasks, robots with their joints, and runs."""
+    from koboshi.stages import tables
+
+    tables.show_everything(root)
+
+
+@app.command()
+def demo(out: Path = Path("runs/demo")) -> None:
+    """The shipped H1 controller loses joints and walks on."""
+    from koboshi.stages import play as playing
+
+    playing.demo(out)
+    print(f"{out}/metrics.json  {out}/video.mp4  {out}/report.html")
+
+
+@bench_app.command("speed")
+def bench_speed(
+    task: str = "h1-walk",
+    warp: Annotated[bool, typer.Option(help="Compare with MuJoCo Warp (extra gpu).")] = True,
+    out: Path = Path("runs/bench"),
+) -> None:
+    """Measure the speed rows of the README."""
+    from koboshi.stages import speed
+
+    speed.bench(_task(task, None), out, warp)
+    print(f"{out}/speed.json")
+
+
+def _task(name: str, overrides: list[str] | None):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    from koboshi import config
+    from koboshi.tasks import make_task
+
+    return config.override(make_task(name), overrides or [])
+
+
+def main() -> None:
+    """Runs a verb; what the user can mend is one line on stderr and exit code 2."""
+    try:
+        app()
+    except KoboshiError as error:
+        print(f"koboshi: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""`koboshi pipeline`: every stage in its order, in one folder; a killed pipeline goes on where it was."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from koboshi import runs
+from koboshi.detect import load_detector
+from koboshi.envs import Env
+from koboshi.specialists.bank import SpecialistBank
+from koboshi.specialists.controller import Controller
+from koboshi.specialists.routing import DetectorRouter, HealthyRouter
+from koboshi.specialists.storage import load_policy, mirror_of, policy_meta, save_controller
+from koboshi.stages import collect as collecting
+from koboshi.stages import detector as detecting
+from koboshi.stages import evaluate as evaluating
+from koboshi.stages import healthy as walking
+from koboshi.stages import specialists as banking
+from koboshi.stages.progress import console
+from koboshi.stages.training import training_seconds
+from koboshi.tasks import TaskCfg
+
+CONTROLLER = "controller.safetensors"
+
+
+class Pipeline:
+    """One run of all stages under `root/<task>/<name>/`; `stages.json` remembers what is done."""
+
+    def __init__(self, task: TaskCfg, root: Path, name: str, overrides: list[str]) -> None:
+        self.task, self.overrides, self._root = task, overrides, root
+        self.folder = root / task.name / name
+        self._record = self.folder / "stages.json"
+        self.done: dict[str, Any] = runs.read_json(self._record) if self._record.exists() else {}
+
+    def run(self) -> dict[str, Any]:
+        """Goes through the stages; gives the evaluation's metrics."""
+        self._stage("train", self._train)
+        self._stage("gate", self._gate)
+        self._stage("collect 1", lambda: self._collect(1))
+        self._stage("detector 1", lambda: self._detector(1))
+        self._stage("specialists", self._specialists)
+        for round_ in range(2, self.task.rounds + 1):
+            self._stage(f"collect {round_}", lambda r=round_: self._collect(r))
+            self._stage(f"detector {round_}", lambda r=round_: self._detector(r))
+        self._stage("controller", self._controller)
+        self._stage("evaluate", self._evaluate)
+        minutes = sum(stage["seconds"] for stage in self.done.values()) / 60
+        console.print(f"pipeline {self.task.name}: {minutes:.1f} minutes in all; {self.folder}")
+        return runs.read_json(self.folder / "metrics.json")
+
+    def _stage(self, name: str, work: Any) -> None:
+        """Runs a stage unless it is done, prints its line, and remembers it with its time."""
+        if name not in self.done:
+            began = time.monotonic()
+            figures = work()
+            # A stage that trains knows better: its own clock goes on after a kill.
+            self.done[name] = {"seconds": time.monotonic() - began, **figures}
+            runs.write_json(self._record, self.done)
+        line = "  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.done[name].items())
+        console.print(f"[bold]{name}[/]: {line}", highlight=False)
+
+    @property
+    def _healthy(self) -> Path:
+        return self.folder / "healthy" / "checkpoints" / "final.safetensors"
+
+    def _train(self) -> dict[str, Any]:
+        run = walking.train(self.task, self._root, f"{self.folder.name}/healthy", self.overrides)
+        return {"run": str(run.path), "seconds": training_seconds(run)}
+
+    def _gate(self) -> dict[str, Any]:
+        figures = walking.gate(self.task, load_policy(self._healthy)[0])
+        return {k: figures[k] for k in ("survival_mean", "vx_rmse", "yaw_rmse", "duty_difference")}
+
+    def _data(self, round_: int) -> Path:
+        return self.folder / "data" / f"round-{round_}"
+
+    def _detector_folder(self, round_: int) -> Path:
+        return self.folder / "detector" / f"round-{round_}"
+
+    def _collect(self, round_: int) -> dict[str, Any]:
+        env = Env(collecting.collect_env_cfg(self.task))
+        healthy, _ = load_policy(self._healthy, env)
+        controller, checkpoint = Controller(healthy, None, HealthyRouter()), self._healthy
+        if round_ > 1:
+            checkpoint = self.folder / "specialists" / banking.BANK
+            bank = SpecialistBank(
+                banking.load_bank(checkpoint, env), banking.bank_assignment(self.task), env.robot, mirror_of(env)
+            )
+            model, alarm, _ = load_detector(self._detector_folder(round_ - 1) / detecting.FILE)
+            controller = Controller(healthy, bank, DetectorRouter(model, alarm))
+        folder = collecting.collect(self.task, controller, checkpoint, self._data(round_), round_, env)
+        statistics = detecting.inspect([folder], self.task.collect.test_fraction)
+        return {"rows": statistics["rows"], "faults": statistics["faults"]}
+
+    def _detector(self, round_: int) -> dict[str, Any]:
+        data = [self._data(r) for r in range(1, round_ + 1)]
+        figures = detecting.train(self.task, data, self._detector_folder(round_))
+        keys = ("delay_ms_median", "delay_ms_p95", "missed", "false_alarms_per_hour", "macro_f1")
+        return {k: figures[k] for k in keys}
+
+    def _specialists(self) -> dict[str, Any]:
+        name = f"{self.folder.name}/specialists"
+        run = banking.train(self.task, self._healthy, None, self._root, name, self.overrides)
+        return {"bank": str(run.path / banking.BANK), "seconds": training_seconds(run)}
+
+    def _controller(self) -> dict[str, Any]:
+        env = Env(collecting.collect_env_cfg(self.task))
+        healthy, meta = load_policy(self._healthy, env)
+        bank = banking.load_bank(self.folder / "specialists", env)
+        model, alarm, _ = load_detector(self._detector_folder(self.task.rounds) / detecting.FILE)
+        assignment = banking.bank_assignment(self.task)
+        about = policy_meta(env, self.task.name, self.task.agent.network, [m.name for m in assignment.members])
+        about |= {"seed": meta["seed"], "commit": runs.git_commit(), "overrides": self.overrides}
+        save_controller(self.folder / CONTROLLER, about, healthy, bank, assignment, model, alarm)
+        return {"controller": str(self.folder / CONTROLLER)}
+
+    def _evaluate(self) -> dict[str, Any]:
+        metrics = evaluating.evaluate(self.task, self.folder / CONTROLLER, self.folder)
+        controllers = metrics["controllers"]
+        return {name: controllers[name]["survival_mean"] for name in ("healthy", "oracle", "learned")}

@@ -1,0 +1,54 @@
+"""What verbs show in a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from koboshi import runs
+from koboshi.robots import ROBOTS
+from koboshi.stages.progress import console
+from koboshi.tasks import TASKS
+
+
+def show_statistics(statistics: dict[str, Any]) -> None:
+    """A data set's figures: a joint a row."""
+    table = Table(title=f"{statistics['robot']}: {statistics['rows']:,} rows, {statistics['hours']:.1f} robot-hours")
+    for name in ("joint", "episodes", "rows"):
+        table.add_column(name, justify="left" if name == "joint" else "right")
+    for joint, rows in statistics["rows_by_joint"].items():
+        if rows:
+            table.add_row(joint, str(statistics["episodes_by_joint"][joint]), f"{rows:,}")
+    console.print(table)
+    onset, length = statistics["onset_s"]["quantiles"], statistics["episode_s"]["quantiles"]
+    console.print(
+        f"{statistics['episodes']} episodes, {statistics['faults']} faults, "
+        f"healthy rows {statistics['healthy_fraction']:.0%}, onset median {onset['0.5']:.2f} s, "
+        f"episode median {length['0.5']:.1f} s, joints at once {statistics['simultaneous']}",
+        highlight=False,
+    )
+
+
+def show_detector(figures: dict[str, Any], folder: Path) -> None:
+    """A detector's figures."""
+    table = Table(title="detector")
+    keys = ("delay_ms_median", "delay_ms_p95", "missed", "false_alarms_per_hour", "macro_f1", "threshold")
+    for key in keys:
+        table.add_column(key.replace("_", " "), justify="right")
+    table.add_row(*("∞" if figures[k] is None else f"{figures[k]:.4g}" for k in keys))
+    console.print(table)
+    console.print(f"{folder}/detector.json  {folder}/detector.png", highlight=False)
+
+
+def show_everything(root: Path) -> None:
+    """Tasks, robots and runs."""
+    console.print(f"tasks: {', '.join(TASKS)}", highlight=False)
+    for robot in ROBOTS.values():
+        groups = "; ".join(f"{group}: {', '.join(joints)}" for group, joints in robot.groups.items())
+        console.print(f"robot {robot.name}: {groups}", highlight=False)
+    for path in runs.list_runs(root):
+        newest = runs.RunFolder(path).latest()
+        state = newest.name if newest else "no checkpoint yet"
+        console.print(f"run {path.relative_to(root)}: {state}", highlight=False)
