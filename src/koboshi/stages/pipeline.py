@@ -116,7 +116,25 @@ class Pipeline:
         save_controller(self.folder / CONTROLLER, about, healthy, bank, assignment, model, alarm)
         return {"controller": str(self.folder / CONTROLLER)}
 
+    def _write_card(self, metrics: dict[str, Any]) -> None:
+        """`controller.json`: where the controller comes from and what it reached, to ship beside it."""
+        figures = {
+            name: {k: v for k, v in found.items() if k not in ("confusion", "delays_ms")}
+            for name, found in metrics["controllers"].items()
+        }
+        card = {
+            "command": " ".join(["koboshi", "pipeline", self.task.name, *self.overrides]),
+            "seed": self.task.agent.trainer.seed,
+            "commit": runs.git_commit(),
+            "sha256": metrics["controller_sha256"],
+            "scenario": metrics["scenario"],
+            "stages": self.done,
+            "figures": figures,
+        }
+        runs.write_json((self.folder / CONTROLLER).with_suffix(".json"), card)
+
     def _evaluate(self) -> dict[str, Any]:
         metrics = evaluating.evaluate(self.task, self.folder / CONTROLLER, self.folder)
+        self._write_card(metrics)
         controllers = metrics["controllers"]
         return {name: controllers[name]["survival_mean"] for name in ("healthy", "oracle", "learned")}

@@ -1,0 +1,5 @@
+"""`python -m koboshi`, as `torchrun` wants it."""
+
+from koboshi.cli import main
+
+main()
