@@ -86,8 +86,8 @@ class FaultDetector(nn.Module):
     """Maps the senses of N robots to J logits each: how likely has this joint failed.
 
     The controller knows which torque its PD law asks for, so the features beside the D normalised senses
-    are, a joint: measured torque, its size, expected torque, their difference (all as asinh(x / scale), so
-    that 0.2 and 100 N·m both count) and the part of the expected torque that is missing.
+    are, a joint: measured torque, expected torque, their difference (as asinh(x / scale), so that 0.2 and
+    100 N·m both count), the measured torque's size over the noise and the missing part of the expected torque.
     Joints that are no candidates have a logit of about -20.
     """
 
@@ -136,7 +136,8 @@ class FaultDetector(nn.Module):
         torques = torch.asinh(torch.cat((measured, expected, residual), -1) * self.inv_scale)
         # Which part of the expected torque is missing: 0 where the joint obeys or rests, 1 where it is dead.
         missing = residual * expected / torch.addcmul(self.floor, expected, expected)
-        size = torques[..., : measured.shape[-1]].abs()
+        # Near the noise floor, where an idle joint and a dead one must be told apart, on a linear scale.
+        size = (measured.abs() * self.inv_scale[: measured.shape[-1]]).clamp(max=CLIP)
         return torch.cat((obs, torques, size, missing.clamp(-3, 3)), -1)
 
     def normalised(self, obs: Tensor) -> Tensor:

@@ -27,10 +27,13 @@ class SpecialistsCfg:
     sharing: Sharing = "mirrored_pair"
     num_envs: int = 1728
     """Environments in all; each stage uses the largest multiple of its members below this."""
-    stages: tuple[int, ...] = (1200, 1200, 1200, 1200)
-    """Control steps of each stage. After one, members that fall rarely enough rest, and the others get theirs."""
+    stages: tuple[int, ...] = (480, 480, 480, 480, 480, 480, 1920)
+    """Control steps of each stage. After one, members that fall rarely enough rest, and the others get their
+    environments; in the last stage all learn again, now mostly to follow commands."""
     solved: float = 0.002
     """Falls a second below which a member rests (20 s survived with 96 %)."""
+    minibatch_size: int = 6144
+    """Samples of a member in a minibatch, about: with more environments each, members take more steps."""
     onset_s: tuple[float, float] = (0.8, 2.5)
     switch_delay_s: tuple[float, float] = (0.0, 0.2)
     """How late the oracle is in training, so that a late detector finds specialists that cope."""
@@ -83,7 +86,7 @@ class BankTrainer:
 
     @property
     def done(self) -> bool:
-        return self.stage >= len(self.settings.stages) or not self.active
+        return self.stage >= len(self.settings.stages)
 
     @property
     def stage_iterations(self) -> int:
@@ -104,7 +107,10 @@ class BankTrainer:
         self._env = SpecialistEnv(env, env.robot, self._healthy, assignment, self._make_router(), mirrors)
         agent = self.settings.agent
         trainer = replace(agent.trainer, seed=agent.trainer.seed + 1000 * self.stage)
-        ppo = PPO(self._env, replace(agent, trainer=trainer), members=len(self.active))
+        samples = env.num_envs // len(self.active) * trainer.rollout
+        minibatches = max(agent.minibatches, samples // self.settings.minibatch_size)
+        agent = replace(agent, trainer=trainer, minibatches=minibatches)
+        ppo = PPO(self._env, agent, members=len(self.active))
         for place, k in enumerate(self.active):
             ppo.policy.set_member(place, self.bank.member(k))
         return ppo
@@ -131,7 +137,10 @@ class BankTrainer:
             self.bank.set_member(k, self._ppo.policy.member(place))
             self.falls[k] = falls[place]
         self.active = [k for k in self.active if self.falls[k] > self.settings.solved]
-        self.stage += 1
+        last = len(self.settings.stages) - 1
+        self.stage = self.stage + 1 if self.active or self.stage == last else last
+        if self.stage == last:
+            self.active = list(range(len(self.assignment.members)))
         self._ppo = self._env = None
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from koboshi import data, runs
 from koboshi.data import Dataset
 from koboshi.detect import (
     AlarmCfg,
+    DetectorSpec,
     FaultDetector,
     Mirror,
     calibrate,
@@ -24,8 +25,9 @@ from koboshi.detect import (
     train_detector,
 )
 from koboshi.envs import Env
-from koboshi.stages.collect import collect_env_cfg
-from koboshi.stages.progress import progress
+from koboshi.errors import KoboshiError
+from koboshi.stages.collect import collect_env_cfg, dataset_card
+from koboshi.stages.progress import progress, strict
 from koboshi.tasks import TaskCfg
 from koboshi.tasks.task import DetectorStageCfg
 
@@ -35,13 +37,33 @@ FILE = "detector.safetensors"
 def inspect(paths: Sequence[Path], split: float | None, seed: int = 0) -> dict[str, Any]:
     """Statistics (also `statistics.json` and `.png` beside the first data set), checks, and perhaps a split."""
     dataset = Dataset.open(paths)
-    if split is not None:
-        data.split(dataset, split, seed)
-    statistics = data.statistics(dataset)
-    runs.write_json(paths[0] / "statistics.json", statistics)
+    sequences = dataset.sequences()
+    statistics = data.statistics(sequences)
+    runs.write_json(paths[0] / "statistics.json", strict(statistics))
     data.picture(statistics, paths[0] / "statistics.png")
-    data.check(dataset)
+    data.check(sequences)
+    if split is not None:
+        statistics["test_rows"] = sum(int(test.sum()) for test in data.split(dataset, split, seed))
+        runs.write_json(paths[0] / "statistics.json", strict(statistics))
     return statistics
+
+
+def detector_spec(task: TaskCfg) -> DetectorSpec:
+    """What a detector of this task listens to."""
+    env = Env(replace(collect_env_cfg(task), num_envs=1))
+    return DetectorSpec.from_card(dataset_card(task, env, None, "healthy", 0))
+
+
+def load_for(task: TaskCfg, path: Path) -> tuple[FaultDetector, AlarmCfg]:
+    """A detector for this task; KoboshiError where it listens to another robot, layout, rate or PD law."""
+    mine = detector_spec(task)
+    model, alarm, _ = load_detector(path, expect_robot=mine.robot, expect_layout=mine.layout_hash)
+    for name in ("control_dt", "pd"):
+        if getattr(model.spec, name) != getattr(mine, name):
+            raise KoboshiError(
+                f"detector {path} was made for {name} {getattr(model.spec, name)}, not {getattr(mine, name)}"
+            )
+    return model, alarm
 
 
 def mirror_of_detector(env: Env) -> Mirror:
@@ -55,10 +77,11 @@ def train(task: TaskCfg, paths: Sequence[Path], folder: Path, start: Path | None
 
     A kill loses at most a few hundred iterations. `start`: a detector to go on from instead of random weights.
     """
-    sequences = Dataset.open(paths, expect_robot=task.env.robot).sequences()
-    for sequence in sequences:
-        data.check([sequence])
-    mirror = mirror_of_detector(Env(replace(collect_env_cfg(task), num_envs=1)))
+    env = Env(replace(collect_env_cfg(task), num_envs=1))
+    layout = dataset_card(task, env, None, "healthy", 0).layout_hash
+    sequences = Dataset.open(paths, expect_robot=task.env.robot, expect_layout=layout).sequences()
+    data.check(sequences)
+    mirror = mirror_of_detector(env)
     first = load_detector(start, expect_robot=task.env.robot)[0] if start is not None else None
     cfg = task.detector
     with progress("train detector", 1, unit="iterations") as update:
@@ -78,8 +101,10 @@ def train(task: TaskCfg, paths: Sequence[Path], folder: Path, start: Path | None
     alarm = _calibrated(model, sequences, cfg)
     meta = {"data": [str(p) for p in paths], "seed": cfg.training.seed, "commit": runs.git_commit()}
     save_detector(folder / FILE, model, alarm, meta)
+    figures = _judge(model, sequences, alarm, folder)
+    # Last, so that a kill before does not cost the training.
     (folder / "training.safetensors").unlink(missing_ok=True)
-    return _judge(model, sequences, alarm, folder)
+    return figures
 
 
 def _calibrated(model: FaultDetector, sequences: list[data.Sequences], cfg: DetectorStageCfg) -> AlarmCfg:
@@ -98,7 +123,7 @@ def _judge(
     model: FaultDetector, sequences: list[data.Sequences], alarm: AlarmCfg, folder: Path
 ) -> dict[str, Any]:
     has_split = any(bool(s.test.any()) for s in sequences)
-    result = evaluate_detector(model, sequences, alarm, test_only=has_split)
+    result: dict[str, Any] = strict(evaluate_detector(model, sequences, alarm, test_only=has_split))
     runs.write_json(folder / "detector.json", result)
     picture(result, folder / "detector.png")
     return result

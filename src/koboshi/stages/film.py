@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from koboshi.bench.rollout import Recording
@@ -76,8 +75,3 @@ def cut(recording: Recording, seconds: float) -> Recording:
     names = ("velocity", "contact", "joint", "qpos", "probability", "severity")
     short = {n: getattr(recording, n)[:steps] for n in names if getattr(recording, n) is not None}
     return replace(recording, end=recording.end.clamp(max=steps), **short)
-
-
-def falls_first(recording: Recording) -> list[int]:
-    """Rows of the recording, those that fell soonest after their fault first."""
-    return np.argsort((recording.end - recording.onset).numpy(), kind="stable").tolist()

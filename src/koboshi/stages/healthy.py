@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from koboshi import config, runs
+from koboshi import runs
 from koboshi.algos.ppo import PPO, ActorCritic
 from koboshi.bench.metrics import controller_metrics, gait_metrics
 from koboshi.envs import Env
@@ -17,21 +17,11 @@ from koboshi.runs import RunFolder
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import HealthyRouter
 from koboshi.specialists.storage import mirror_of, policy_meta
+from koboshi.stages.folders import open_run
 from koboshi.stages.progress import watched_rollout
 from koboshi.stages.training import train_loop
 from koboshi.tasks import TaskCfg
-
-
-def begin_run(run: RunFolder, task: TaskCfg, overrides: list[str]) -> None:
-    """Writes what the run was made with; a run that exists must have been made with the same."""
-    path = run.path / "config.yaml"
-    if path.exists():
-        changed = config.diff(config.load_yaml(path, task), task)
-        if changed:
-            raise KoboshiError(f"run {run.path} exists with other settings ({'; '.join(changed[:4])}); rename one")
-        return
-    config.save_yaml(path, task)
-    runs.write_atomic(run.path / "overrides.txt", "".join(f"{line}\n" for line in overrides).encode())
+from koboshi.tasks.task import GateCfg
 
 
 def train(task: TaskCfg, root: Path, name: str | None, overrides: list[str]) -> RunFolder:
@@ -39,21 +29,21 @@ def train(task: TaskCfg, root: Path, name: str | None, overrides: list[str]) -> 
     rank, world = init_from_environment()
     env = Env(task.env)
     learner = PPO(env, task.agent, mirror=mirror_of(env), rank=rank)
-    run = RunFolder.open(root if rank == 0 else root / f".rank{rank}", task.name, name)
-    begin_run(run, task, overrides)
     meta = policy_meta(env, task.name, task.agent.network, ["healthy"]) | _origin(task)
     trainer = task.agent.trainer
-    train_loop(
-        run,
-        learner,
-        lambda: learner.iteration >= trainer.iterations,
-        trainer.iterations,
-        trainer.rollout * env.num_envs * world,
-        trainer.checkpoint_interval,
-        meta,
-        f"train {task.name}",
-        {"falls": "episode/falls", "v_x": "reward/track_lin_vel_xy", "KL": "loss/kl"},
-    )
+    own_root = root if rank == 0 else root / f".rank{rank}"
+    with open_run(task, own_root, name, overrides, {"verb": "train"}) as run:
+        train_loop(
+            run,
+            learner,
+            lambda: learner.iteration >= trainer.iterations,
+            trainer.iterations,
+            trainer.rollout * env.num_envs * world,
+            trainer.checkpoint_interval,
+            meta,
+            f"train {task.name}",
+            {"falls": "episode/falls", "v_x": "reward/track_lin_vel_xy", "KL": "loss/kl"},
+        )
     return run
 
 
@@ -68,15 +58,25 @@ def gate(task: TaskCfg, healthy: ActorCritic) -> dict[str, Any]:
     controller = Controller(healthy, None, HealthyRouter())
     recording = watched_rollout("gate", task, controller, scenarios, cfg.seconds)
     figures = controller_metrics(recording, cfg.seconds) | gait_metrics(recording, cfg.seconds)
-    short = [
-        f"{name} {figures[key]:.3f}, {'at least' if sign > 0 else 'at most'} {limit}"
-        for name, key, limit, sign in (
-            ("survival", "survival_mean", cfg.survival, 1),
-            ("v_x RMSE", "vx_rmse", cfg.vx_rmse, -1),
-            ("left–right duty difference", "duty_difference", cfg.duty_difference, -1),
-        )
-        if sign * (figures[key] - limit) < 0
-    ]
+    short = shortfalls(cfg, figures)
     if short:
         raise KoboshiError(f"the healthy policy does not pass the gate: {'; '.join(short)}")
     return figures
+
+
+def shortfalls(cfg: GateCfg, figures: dict[str, Any]) -> list[str]:
+    """Each limit of the gate that the figures miss, and by how much.
+
+    A figure is None where every robot had fallen before it counts; survival then says so.
+    """
+    limits = (
+        ("survival", "survival_mean", cfg.survival, 1),
+        ("v_x RMSE in m/s", "vx_rmse", cfg.vx_rmse, -1),
+        ("left–right duty difference", "duty_difference", cfg.duty_difference, -1),
+    )
+    return [
+        f"{name} {figures[key]:.3f} must be at {'least' if sign > 0 else 'most'} {limit:g} "
+        f"({abs(figures[key] - limit):.3f} too {'low' if sign > 0 else 'high'})"
+        for name, key, limit, sign in limits
+        if figures[key] is not None and sign * (figures[key] - limit) < 0
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,7 +68,8 @@ def _lines(title: str, total: int, unit: str, start: int) -> Update:
         last = now
         rate = (done - start) / max(now - began, 1e-9)
         left = (total - done) / rate if rate else float("inf")
-        console.print(f"{title} {done / total:4.0%}  {rate:,.0f} {unit}/s  {left:,.0f} s left  {_note(figures)}")
+        line = f"{title} {done / total:4.0%}  {rate:,.0f} {unit}/s  {left:,.0f} s left  {_note(figures)}"
+        console.print(line.rstrip(), soft_wrap=True)
 
     return update
 
@@ -85,3 +87,12 @@ def watched_rollout(
         return rollout(
             task.env, controller, scenarios, seconds, report=lambda t: update(t * robots), **options
         )
+
+
+def strict(value: Any) -> Any:
+    """The same JSON data with None for every number that JSON cannot hold (NaN, infinity)."""
+    if isinstance(value, dict):
+        return {key: strict(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,15 +7,15 @@ from typing import Any
 
 from koboshi import runs
 from koboshi.algos.ppo import ActorCritic
-from koboshi.detect import load_detector
 from koboshi.envs import Env
 from koboshi.robots import ROBOTS
 from koboshi.runs import RunFolder
 from koboshi.specialists.assignment import Assignment, assign
 from koboshi.specialists.routing import DetectorRouter, OracleRouter, Router
-from koboshi.specialists.storage import load_policy, policy_meta, save_policy
+from koboshi.specialists.storage import load_healthy, load_policy, policy_meta, save_policy
 from koboshi.specialists.training import BankTrainer, specialist_env_cfg
-from koboshi.stages.healthy import begin_run
+from koboshi.stages.folders import open_run
+from koboshi.stages.detector import load_for
 from koboshi.stages.training import train_loop
 from koboshi.tasks import TaskCfg
 
@@ -34,38 +34,36 @@ def train(
     """Trains the bank, or goes on with it. Without a detector an oracle (late by chance) does the switching."""
     assignment, settings = bank_assignment(task), task.specialists
     env = Env(specialist_env_cfg(task.env, assignment, settings))
-    healthy, healthy_meta = load_policy(healthy_path, env)
-    trainer = BankTrainer(task.env, settings, healthy, assignment, lambda: _router(task, detector_path))
-    run = RunFolder.open(root, task.name, name)
-    begin_run(run, task, overrides)
-    meta = policy_meta(env, task.name, settings.agent.network, [m.name for m in assignment.members])
-    meta |= {
-        "seed": settings.agent.trainer.seed,
-        "commit": runs.git_commit(),
+    healthy = load_healthy(healthy_path, env)[0]
+    router = _router(task, detector_path)
+    trainer = BankTrainer(task.env, settings, healthy, assignment, lambda: router)
+    origin = {
         "healthy": runs.digest(healthy_path),
         "detector": runs.digest(detector_path) if detector_path else None,
     }
+    meta = policy_meta(env, task.name, settings.agent.network, [m.name for m in assignment.members])
+    meta |= origin | {"seed": settings.agent.trainer.seed, "commit": runs.git_commit()}
     rollout = settings.agent.trainer.rollout
-    train_loop(
-        run,
-        trainer,
-        lambda: trainer.done,
-        sum(-(-steps // rollout) for steps in settings.stages),
-        rollout * settings.num_envs,
-        settings.agent.trainer.checkpoint_interval,
-        meta,
-        f"specialists {task.name}",
-        {"stage": "bank/stage", "members": "bank/members", "falls/s": "bank/falls_per_s", "KL": "loss/kl"},
-    )
-    _save_members(run, trainer, assignment, meta)
+    with open_run(task, root, name, overrides, {"verb": "specialists"} | origin) as run:
+        train_loop(
+            run,
+            trainer,
+            lambda: trainer.done,
+            sum(-(-steps // rollout) for steps in settings.stages),
+            rollout * settings.num_envs,
+            settings.agent.trainer.checkpoint_interval,
+            meta,
+            f"specialists {task.name}",
+            {"stage": "bank/stage", "members": "bank/members", "falls/s": "bank/falls_per_s", "KL": "loss/kl"},
+        )
+        _save_members(run, trainer, assignment, meta)
     return run
 
 
 def _router(task: TaskCfg, detector_path: Path | None) -> Router:
     if detector_path is None:
         return OracleRouter(task.env.step_dt, task.specialists.switch_delay_s)
-    model, alarm, _ = load_detector(detector_path, expect_robot=task.env.robot)
-    return DetectorRouter(model, alarm)
+    return DetectorRouter(*load_for(task, detector_path))
 
 
 def _save_members(run: RunFolder, trainer: BankTrainer, assignment: Assignment, meta: dict[str, Any]) -> None:

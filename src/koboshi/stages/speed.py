@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from koboshi import runs
 from koboshi.bench import speed
-from koboshi.detect import DetectorSpec
-from koboshi.envs import Env
-from koboshi.stages.collect import collect_env_cfg, dataset_card
+from koboshi.stages.detector import detector_spec
 from koboshi.stages.progress import console
 from koboshi.tasks import TaskCfg
-
-
-def detector_spec(task: TaskCfg) -> DetectorSpec:
-    """What a detector of this task listens to."""
-    env = Env(replace(collect_env_cfg(task), num_envs=1))
-    return DetectorSpec.from_card(dataset_card(task, env, None, "healthy", 0))
 
 
 def bench(task: TaskCfg, folder: Path, warp: bool = True) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def _resume(run: RunFolder, learner: Learner, meta: dict[str, Any]) -> float:
         return 0.0
     tensors, found = load_checkpoint(newest)
     for key, mine in meta.items():
-        if key not in ("commit",) and found.get(key) != _plain(mine):
+        if key != "commit" and key in found and found[key] != _plain(mine):
             raise KoboshiError(
                 f"run {run.path} was trained with {key} {found.get(key)!r}, not {_plain(mine)!r}; "
                 f"give the run another name, or the same settings"

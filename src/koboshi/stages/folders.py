@@ -1,0 +1,120 @@
+"""Run folders as verbs see them: begun, gone on with after a kill, kept to one process, found by name."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from koboshi import config, runs
+from koboshi.errors import KoboshiError, unknown
+from koboshi.runs import RunFolder
+from koboshi.stages.progress import console
+from koboshi.tasks import TaskCfg
+
+CONTROLLER = "controller.safetensors"
+"""A pipeline's result in its folder."""
+CONFIG = "config.yaml"
+
+
+@contextmanager
+def open_run(
+    task: TaskCfg, root: Path, name: str | None, overrides: list[str], made_from: dict[str, Any]
+) -> Iterator[RunFolder]:
+    """The run `root/<task>/<name>`, new or to be gone on with; no other process can open it meanwhile.
+
+    Without a name it is the unfinished run that was made with the very same, so that a killed command only has to
+    be given again; or a new one, named after the time. `made_from`: the verb and what it started from (JSON data).
+    """
+    found = _unfinished(task, root, made_from) if name is None else None
+    run = RunFolder(found) if found else RunFolder.open(root, task.name, name)
+    with kept(run.path, task, overrides, made_from):
+        if found:
+            console.print(f"going on with {run.path}", highlight=False, soft_wrap=True)
+        yield run
+
+
+@contextmanager
+def kept(folder: Path, task: TaskCfg, overrides: list[str], made_from: dict[str, Any]) -> Iterator[None]:
+    """Locks the folder and writes what it is made with; one that exists must have been made with the same."""
+    with locked(folder):
+        if (folder / CONFIG).exists():
+            changed = _changed(folder, task, made_from)
+            if changed:
+                raise KoboshiError(
+                    f"{folder} was made with other settings ({'; '.join(changed[:4])}); use those, or another name"
+                )
+        else:
+            runs.write_json(folder / "made_from.json", made_from)
+            runs.write_atomic(folder / "overrides.txt", "".join(f"{line}\n" for line in overrides).encode())
+            # Last, since its presence says that all of this is there.
+            config.save_yaml(folder / CONFIG, task)
+        yield
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """KoboshiError where another process holds the folder; a killed process holds nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        if not _lock(file):
+            raise KoboshiError(f"another process is writing to {folder}; wait for it, or give another name")
+        yield
+
+
+def _lock(file: Any) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _changed(folder: Path, task: TaskCfg, made_from: dict[str, Any]) -> list[str]:
+    """What differs between the folder's settings and these, a line a key."""
+    try:
+        found = config.diff(config.load_yaml(folder / CONFIG, task), task)
+    except KoboshiError as error:
+        # Settings that this task has no place for: a term removed now, or another version's key.
+        found = [str(error)]
+    origin = folder / "made_from.json"
+    return found + (config.diff(runs.read_json(origin), made_from) if origin.exists() else [])
+
+
+def _unfinished(task: TaskCfg, root: Path, made_from: dict[str, Any]) -> Path | None:
+    """The newest run of this very kind that has no final checkpoint and that nobody is working on."""
+    for path in reversed(runs.list_runs(root)):
+        if path.parent.name != task.name or (path / "checkpoints" / "final.safetensors").exists():
+            continue
+        whole = all((path / name).exists() for name in (CONFIG, "made_from.json", ".lock"))
+        if whole and not _changed(path, task, made_from):
+            with open(path / ".lock") as file:
+                if _lock(file):
+                    return path
+    return None
+
+
+def names(root: Path) -> list[str]:
+    """All that `find` knows under `root`: runs, pipelines' controllers, and the runs inside pipelines."""
+    checkpoints = {path.parent for depth in ("*/*", "*/*/*") for path in root.glob(f"{depth}/checkpoints")}
+    pipelines = {path.parent for path in root.glob(f"*/*/{CONTROLLER}")}
+    return sorted(path.relative_to(root).as_posix() for path in checkpoints | pipelines)
+
+
+def find(name: str, root: Path) -> Path:
+    """The checkpoint meant by a file, a run (its newest), a pipeline (its controller), or `task/name` under `root`."""
+    for path in (Path(name), root / name):
+        if (path / CONTROLLER).is_file():
+            return path / CONTROLLER
+        if path.is_file() or (path / "checkpoints").is_dir():
+            return runs.resolve_run(path, root)
+    raise unknown("run", name, names(root))
+
+
+def label(checkpoint: Path) -> str:
+    """What to call a checkpoint: its run's name, its pipeline's, or its own."""
+    if checkpoint.parent.name == "checkpoints":
+        return checkpoint.parent.parent.name
+    return checkpoint.parent.name if checkpoint.name == CONTROLLER else checkpoint.stem
