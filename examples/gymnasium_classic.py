@@ -1,13 +1,14 @@
 """PPO on Gymnasium's classic control: `python examples/gymnasium_classic.py CartPole-v1`.
 
-Needs gymnasium (`pip install 'koboshi[gym]'`). Prints the return of each iteration's episodes and, at the end, the
-mean return of 100 episodes under the policy without noise.
+Needs gymnasium (`pip install 'koboshi[gym]'`). Prints the return of each iteration's episodes and, at the end,
+the mean return of 100 episodes under the policy without noise.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 
 import torch
 
@@ -25,7 +26,8 @@ CARTPOLE = PPOCfg(
     entropy_coef=0.0,
 )
 PENDULUM = PPOCfg(
-    trainer=TrainerCfg(timesteps=64 * 100, rollout=64),
+    # Its episodes last 200 steps and run in step: a shorter rollout would see one phase of them at a time.
+    trainer=TrainerCfg(timesteps=200 * 60, rollout=200),
     network=NetworkCfg(hidden=(64, 64), init_log_std=0.0),
     epochs=8,
     gamma=0.95,
@@ -34,7 +36,7 @@ PENDULUM = PPOCfg(
     desired_kl=0.02,
     entropy_coef=0.0,
 )
-TASKS: dict[str, tuple[int, PPOCfg]] = {"CartPole-v1": (16, CARTPOLE), "Pendulum-v1": (32, PENDULUM)}
+TASKS: dict[str, tuple[int, PPOCfg]] = {"CartPole-v1": (16, CARTPOLE), "Pendulum-v1": (16, PENDULUM)}
 """Name -> (environments, settings)."""
 
 
@@ -44,7 +46,7 @@ def train(name: str, seed: int = 1, verbose: bool = False) -> ActorCritic:
         raise unknown("task", name, TASKS)
     num_envs, cfg = TASKS[name]
     env = GymnasiumVecEnv.make(name, num_envs, scale_actions=name == "Pendulum-v1")
-    ppo = PPO(env, PPOCfg(**vars(cfg) | {"trainer": TrainerCfg(**vars(cfg.trainer) | {"seed": seed})}))
+    ppo = PPO(env, replace(cfg, trainer=replace(cfg.trainer, seed=seed)))
     for i in range(cfg.trainer.iterations):
         log = ppo.iterate()
         if verbose and "episode/return" in log:

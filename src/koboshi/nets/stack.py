@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -96,8 +97,10 @@ class StackedAdam:
         self.mean.lerp_(grad, 1 - self._betas[0])
         self.square.lerp_(square, 1 - self._betas[1])
         count = self.steps.clamp(min=1)
-        correction = (1 - self._betas[1] ** count).sqrt()
-        rate = learning_rate[:, None] * correction / (1 - self._betas[0] ** count) * on
+        # 1 − βⁿ; as written, single precision would lose its digits in the first steps.
+        first, second = (-torch.expm1(count * math.log(beta)) for beta in self._betas)
+        correction = second.sqrt()
+        rate = learning_rate[:, None] * correction / first * on
         self._parameters.value -= rate * self.mean / (self.square.sqrt() + eps * correction)
         return norm.squeeze(1)
 

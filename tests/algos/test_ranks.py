@@ -1,0 +1,33 @@
+"""Two processes learn what one learns from the union of their rollouts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from rank import learn
+from toy_env import assert_same
+
+import koboshi
+from koboshi.runs import load_checkpoint
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    source = str(Path(koboshi.__file__).parents[1])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    result = subprocess.run(
+        [*command, str(Path(__file__).with_name("rank.py")), str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    first, second = (load_checkpoint(tmp_path / f"rank{i}.safetensors")[0] for i in range(2))
+    assert_same(first, second)
+    assert any(not torch.equal(first[n], first[n.replace("True", "False")]) for n in first if "True" in n)
+    alone = learn(0, 1, masked=False) | learn(0, 1, masked=True)
+    assert_same({n: v for n, v in first.items() if not n.startswith("live.")}, alone, tolerance=1e-5)
