@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from koboshi.errors import KoboshiError
 
+if TYPE_CHECKING:
+    from koboshi.tasks import TaskCfg
+
 app = typer.Typer(
-    help="Legged robots that keep moving when their joints fail.", no_args_is_help=True, add_completion=False
+    help="Legged robots that keep moving when their joints fail.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
 detector_app = typer.Typer(help="Train or judge a fault detector.", no_args_is_help=True)
 bench_app = typer.Typer(help="Benchmarks.", no_args_is_help=True)
@@ -43,13 +50,13 @@ def collect(
     root: Root = RUNS,
 ) -> None:
     """Collect the detector's data: robots that break at random moments, with the truth beside."""
-    from koboshi.runs import resolve_run
     from koboshi.stages import collect as stage
+    from koboshi.stages import folders
     from koboshi.stages import play as playing
 
-    cfg, checkpoint = _task(task, overrides), resolve_run(policy, root)
+    cfg, checkpoint = _task(task, overrides), folders.find(policy, root)
     controller, _ = playing.load_any(checkpoint, cfg)
-    print(stage.collect(cfg, controller, checkpoint, out or root / task / "data" / checkpoint.parent.parent.name, 1))
+    print(stage.collect(cfg, controller, checkpoint, out or root / task / "data" / folders.label(checkpoint), 1))
 
 
 @app.command()
@@ -62,6 +69,7 @@ def data(
     from koboshi.stages import detector, tables
 
     tables.show_statistics(detector.inspect(paths, split, seed))
+    print(f"{paths[0]}/statistics.json  {paths[0]}/statistics.png")
 
 
 @detector_app.command("train")
@@ -105,14 +113,14 @@ def specialists(
     root: Root = RUNS,
 ) -> None:
     """Train all specialists in one masked batch."""
-    from koboshi.runs import resolve_run
     from koboshi.stages import specialists as stage
     from koboshi.stages.detector import FILE
+    from koboshi.stages.folders import find
 
     if (detector is None) != oracle:
         raise KoboshiError("who switches in training? give either --detector FILE or --oracle")
     path = detector / FILE if detector is not None and detector.is_dir() else detector
-    run = stage.train(_task(task, overrides), resolve_run(healthy, root), path, root, name, overrides or [])
+    run = stage.train(_task(task, overrides), find(healthy, root), path, root, name, overrides or [])
     print(run.path)
 
 
@@ -129,19 +137,21 @@ def pipeline(task: Task, overrides: Overrides = None, name: str = "pipeline", ro
 
 @app.command()
 def evaluate(
-    controller: Annotated[str, typer.Argument(help="Controller file, or a pipeline's folder.")],
+    controller: Annotated[str, typer.Argument(help="Controller file, or a pipeline.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting: evaluate.episodes_a_joint=10")] = None,
     scenarios: Annotated[Path | None, typer.Option(help="Frozen scenario file.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of metrics, report, videos.")] = Path("runs/evaluate"),
+    root: Root = RUNS,
 ) -> None:
     """Judge a controller on frozen scenarios, beside the healthy policy alone and oracles."""
+    from koboshi import config
     from koboshi.stages import evaluate as stage
     from koboshi.stages import play as playing
-    from koboshi.stages.pipeline import CONTROLLER
+    from koboshi.stages.folders import find
     from koboshi.stages.progress import console
 
-    path = Path(controller) / CONTROLLER if Path(controller).is_dir() else Path(controller)
-    task = _task(playing.task_of(path).name, set_)
+    path = find(controller, root)
+    task = config.override(playing.task_of(path), set_ or [])
     console.print(playing.controllers_table(stage.evaluate(task, path, out, scenarios)))
 
 
@@ -160,10 +170,10 @@ def play(
     root: Root = RUNS,
 ) -> None:
     """Film a checkpoint, perhaps with a fault."""
-    from koboshi.runs import resolve_run
     from koboshi.stages import play as playing
+    from koboshi.stages.folders import find
 
-    for key, value in playing.play(resolve_run(run, root), fault, command, seconds, camera, video).items():
+    for key, value in playing.play(find(run, root), fault, command, seconds, camera, video).items():
         print(f"{key}: {value}")
 
 
@@ -181,7 +191,8 @@ def demo(out: Path = Path("runs/demo")) -> None:
     from koboshi.stages import play as playing
 
     playing.demo(out)
-    print(f"{out}/metrics.json  {out}/video.mp4  {out}/report.html")
+    written = [out / name for name in ("metrics.json", "video.mp4", "report.html")]
+    print("  ".join(str(path) for path in written if path.exists()))
 
 
 @bench_app.command("speed")
@@ -197,7 +208,7 @@ def bench_speed(
     print(f"{out}/speed.json")
 
 
-def _task(name: str, overrides: list[str] | None):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _task(name: str, overrides: list[str] | None) -> TaskCfg:
     from koboshi import config
     from koboshi.tasks import make_task
 
@@ -209,7 +220,13 @@ def main() -> None:
     try:
         app()
     except KoboshiError as error:
-        print(f"koboshi: {error}", file=sys.stderr)
+        # What other libraries say inside it may be several lines.
+        print("koboshi:", *str(error).split(), file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"koboshi: no space left to write {error.filename or 'a file'}", file=sys.stderr)
         sys.exit(2)
 
 

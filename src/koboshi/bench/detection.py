@@ -15,6 +15,7 @@ from koboshi.bench.rollout import Recording
 from koboshi.detect.metrics import macro_f1
 from koboshi.envs import Env, EnvCfg
 from koboshi.envs.cfg import EventTerm
+from koboshi.robots import ROBOTS
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import NOBODY
 
@@ -39,12 +40,12 @@ def delays(recording: Recording) -> np.ndarray:
 def confusion(recording: Recording) -> np.ndarray:
     """(J + 1, J + 1) faults by true joint and by the joint first put in charge within a second ('none' last)."""
     rows, true = _faults(recording)
-    joints = recording.qpos.shape[-1] - 7
+    joints = len(ROBOTS[recording.scenarios.robot].joint_names)
     matrix = np.zeros((joints + 1, joints + 1), dtype=int)
     window = round(WINDOW_S / recording.step_dt)
     for row, joint in zip(rows.tolist(), true.tolist(), strict=True):
-        onset = int(recording.onset[row])
-        seen = recording.joint[onset + 1 : onset + 1 + window, row]
+        onset, end = int(recording.onset[row]), int(recording.end[row])
+        seen = recording.joint[onset + 1 : min(onset + window, end) + 1, row]
         named = seen[seen != NOBODY]
         matrix[joint, int(named[0]) if len(named) else joints] += 1
     return matrix

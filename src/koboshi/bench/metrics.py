@@ -3,7 +3,8 @@
 Definitions: **survival** no fall until the end. **vx_rmse, yaw_rmse** root mean square of command less velocity over
 all control steps before a fall. **progress** distance in the commanded direction over distance commanded, the
 fallen standing still from their fall on. **recovery** share of episodes that survive and whose forward velocity,
-averaged over each second of the last half, stays within 0.2 m/s of the command on average.
+averaged over each second of the last half, stays within 0.2 m/s of the command on average. A figure is None where
+there is nothing to measure it on: nobody stood, or the last half holds no whole second.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def controller_metrics(recording: Recording, seconds: float) -> dict[str, Any]:
         "vx_rmse": _rms(error[..., 0], alive),
         "yaw_rmse": _rms(error[..., 2], alive),
         "progress": _progress(recording.command[:, 0], velocity[..., 0], alive),
-        "recovery": float((survived & _recovered(error[..., 0], recording.step_dt)).float().mean()),
+        "recovery": _recovery(error[..., 0], survived, recording.step_dt),
     }
 
 
@@ -52,8 +53,8 @@ def _by_joint(recording: Recording, survived: Tensor) -> dict[str, float]:
     return {joint: sum(values) / len(values) for joint, values in rows.items()}
 
 
-def _rms(error: Tensor, mask: Tensor) -> float:
-    return float(((error.square() * mask).sum() / mask.sum().clamp(min=1)).sqrt())
+def _rms(error: Tensor, mask: Tensor) -> float | None:
+    return float(error[mask].square().mean().sqrt()) if mask.any() else None
 
 
 def _progress(command: Tensor, velocity: Tensor, alive: Tensor) -> float | None:
@@ -62,17 +63,21 @@ def _progress(command: Tensor, velocity: Tensor, alive: Tensor) -> float | None:
     return float(travelled.clamp(0, 1).mean()) if moving.any() else None
 
 
-def _recovered(error: Tensor, step_dt: float) -> Tensor:
+def _recovery(error: Tensor, survived: Tensor, step_dt: float) -> float | None:
     second = round(1 / step_dt)
     half = error[len(error) // 2 :]
-    whole = half[: len(half) // second * second].unflatten(0, (-1, second)).mean(1)
-    return whole.abs().mean(0) <= RECOVERED
+    whole = half[: len(half) // second * second]
+    if not len(whole):
+        return None
+    recovered = whole.unflatten(0, (-1, second)).mean(1).abs().mean(0) <= RECOVERED
+    return float((survived & recovered).float().mean())
 
 
-def gait_metrics(recording: Recording, seconds: float) -> dict[str, float]:
+def gait_metrics(recording: Recording, seconds: float) -> dict[str, float | None]:
     """`duty_left`, `duty_right`: share of time a foot is on the ground; `duty_difference` between them."""
     steps = round(seconds / recording.step_dt)
     alive = torch.arange(steps)[:, None] < (recording.end - recording.onset)[None, :]
-    contact = aligned(recording, recording.contact, seconds).float() * alive[..., None]
-    left, right = (contact.sum((0, 1)) / alive.sum().clamp(min=1)).tolist()
+    if not alive.any():
+        return {"duty_left": None, "duty_right": None, "duty_difference": None}
+    left, right = aligned(recording, recording.contact, seconds)[alive].float().mean(0).tolist()
     return {"duty_left": left, "duty_right": right, "duty_difference": abs(left - right)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -39,6 +40,8 @@ class Recording:
     """(T, N, J) the truth in the observation before step t, where asked for."""
     qpos: Tensor
     """(T, n, nq) of the scenarios that were to be filmed."""
+    decision_s: float = 0.0
+    """Seconds spent deciding, all scenarios in one batch."""
 
 
 def scenario_cfg(cfg: EnvCfg, scenarios: Scenarios) -> EnvCfg:
@@ -73,9 +76,12 @@ def rollout(
     state = controller.initial_state(env.num_envs)
     reset = torch.ones(env.num_envs, dtype=torch.bool)
     end = torch.full((env.num_envs,), steps)
+    decision_s = 0.0
     columns: dict[str, list[Tensor]] = {n: [] for n in ("velocity", "contact", "joint", "p", "severity", "qpos")}
     for t in range(steps):
+        began = time.perf_counter()
         decision, state = controller.act(obs, reset, state)
+        decision_s += time.perf_counter() - began
         if detail:
             columns["p"].append(decision.route.probability.clone())
             columns["severity"].append(obs["fault"].clone())
@@ -93,5 +99,5 @@ def rollout(
     assert velocity is not None and contact is not None and joint is not None and qpos is not None
     return Recording(
         scenarios, env.step_dt, onset, end, scenarios.commands(), velocity, contact, joint,
-        stacked["p"], stacked["severity"], qpos,
+        stacked["p"], stacked["severity"], qpos, decision_s,
     )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ def policy_meta(env: Env, task: str, network: NetworkCfg, members: list[str]) ->
         "task": task,
         "robot": env.robot.name,
         "control_dt": env.step_dt,
+        "action": asdict(env.cfg.action),
         "layouts": layouts_of(env),
         "network": asdict(network),
         "actions": env.action_space.dim,
@@ -46,9 +49,12 @@ def policy_meta(env: Env, task: str, network: NetworkCfg, members: list[str]) ->
 
 
 def check_layouts(meta: dict[str, Any], env: Env, path: Path) -> None:
-    """KoboshiError where a file was made for another robot, control period or observation layout."""
-    for key, mine in (("robot", env.robot.name), ("control_dt", env.step_dt)):
-        if meta.get(key) != mine:
+    """KoboshiError where a file was made for another robot, control period, action or observation layout."""
+    action = asdict(env.cfg.action)
+    # Checkpoints from before the action was written down say nothing about it.
+    found = {"action": action} | meta
+    for key, mine in (("robot", env.robot.name), ("control_dt", env.step_dt), ("action", action)):
+        if found.get(key) != mine:
             raise KoboshiError(f"{path} was made for {key} {meta.get(key)!r}, not {mine!r}")
     for group, layout in layouts_of(env).items():
         theirs = meta.get("layouts", {}).get(group)
@@ -63,20 +69,27 @@ def _terms(layout: Layout | None) -> str:
     return ", ".join(f"{name} {width}" for name, _, width in layout or []) or "(none)"
 
 
-def _network(meta: dict[str, Any]) -> NetworkCfg:
-    return TypeAdapter(NetworkCfg).validate_python(meta["network"])
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What a file says about itself may be an older version's."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise KoboshiError(f"{path} was written by another version of koboshi: {error!r}") from error
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def build_policy(tensors: dict[str, Tensor], meta: dict[str, Any], members: int, what: str) -> ActorCritic:
-    """An actor-critic with these weights; KoboshiError where they do not fit."""
-    dims = {group: sum(width for _, _, width in layout) for group, layout in meta["layouts"].items()}
-    space = ActionSpace(meta["actions"])
-    policy = ActorCritic(members, dims["policy"], dims["critic"], space, _network(meta))
-    check_shapes(tensors, policy.state_dict(), what)
+def build_policy(tensors: dict[str, Tensor], meta: dict[str, Any], members: int, part: str, path: Path) -> ActorCritic:
+    """The actor-critic whose weights are those under `part`; KoboshiError where they do not fit."""
+    with _reading(path):
+        dims = {group: sum(width for _, _, width in layout) for group, layout in meta["layouts"].items()}
+        space, network = ActionSpace(meta["actions"]), TypeAdapter(NetworkCfg).validate_python(meta["network"])
+        policy = ActorCritic(members, dims["policy"], dims["critic"], space, network)
+    tensors = _under(tensors, f"{part}.")
+    check_shapes(tensors, policy.state_dict(), f"the {part} network of {path}")
     policy.load_state_dict(tensors)
     return policy.eval().requires_grad_(False)
 
@@ -86,7 +99,20 @@ def load_policy(path: Path, env: Env | None = None) -> tuple[ActorCritic, dict[s
     tensors, meta = load_checkpoint(path, expect={"kind": "policy"})
     if env is not None:
         check_layouts(meta, env, path)
-    return build_policy(_under(tensors, "policy."), meta, len(meta["members"]), f"the policy of {path}"), meta
+    with _reading(path):
+        members = len(meta["members"])
+    return build_policy(tensors, meta, members, "policy", path), meta
+
+
+def load_healthy(path: Path, env: Env) -> tuple[ActorCritic, dict[str, Any]]:
+    """A single policy; KoboshiError where the file holds a bank."""
+    found = load_checkpoint(path, expect={"kind": "policy"})[1].get("members", [])
+    if len(found) > 1:
+        raise KoboshiError(
+            f"{path} is a bank of {len(found)} specialists, and one policy is wanted; "
+            f"each has a file of its own in its run's members/: {', '.join(found)}"
+        )
+    return load_policy(path, env)
 
 
 def save_policy(path: Path, state: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -123,18 +149,18 @@ class StoredController:
         """KoboshiError where the file is not a controller, is damaged, or was made for something else than `env`."""
         tensors, self.meta = load_checkpoint(path, expect={"kind": "controller"})
         check_layouts(self.meta, env, path)
-        self.assignment = TypeAdapter(Assignment).validate_python(self.meta["assignment"])
-        self.healthy = build_policy(_under(tensors, "healthy."), self.meta, 1, f"the healthy policy of {path}")
-        members = len(self.assignment.members)
-        bank = build_policy(_under(tensors, "bank."), self.meta, members, f"the specialists of {path}")
+        with _reading(path):
+            self.assignment = TypeAdapter(Assignment).validate_python(self.meta["assignment"])
+            spec = DetectorSpec.from_dict(self.meta["detector_spec"])
+            self.detector = FaultDetector(spec, DetectorCfg(**self.meta["detector_cfg"]))
+            self.alarm = AlarmCfg(**self.meta["alarm"])
+        self.healthy = build_policy(tensors, self.meta, 1, "healthy", path)
+        bank = build_policy(tensors, self.meta, len(self.assignment.members), "bank", path)
         self.bank = SpecialistBank(bank, self.assignment, env.robot, mirror_of(env))
-        spec = DetectorSpec.from_dict(self.meta["detector_spec"])
-        self.detector = FaultDetector(spec, DetectorCfg(**self.meta["detector_cfg"]))
         state = _under(tensors, "detector.")
-        check_shapes(state, self.detector.state_dict(), f"the detector of {path}")
+        check_shapes(state, self.detector.state_dict(), f"the detector network of {path}")
         self.detector.load_state_dict(state)
         self.detector.eval().requires_grad_(False)
-        self.alarm = AlarmCfg(**self.meta["alarm"])
 
     def learned(self) -> Controller:
         """The controller as it would run on a robot."""

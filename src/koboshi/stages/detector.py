@@ -119,9 +119,7 @@ def evaluate(detector: Path, paths: Sequence[Path], folder: Path) -> dict[str, A
     return _judge(model, dataset.sequences(), alarm, folder)
 
 
-def _judge(
-    model: FaultDetector, sequences: list[data.Sequences], alarm: AlarmCfg, folder: Path
-) -> dict[str, Any]:
+def _judge(model: FaultDetector, sequences: list[data.Sequences], alarm: AlarmCfg, folder: Path) -> dict[str, Any]:
     has_split = any(bool(s.test.any()) for s in sequences)
     result: dict[str, Any] = strict(evaluate_detector(model, sequences, alarm, test_only=has_split))
     runs.write_json(folder / "detector.json", result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from koboshi.bench.detection import detection_metrics, false_alarms, healthy_ste
 from koboshi.bench.metrics import controller_metrics
 from koboshi.bench.report import write_report
 from koboshi.bench.rollout import Recording
+from koboshi.bench.speed import controller_speed
 from koboshi.envs import Env
 from koboshi.errors import KoboshiError
 from koboshi.faults import Scenarios, joint_sweep
@@ -20,7 +22,7 @@ from koboshi.specialists.routing import HealthyRouter, OracleRouter
 from koboshi.specialists.storage import StoredController
 from koboshi.stages.collect import collect_env_cfg
 from koboshi.stages.film import cut, film, trajectory
-from koboshi.stages.progress import progress, watched_rollout
+from koboshi.stages.progress import progress, strict, watched_rollout
 from koboshi.tasks import TaskCfg
 from koboshi.view import plots
 
@@ -31,8 +33,6 @@ FILM_S = 12.0
 
 def load(path: Path, task: TaskCfg) -> StoredController:
     """A controller file, checked against the task's robot and observations."""
-    from dataclasses import replace
-
     return StoredController(path, Env(replace(collect_env_cfg(task), num_envs=1)))
 
 
@@ -51,7 +51,11 @@ def frozen_scenarios(task: TaskCfg, path: Path | None, folder: Path) -> Scenario
 
 
 def evaluate(task: TaskCfg, path: Path, folder: Path, scenario_file: Path | None = None) -> dict[str, Any]:
-    """Writes `metrics.json`, `report.html`, plots and videos to `folder`; gives the metrics."""
+    """Writes `metrics.json`, `report.html`, plots and videos to `folder`; gives the metrics.
+
+    Beside what bench.metrics and bench.detection define, `cost_us` is what a decision costs each robot of the batch,
+    and `controller_us` what detector and router cost one robot alone on one core.
+    """
     stored, seconds = load(path, task), task.evaluate.seconds
     scenarios = frozen_scenarios(task, scenario_file, folder)
     filmed = _filmed(scenarios)
@@ -69,11 +73,13 @@ def evaluate(task: TaskCfg, path: Path, folder: Path, scenario_file: Path | None
         recording = watched_rollout(
             f"evaluate {name}", task, controller, scenarios, seconds, detail=name == "learned", film=wanted
         )
-        metrics["controllers"][name] = controller_metrics(recording, seconds)
-        if wanted:
+        metrics["controllers"][name] = controller_metrics(recording, seconds) | {"cost_us": _cost_us(recording)}
+        if name in ("healthy", "learned"):
             kept[name] = recording
     learned = metrics["controllers"]["learned"]
     learned |= detection_metrics(kept["learned"]) | _healthy_hours(task, stored.learned())
+    learned |= controller_speed(stored.detector.spec, detector=stored.detector)
+    metrics = strict(metrics)
     runs.write_json(folder / "metrics.json", metrics)
     videos = _videos(kept, filmed, folder, stored)
     _report(metrics, folder, videos)
@@ -91,13 +97,16 @@ def _controllers(stored: StoredController, task: TaskCfg) -> dict[str, Controlle
     return found | {"learned": stored.learned()}
 
 
+def _cost_us(recording: Recording) -> float:
+    """µs that a decision takes for each robot of a batch."""
+    return recording.decision_s / recording.joint.numel() * 1e6
+
+
 def _healthy_hours(task: TaskCfg, controller: Controller) -> dict[str, float]:
     cfg, robots = task.evaluate, 512
     steps = healthy_steps(cfg.healthy_hours, task.env.step_dt, robots)
     with progress("false alarms", steps * robots) as update:
-        return false_alarms(
-            task.env, controller, cfg.healthy_hours, robots, cfg.seed + 1, lambda t: update(t * robots)
-        )
+        return false_alarms(task.env, controller, cfg.healthy_hours, robots, cfg.seed + 1, lambda t: update(t * robots))
 
 
 def _filmed(scenarios: Scenarios) -> tuple[int, ...]:

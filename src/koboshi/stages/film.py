@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -69,8 +70,6 @@ def film(robot: str, panels: Sequence[Trajectory], path: Path, camera: str = "th
 
 def cut(recording: Recording, seconds: float) -> Recording:
     """The recording's first `seconds`, for a shorter film."""
-    from dataclasses import replace
-
     steps = min(round(seconds / recording.step_dt), len(recording.velocity))
     names = ("velocity", "contact", "joint", "qpos", "probability", "severity")
     short = {n: getattr(recording, n)[:steps] for n in names if getattr(recording, n) is not None}

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from koboshi import runs
-from koboshi.detect import load_detector
 from koboshi.envs import Env
 from koboshi.specialists.bank import SpecialistBank
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import DetectorRouter, HealthyRouter
-from koboshi.specialists.storage import load_policy, mirror_of, policy_meta, save_controller
+from koboshi.specialists.storage import load_healthy, mirror_of, policy_meta, save_controller
+from koboshi.specialists.training import specialist_env_cfg
 from koboshi.stages import collect as collecting
 from koboshi.stages import detector as detecting
 from koboshi.stages import evaluate as evaluating
 from koboshi.stages import healthy as walking
 from koboshi.stages import specialists as banking
+from koboshi.stages.folders import CONTROLLER, kept
 from koboshi.stages.progress import console
 from koboshi.stages.training import training_seconds
 from koboshi.tasks import TaskCfg
-
-CONTROLLER = "controller.safetensors"
 
 
 class Pipeline:
@@ -32,10 +32,17 @@ class Pipeline:
         self.task, self.overrides, self._root = task, overrides, root
         self.folder = root / task.name / name
         self._record = self.folder / "stages.json"
-        self.done: dict[str, Any] = runs.read_json(self._record) if self._record.exists() else {}
+        self.done: dict[str, Any] = {}
 
     def run(self) -> dict[str, Any]:
         """Goes through the stages; gives the evaluation's metrics."""
+        # What cannot work later is refused now, not after the first training.
+        specialist_env_cfg(self.task.env, banking.bank_assignment(self.task), self.task.specialists)
+        with kept(self.folder, self.task, self.overrides, {"verb": "pipeline"}):
+            self.done = runs.read_json(self._record) if self._record.exists() else {}
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         self._stage("train", self._train)
         self._stage("gate", self._gate)
         self._stage("collect 1", lambda: self._collect(1))
@@ -47,7 +54,7 @@ class Pipeline:
         self._stage("controller", self._controller)
         self._stage("evaluate", self._evaluate)
         minutes = sum(stage["seconds"] for stage in self.done.values()) / 60
-        console.print(f"pipeline {self.task.name}: {minutes:.1f} minutes in all; {self.folder}")
+        console.print(f"pipeline {self.task.name}: {minutes:.1f} minutes in all; {self.folder}", soft_wrap=True)
         return runs.read_json(self.folder / "metrics.json")
 
     def _stage(self, name: str, work: Any) -> None:
@@ -59,7 +66,7 @@ class Pipeline:
             self.done[name] = {"seconds": time.monotonic() - began, **figures}
             runs.write_json(self._record, self.done)
         line = "  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.done[name].items())
-        console.print(f"[bold]{name}[/]: {line}", highlight=False)
+        console.print(f"[bold]{name}[/]: {line}", highlight=False, soft_wrap=True)
 
     @property
     def _healthy(self) -> Path:
@@ -70,7 +77,7 @@ class Pipeline:
         return {"run": str(run.path), "seconds": training_seconds(run)}
 
     def _gate(self) -> dict[str, Any]:
-        figures = walking.gate(self.task, load_policy(self._healthy)[0])
+        figures = walking.gate(self.task, load_healthy(self._healthy, Env(replace(self.task.env, num_envs=1)))[0])
         return {k: figures[k] for k in ("survival_mean", "vx_rmse", "yaw_rmse", "duty_difference")}
 
     def _data(self, round_: int) -> Path:
@@ -81,14 +88,14 @@ class Pipeline:
 
     def _collect(self, round_: int) -> dict[str, Any]:
         env = Env(collecting.collect_env_cfg(self.task))
-        healthy, _ = load_policy(self._healthy, env)
+        healthy, _ = load_healthy(self._healthy, env)
         controller, checkpoint = Controller(healthy, None, HealthyRouter()), self._healthy
         if round_ > 1:
             checkpoint = self.folder / "specialists" / banking.BANK
             bank = SpecialistBank(
                 banking.load_bank(checkpoint, env), banking.bank_assignment(self.task), env.robot, mirror_of(env)
             )
-            model, alarm, _ = load_detector(self._detector_folder(round_ - 1) / detecting.FILE)
+            model, alarm = detecting.load_for(self.task, self._detector_folder(round_ - 1) / detecting.FILE)
             controller = Controller(healthy, bank, DetectorRouter(model, alarm))
         folder = collecting.collect(self.task, controller, checkpoint, self._data(round_), round_, env)
         statistics = detecting.inspect([folder], self.task.collect.test_fraction)
@@ -107,9 +114,9 @@ class Pipeline:
 
     def _controller(self) -> dict[str, Any]:
         env = Env(collecting.collect_env_cfg(self.task))
-        healthy, meta = load_policy(self._healthy, env)
+        healthy, meta = load_healthy(self._healthy, env)
         bank = banking.load_bank(self.folder / "specialists", env)
-        model, alarm, _ = load_detector(self._detector_folder(self.task.rounds) / detecting.FILE)
+        model, alarm = detecting.load_for(self.task, self._detector_folder(self.task.rounds) / detecting.FILE)
         assignment = banking.bank_assignment(self.task)
         about = policy_meta(env, self.task.name, self.task.agent.network, [m.name for m in assignment.members])
         about |= {"seed": meta["seed"], "commit": runs.git_commit(), "overrides": self.overrides}

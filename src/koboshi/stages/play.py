@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from koboshi import runs
+from koboshi import config, runs
 from koboshi.bench.detection import detection_metrics
 from koboshi.bench.metrics import controller_metrics
 from koboshi.bench.report import write_report
@@ -20,12 +22,14 @@ from koboshi.robots import ROBOTS, Robot
 from koboshi.runs import load_checkpoint
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import HealthyRouter
-from koboshi.specialists.storage import StoredController, load_policy
+from koboshi.specialists.storage import StoredController, load_healthy
 from koboshi.stages import evaluate as evaluating
 from koboshi.stages.collect import collect_env_cfg
 from koboshi.stages.film import cut, film, trajectory
-from koboshi.stages.progress import console, watched_rollout
+from koboshi.stages.folders import CONFIG, label
+from koboshi.stages.progress import console, strict, watched_rollout
 from koboshi.tasks import TaskCfg, make_task
+from koboshi.view.video import camera_named
 
 DEMO_EPISODES_A_JOINT = 2
 DEMO_JOINT, DEMO_ONSET_S, DEMO_SECONDS = "left_knee", 3.0, 12.0
@@ -33,7 +37,7 @@ DEMO_SPEED = (0.8, 0.0, 0.0)
 
 FIGURES = (
     "survival_mean", "survival_worst", "vx_rmse", "yaw_rmse", "progress", "recovery",
-    "delay_ms_median", "delay_ms_p95", "missed", "false_alarms_per_hour", "macro_f1",
+    "delay_ms_median", "delay_ms_p95", "missed", "false_alarms_per_hour", "macro_f1", "cost_us", "controller_us",
 )  # fmt: skip
 """Keys of `metrics.json` that the table in the terminal shows."""
 
@@ -50,50 +54,49 @@ def parse_fault(text: str, robot: Robot) -> tuple[str, str, float, float]:
         time, severity = float(onset), float(more[1]) if len(more) > 1 else 1.0
     except ValueError:
         raise KoboshiError(f"'{text}' is not a fault; write joint@seconds[:kind[:severity]], left_knee@3.0") from None
-    if not at or time < 0 or not 0 < severity <= 1 or len(more) > 2:
+    if not at or not 0 <= time < math.inf or not 0 < severity <= 1 or len(more) > 2:
         raise KoboshiError(f"'{text}' is not a fault: time ≥ 0 s, severity above 0 and at most 1")
     return joint, kind, severity, time
 
 
 def task_of(checkpoint: Path) -> TaskCfg:
-    """The task that a checkpoint was made for."""
-    return make_task(load_checkpoint(checkpoint)[1].get("task", "(none)"))
+    """The task that a policy or a controller was made for, with the settings that its run was made with."""
+    meta = load_checkpoint(checkpoint)[1]
+    if meta.get("kind") not in ("policy", "controller"):
+        raise KoboshiError(f"{checkpoint} holds a {meta.get('kind')}, and a policy or a controller is wanted")
+    task = make_task(meta.get("task", "(none)"))
+    for folder in (checkpoint.parent, checkpoint.parent.parent):
+        if (folder / CONFIG).is_file():
+            return config.load_yaml(folder / CONFIG, task)
+    return task
 
 
 def load_any(checkpoint: Path, task: TaskCfg) -> tuple[Controller, Any]:
     """A controller from a controller file or any policy checkpoint, and its table of specialists if it has one."""
-    from dataclasses import replace
-
     kind = load_checkpoint(checkpoint)[1].get("kind")
     env = Env(replace(collect_env_cfg(task), num_envs=1))
     if kind == "controller":
         stored = StoredController(checkpoint, env)
         return stored.learned(), stored.assignment
-    if kind != "policy":
-        raise KoboshiError(f"{checkpoint} holds a {kind}; play takes a policy or a controller")
-    policy, meta = load_policy(checkpoint, env)
-    if policy.members > 1:
-        raise KoboshiError(f"{checkpoint} is a bank of {policy.members} specialists; play one of {meta['members']}")
-    return Controller(policy, None, HealthyRouter()), None
+    return Controller(load_healthy(checkpoint, env)[0], None, HealthyRouter()), None
 
 
 def play(
     checkpoint: Path, fault: str | None, command: tuple[float, float, float], seconds: float, camera: str, video: Path
 ) -> dict[str, Any]:
     """Films one robot for `seconds`; says what happened."""
+    camera_named(camera)
+    if not 0 < seconds < math.inf:
+        raise KoboshiError(f"--seconds must be above 0, not {seconds}")
     task = task_of(checkpoint)
     robot = ROBOTS[task.env.robot]
     joint, kind, severity, onset = parse_fault(fault, robot) if fault else (None, "torque_loss", 0.0, 0.0)
     scenarios = Scenarios(robot.name, 1, (Scenario(joint, kind, severity, onset, command),))
     controller, assignment = load_any(checkpoint, task)
-    recording = watched_rollout(
-        "play", task, controller, scenarios, max(seconds - onset, 1.0), detail=True, film=(0,)
-    )
-    panel = trajectory(recording, 0, 0, checkpoint.parent.parent.name, assignment)
-    film(robot.name, [panel], video, camera)
-    names = robot.joint_names
-    switched = None if panel.noticed is None else f"{panel.noticed_joint or names} at {panel.noticed:.2f} s"
-    return {"fell_at_s": panel.fell_at, "switched_to": switched, "video": str(video)}
+    recording = watched_rollout("play", task, controller, scenarios, max(seconds - onset, 1.0), detail=True, film=(0,))
+    panel = trajectory(recording, 0, 0, label(checkpoint), assignment)
+    switched = None if panel.noticed is None else f"{panel.noticed_joint} at {panel.noticed:.2f} s"
+    return {"fell_at_s": panel.fell_at, "switched_to": switched, "video": film(robot.name, [panel], video, camera)}
 
 
 def demo(folder: Path) -> dict[str, Any]:
@@ -116,6 +119,7 @@ def demo(folder: Path) -> dict[str, Any]:
         recordings[name] = watched_rollout(f"demo {name}", task, controller, scenarios, 10.0, detail=True, film=(0,))
         metrics["controllers"][name] = controller_metrics(recordings[name], 10.0)
     metrics["controllers"]["learned"] |= detection_metrics(recordings["learned"])
+    metrics = strict(metrics)
     console.print(controllers_table(metrics))
     runs.write_json(folder / "metrics.json", metrics)
     video = _demo_film(recordings, stored, folder / "video.mp4")

@@ -84,9 +84,7 @@ def watched_rollout(
     """`bench.rollout` behind a bar that counts robot steps."""
     robots = len(scenarios.episodes)
     with progress(title, scenarios.steps(task.env.step_dt, seconds) * robots) as update:
-        return rollout(
-            task.env, controller, scenarios, seconds, report=lambda t: update(t * robots), **options
-        )
+        return rollout(task.env, controller, scenarios, seconds, report=lambda t: update(t * robots), **options)
 
 
 def strict(value: Any) -> Any:

@@ -14,8 +14,8 @@ from koboshi.specialists.assignment import Assignment, assign
 from koboshi.specialists.routing import DetectorRouter, OracleRouter, Router
 from koboshi.specialists.storage import load_healthy, load_policy, policy_meta, save_policy
 from koboshi.specialists.training import BankTrainer, specialist_env_cfg
-from koboshi.stages.folders import open_run
 from koboshi.stages.detector import load_for
+from koboshi.stages.folders import open_run
 from koboshi.stages.training import train_loop
 from koboshi.tasks import TaskCfg
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
-from koboshi import runs
 from koboshi.robots import ROBOTS
+from koboshi.runs import RunFolder
+from koboshi.stages.folders import CONTROLLER, names
 from koboshi.stages.progress import console
 from koboshi.tasks import TASKS
 
@@ -28,6 +29,7 @@ def show_statistics(statistics: dict[str, Any]) -> None:
         f"healthy rows {statistics['healthy_fraction']:.0%}, onset median {onset['0.5']:.2f} s, "
         f"episode median {length['0.5']:.1f} s, joints at once {statistics['simultaneous']}",
         highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -37,18 +39,27 @@ def show_detector(figures: dict[str, Any], folder: Path) -> None:
     keys = ("delay_ms_median", "delay_ms_p95", "missed", "false_alarms_per_hour", "macro_f1", "threshold")
     for key in keys:
         table.add_column(key.replace("_", " "), justify="right")
-    table.add_row(*("∞" if figures[k] is None else f"{figures[k]:.4g}" for k in keys))
+    table.add_row(*(_cell(key, figures[key]) for key in keys))
     console.print(table)
-    console.print(f"{folder}/detector.json  {folder}/detector.png", highlight=False)
+    console.print(f"{folder}/detector.json  {folder}/detector.png", highlight=False, soft_wrap=True)
+
+
+def _cell(key: str, value: float | None) -> str:
+    """A delay that is None is a miss; any other figure has nothing to be measured on."""
+    return f"{value:.4g}" if value is not None else "∞" if key.startswith("delay") else "–"
 
 
 def show_everything(root: Path) -> None:
     """Tasks, robots and runs."""
-    console.print(f"tasks: {', '.join(TASKS)}", highlight=False)
+    console.print(f"tasks: {', '.join(TASKS)}", highlight=False, soft_wrap=True)
     for robot in ROBOTS.values():
         groups = "; ".join(f"{group}: {', '.join(joints)}" for group, joints in robot.groups.items())
-        console.print(f"robot {robot.name}: {groups}", highlight=False)
-    for path in runs.list_runs(root):
-        newest = runs.RunFolder(path).latest()
-        state = newest.name if newest else "no checkpoint yet"
-        console.print(f"run {path.relative_to(root)}: {state}", highlight=False)
+        console.print(f"robot {robot.name}: {groups}", highlight=False, soft_wrap=True)
+    for name in names(root):
+        if (root / name / CONTROLLER).is_file():
+            console.print(f"pipeline {name}: {CONTROLLER}", highlight=False, soft_wrap=True)
+        else:
+            newest = RunFolder(root / name).latest()
+            console.print(
+                f"run {name}: {newest.name if newest else 'no checkpoint yet'}", highlight=False, soft_wrap=True
+            )

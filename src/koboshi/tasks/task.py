@@ -14,6 +14,11 @@ from koboshi.faults import FaultSchedule
 from koboshi.specialists.training import SpecialistsCfg
 
 
+def _positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise KoboshiError(f"{name} must be above 0, not {value}")
+
+
 @dataclass(frozen=True)
 class GateCfg:
     """What the healthy policy must reach on held-out seeds before the pipeline goes on."""
@@ -25,6 +30,10 @@ class GateCfg:
     vx_rmse: float = 0.10
     """m/s."""
     duty_difference: float = 0.05
+
+    def validate(self) -> None:
+        _positive("gate.episodes", self.episodes)
+        _positive("gate.seconds", self.seconds)
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,12 @@ class CollectCfg:
     seed: int = 30_001
     test_fraction: float = 0.15
     schedule: FaultSchedule = FaultSchedule(probability=0.85, onset_s=(0.5, 8.0))
+
+    def validate(self) -> None:
+        for name in ("num_envs", "steps", "shard_steps"):
+            _positive(f"collect.{name}", getattr(self, name))
+        if not 0 < self.test_fraction < 1:
+            raise KoboshiError(f"collect.test_fraction is between 0 and 1, not {self.test_fraction}")
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,12 @@ class EvaluateCfg:
     oracle_delays_s: tuple[float, ...] = (0.06, 0.2, 0.5)
     healthy_hours: float = 10.5
     """Robot-hours without a fault, to count false alarms in."""
+
+    def validate(self) -> None:
+        for name in ("episodes_a_joint", "seconds", "healthy_hours"):
+            _positive(f"evaluate.{name}", getattr(self, name))
+        if min(self.oracle_delays_s, default=0.0) < 0:
+            raise KoboshiError(f"evaluate.oracle_delays_s are at least 0 s, not {self.oracle_delays_s}")
 
 
 @dataclass(frozen=True)
