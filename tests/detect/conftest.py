@@ -22,9 +22,7 @@ def make_card(num_envs: int, **changes) -> DatasetCard:
         onset_s=(0.6, 1.6),
         control_dt=0.02,
         layout=[("command", 0, 1)]
-        + [
-            (n, 1 + 4 * i, 4) for i, n in enumerate(("joint_pos", "joint_vel", "last_action", "joint_torque"))
-        ],
+        + [(n, 1 + 4 * i, 4) for i, n in enumerate(("joint_pos", "joint_vel", "last_action", "joint_torque"))],
         joint_names=JOINTS,
         candidates=JOINTS,
         pd=PdCard(SCALE, [KP] * 4, [KD] * 4, [LIMIT] * 4, [0.0] * 4),

@@ -25,7 +25,8 @@ def test_features_by_hand(card_of):
     assert measured[1].item() == pytest.approx(torch.asinh(torch.tensor(0.6 / scale)).item())
     assert expected[1].item() == pytest.approx(torch.asinh(torch.tensor(14 / scale)).item())
     assert residual[1].item() == pytest.approx(torch.asinh(torch.tensor(13.4 / scale)).item())
-    assert size[1] == measured[1] and residual[2] == 0 and missing[2] == 0
+    assert size[1].item() == pytest.approx(0.6 / scale) and size[2] == 8
+    assert residual[2] == 0 and missing[2] == 0
     assert missing[1].item() == pytest.approx(13.4 * 14 / (14**2 + scale**2))
     assert not features[17:].view(5, 4)[:, [0, 3]].any()
 
@@ -60,9 +61,7 @@ def test_streamed_equals_batched_over_resets(card_of, walk):
             one, alone = model.step(walk.obs[t, :1], torch.tensor([t == 0]), alone)
             also, _ = model.step(walk.obs[t, :1], None, alone)
             assert also.shape == (1, 4)
-        torch.testing.assert_close(
-            one, model(walk.obs[:20, :1], walk.reset[:20, :1], model.initial(1))[0][-1]
-        )
+        torch.testing.assert_close(one, model(walk.obs[:20, :1], walk.reset[:20, :1], model.initial(1))[0][-1])
     assert (torch.stack(streamed) - batched).abs().max() <= 1e-5
     assert (torch.cat([first, second]) - batched).abs().max() <= 1e-5
     assert (hidden - end).abs().max() <= 1e-5 and (chunked_end - end).abs().max() <= 1e-5
@@ -78,9 +77,7 @@ def test_a_reset_forgets_everything_before_it(card_of, walk):
 
 def test_joints_that_cannot_fail_stay_silent(card_of, walk):
     card = card_of(96, candidates=["left_hip", "left_knee", "right_hip"])
-    logits, _ = FaultDetector(DetectorSpec.from_card(card))(
-        walk.obs[:5], walk.reset[:5], torch.zeros(96, 128)
-    )
+    logits, _ = FaultDetector(DetectorSpec.from_card(card))(walk.obs[:5], walk.reset[:5], torch.zeros(96, 128))
     assert (logits[..., 3] == -20).all()
 
 

@@ -81,9 +81,7 @@ class DatasetCard:
         end = 0
         for term, start, width in self.layout:
             if start != end or width <= 0:
-                raise KoboshiError(
-                    f"layout term '{term}' starts at {start}, not {end}, or is empty (width {width})"
-                )
+                raise KoboshiError(f"layout term '{term}' starts at {start}, not {end}, or is empty (width {width})")
             end += width
         for name in ("kp", "kd", "effort_limit", "default_joint_pos"):
             if len(getattr(self.pd, name)) != len(self.joint_names):

@@ -62,9 +62,7 @@ class Dataset:
             if part.card.robot != robot:
                 raise KoboshiError(f"data set {part.path} is of robot '{part.card.robot}', not of '{robot}'")
             if part.card.layout_hash != layout:
-                raise KoboshiError(
-                    f"data set {part.path} has observation layout {part.card.layout_hash}, not {layout}"
-                )
+                raise KoboshiError(f"data set {part.path} has observation layout {part.card.layout_hash}, not {layout}")
         return cls(parts)
 
     def sequences(self) -> list[Sequences]:

@@ -119,6 +119,4 @@ def _join(group: list[Sequences]) -> Sequences:
     if len(group) == 1:
         return group[0]
     names = ("obs", "severity", "episode", "reset", "member", "test")
-    return Sequences(
-        group[-1].card, *(torch.cat([getattr(part, name) for part in group], 1) for name in names)
-    )
+    return Sequences(group[-1].card, *(torch.cat([getattr(part, name) for part in group], 1) for name in names))

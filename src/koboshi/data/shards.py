@@ -204,9 +204,7 @@ def read_meta(path: Path) -> dict[str, str]:
     meta = {key.decode(): value.decode() for key, value in raw.items()}
     missing = {"robot", "layout", "sha256", "steps", "envs", "step0"} - set(meta)
     if missing:
-        raise KoboshiError(
-            f"shard {path} was not written by koboshi (its schema has no {sorted(missing)[0]})"
-        )
+        raise KoboshiError(f"shard {path} was not written by koboshi (its schema has no {sorted(missing)[0]})")
     return meta
 
 

@@ -12,9 +12,7 @@ from koboshi.errors import KoboshiError
 from koboshi.runs import check_shapes, load_checkpoint, save_checkpoint
 
 
-def save_detector(
-    path: str | Path, model: FaultDetector, alarm: AlarmCfg, meta: dict[str, Any] | None = None
-) -> None:
+def save_detector(path: str | Path, model: FaultDetector, alarm: AlarmCfg, meta: dict[str, Any] | None = None) -> None:
     """Writes a safetensors file; `meta` (JSON data) is kept beside what `load_detector` needs."""
     needed = {
         "kind": "detector",

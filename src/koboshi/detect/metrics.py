@@ -133,9 +133,7 @@ def confusion(judged: Judged, alarms: Tensor) -> np.ndarray:
     window = round(WINDOW_S / judged.dt)
     raised, prob, ep = alarms.numpy(), judged.prob, judged.episodes
     first_fault: dict[int, list[tuple[int, int]]] = {}
-    for episode, onset, joint in zip(
-        judged.faults.episode, judged.faults.onset, judged.faults.joint, strict=True
-    ):
+    for episode, onset, joint in zip(judged.faults.episode, judged.faults.onset, judged.faults.joint, strict=True):
         first_fault.setdefault(int(episode), []).append((int(onset), int(joint)))
     touched = judged.faulty.any(-1).numpy()
     for i, (env, start, end) in enumerate(zip(ep.env, ep.start, ep.end, strict=True)):

@@ -75,9 +75,7 @@ class DetectorSpec:
         for name, start, width in self.layout:
             if name == term:
                 if width != len(self.joint_names):
-                    raise KoboshiError(
-                        f"term '{term}' has {width} numbers for {len(self.joint_names)} joints"
-                    )
+                    raise KoboshiError(f"term '{term}' has {width} numbers for {len(self.joint_names)} joints")
                 return slice(start, start + width)
         raise unknown("observation term", term, [name for name, _, _ in self.layout])
 

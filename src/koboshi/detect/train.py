@@ -86,9 +86,7 @@ class DetectorTrainer:
             raise KoboshiError("no training rows: every episode is a test episode")
         self.candidates = torch.tensor(model.spec.candidate_ids)
         flips = (False, True) if mirror else (False,)
-        self.lanes = [
-            (s, flip, n) for s, seq in enumerate(sequences) for flip in flips for n in range(seq.num_envs)
-        ]
+        self.lanes = [(s, flip, n) for s, seq in enumerate(sequences) for flip in flips for n in range(seq.num_envs)]
         rows = sum(seq.reset.numel() for seq in sequences)
         self.iterations = max(1, math.ceil(self.cfg.epochs * rows / (self.cfg.batch_envs * self.cfg.chunk)))
         self.iteration = 0
@@ -125,9 +123,7 @@ class DetectorTrainer:
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.cfg.grad_clip)
         if not bool(norm.isfinite()):
-            raise KoboshiError(
-                f"the detector's gradient is not finite at iteration {self.iteration}; check the data"
-            )
+            raise KoboshiError(f"the detector's gradient is not finite at iteration {self.iteration}; check the data")
         self.optimiser.step()
         steps = self.sequences[self.lanes[int(lanes[0])][0]].num_steps
         self.hidden[lanes] = hidden.detach()
