@@ -88,8 +88,15 @@ class DetectorRouter:
         logits, hidden = self.detector.step(obs["detector"], reset, hidden)
         probability = logits.sigmoid()
         alarm, alarms = alarm_step(self.alarm, probability, alarms, reset)
-        candidate = torch.where(alarm, probability, -1.0)
-        strength, strongest = candidate.max(1)
-        kept = alarm.gather(1, joint.clamp(min=0)[:, None]).squeeze(1) & (joint >= 0) & ~reset
-        joint = torch.where(kept, joint, torch.where(strength > 0, strongest, NOBODY))
+        joint = _in_charge(alarm, probability, joint)
         return Route(joint, probability), (hidden, alarms, joint)
+
+
+def _in_charge(alarm: Tensor, probability: Tensor, joint: Tensor) -> Tensor:
+    """(N,) the joint in charge: the present one while its alarm lasts, else the likeliest alarmed one."""
+    # Most steps have no alarm at all, and asking is cheaper than choosing.
+    if not alarm.any():
+        return torch.full_like(joint, NOBODY)
+    strength, strongest = (probability * alarm).max(1)
+    kept = alarm.gather(1, joint.clamp(min=0)[:, None]).squeeze(1) & (joint != NOBODY)
+    return torch.where(kept, joint, strongest.masked_fill(strength == 0, NOBODY))
