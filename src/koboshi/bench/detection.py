@@ -94,9 +94,9 @@ def false_alarms(
     events: dict[str, EventTerm | None] = {n: e for n, e in cfg.events.items() if n != "change_joint_torque"}
     env = Env(replace(cfg, num_envs=num_envs, events=events))
     steps = healthy_steps(hours, env.step_dt, num_envs)
-    obs, state = env.reset(seed), controller.initial_state(num_envs)
-    reset = torch.ones(num_envs, dtype=torch.bool)
-    before = torch.full((num_envs,), NOBODY)
+    obs, state = env.reset(seed), controller.initial_state(num_envs, env.device)
+    reset = torch.ones(num_envs, dtype=torch.bool, device=env.device)
+    before = torch.full((num_envs,), NOBODY, device=env.device)
     count = 0
     for t in range(steps):
         decision, state = controller.act(obs, reset, state)

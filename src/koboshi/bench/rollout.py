@@ -73,9 +73,9 @@ def rollout(
     onset = scenarios.onset(env.step_dt)
     steps = scenarios.steps(env.step_dt, seconds)
     obs = env.reset(scenarios.seed)
-    state = controller.initial_state(env.num_envs)
-    reset = torch.ones(env.num_envs, dtype=torch.bool)
-    end = torch.full((env.num_envs,), steps)
+    state = controller.initial_state(env.num_envs, env.device)
+    reset = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
+    end = torch.full((env.num_envs,), steps, device=env.device)
     decision_s = 0.0
     columns: dict[str, list[Tensor]] = {n: [] for n in ("velocity", "contact", "joint", "p", "severity", "qpos")}
     for t in range(steps):
@@ -94,10 +94,10 @@ def rollout(
         obs, reset = step.obs, step.terminated
         if report is not None:
             report(t + 1)
-    stacked = {name: torch.stack(values) if values else None for name, values in columns.items()}
+    stacked = {name: torch.stack(values).cpu() if values else None for name, values in columns.items()}
     velocity, contact, joint, qpos = (stacked[n] for n in ("velocity", "contact", "joint", "qpos"))
     assert velocity is not None and contact is not None and joint is not None and qpos is not None
     return Recording(
-        scenarios, env.step_dt, onset, end, scenarios.commands(), velocity, contact, joint,
+        scenarios, env.step_dt, onset, end.cpu(), scenarios.commands(), velocity, contact, joint,
         stacked["p"], stacked["severity"], qpos, decision_s,
     )  # fmt: skip

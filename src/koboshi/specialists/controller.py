@@ -9,7 +9,7 @@ from torch import Tensor
 
 from koboshi.algos.ppo import ActorCritic
 from koboshi.specialists.bank import SpecialistBank
-from koboshi.specialists.routing import NOBODY, Route, Router
+from koboshi.specialists.routing import NOBODY, Device, Route, Router
 from koboshi.vec_env import Obs
 
 
@@ -27,9 +27,9 @@ class Controller:
         """Without a bank the healthy policy always acts, whatever the router says."""
         self.healthy, self.bank, self.router = healthy, bank, router
 
-    def initial_state(self, num_envs: int) -> Any:
-        """The router's state before the first observation."""
-        return self.router.initial_state(num_envs)
+    def initial_state(self, num_envs: int, device: Device = "cpu") -> Any:
+        """The router's state before the first observation; `device` is where observations lie."""
+        return self.router.initial_state(num_envs, device)
 
     @torch.no_grad()
     def act(self, obs: Obs, reset: Tensor, state: Any) -> tuple[Decision, Any]:

@@ -41,7 +41,7 @@ class SpecialistEnv:
         members = len(assignment.members)
         if env.num_envs % members:
             raise KoboshiError(f"{env.num_envs} environments cannot be divided among {members} specialists")
-        self._env, self._healthy, self._router = env, healthy, router
+        self._env, self._healthy, self._router = env, healthy.to(env.device), router
         self._mirrors = mirrors
         self.num_envs, self.device, self.action_space = env.num_envs, env.device, env.action_space
         self.obs_dims = {group: env.obs_dims[group] for group in ("policy", "critic")}
@@ -57,7 +57,7 @@ class SpecialistEnv:
         """Falls and steps in which the own member acted, of each environment, fading."""
 
     def reset(self, seed: int) -> Obs:
-        self._state = self._router.initial_state(self.num_envs)
+        self._state = self._router.initial_state(self.num_envs, self.device)
         self._reset = torch.ones_like(self._reset)
         self.survived.zero_()
         return self._take(self._env.reset(seed))
@@ -111,5 +111,5 @@ class SpecialistEnv:
         obs = {k.removeprefix("obs."): v for k, v in state.items() if k.startswith("obs.")}
         self._obs = {group: x.to(self.device, copy=True) for group, x in obs.items()}
         # Saved before its first reset, it carries nothing yet.
-        self._state = carry.unflatten(self._router.initial_state(self.num_envs), state) if obs else None
+        self._state = carry.unflatten(self._router.initial_state(self.num_envs, self.device), state) if obs else None
         self._env.load_state_dict({k.removeprefix("env."): v for k, v in state.items() if k.startswith("env.")})

@@ -12,6 +12,7 @@ from koboshi.detect.model import FaultDetector
 from koboshi.vec_env import Obs
 
 NOBODY = -1
+Device = torch.device | str
 
 
 class Route(NamedTuple):
@@ -24,7 +25,7 @@ class Route(NamedTuple):
 class Router(Protocol):
     """Pure given its carried state."""
 
-    def initial_state(self, num_envs: int) -> Any:
+    def initial_state(self, num_envs: int, device: Device = "cpu") -> Any:
         """The state before the first observation."""
         ...
 
@@ -36,7 +37,7 @@ class Router(Protocol):
 class HealthyRouter:
     """Never switches: the healthy policy alone."""
 
-    def initial_state(self, num_envs: int) -> None:
+    def initial_state(self, num_envs: int, device: Device = "cpu") -> None:
         return None
 
     def route(self, obs: Obs, reset: Tensor, state: None) -> tuple[Route, None]:
@@ -55,9 +56,9 @@ class OracleRouter:
         low, high = (delay_s, delay_s) if isinstance(delay_s, int | float) else delay_s
         self._low, self._span = round(low / step_dt), round(high / step_dt) - round(low / step_dt) + 1
 
-    def initial_state(self, num_envs: int) -> tuple[Tensor, Tensor]:
+    def initial_state(self, num_envs: int, device: Device = "cpu") -> tuple[Tensor, Tensor]:
         """(N,) steps for which the fault has shown, and (N,) state of each environment's own draw of delays."""
-        return torch.zeros(num_envs, dtype=torch.int64), torch.arange(num_envs) + 1
+        return torch.zeros(num_envs, dtype=torch.int64, device=device), torch.arange(num_envs, device=device) + 1
 
     def route(self, obs: Obs, reset: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Route, tuple[Tensor, Tensor]]:
         severity = obs["fault"]
@@ -76,9 +77,10 @@ class DetectorRouter:
     def __init__(self, detector: FaultDetector, alarm: AlarmCfg) -> None:
         self.detector, self.alarm = detector, alarm
 
-    def initial_state(self, num_envs: int) -> tuple[Tensor, AlarmState, Tensor]:
-        joints = len(self.detector.spec.joint_names)
-        return self.detector.initial(num_envs), initial_alarms(num_envs, joints), torch.full((num_envs,), NOBODY)
+    def initial_state(self, num_envs: int, device: Device = "cpu") -> tuple[Tensor, AlarmState, Tensor]:
+        """The detector's hidden state (on its own device), no alarm, nobody in charge."""
+        alarms = initial_alarms(num_envs, len(self.detector.spec.joint_names), device)
+        return self.detector.initial(num_envs), alarms, torch.full((num_envs,), NOBODY, device=device)
 
     @torch.inference_mode()
     def route(

@@ -51,8 +51,6 @@ def specialist_env_cfg(cfg: EnvCfg, assignment: Assignment, settings: Specialist
     schedule = FaultSchedule(groups=assignment.groups, onset_s=settings.onset_s)
     fault = EventTerm(events.change_joint_torque, params={"schedule": schedule})
     members = len(assignment.members)
-    if settings.num_envs < members:
-        raise KoboshiError(f"specialists.num_envs ({settings.num_envs}) is less than the {members} specialists")
     return replace(
         cfg,
         num_envs=settings.num_envs // members * members,
@@ -75,6 +73,12 @@ class BankTrainer:
         self._env_cfg, self.settings, self._healthy = env_cfg, settings, healthy
         self.assignment, self._make_router = assignment, make_router
         members = len(assignment.members)
+        if settings.num_envs < members or settings.num_envs % members:
+            near = max(settings.num_envs // members, 1) * members
+            raise KoboshiError(
+                f"specialists.num_envs={settings.num_envs} cannot be divided among {members} specialists; "
+                f"{near} or {near + members} can"
+            )
         self.bank = _copies(healthy, members, settings)
         self.active = list(range(members))
         self.falls = torch.full((members,), float("nan"))

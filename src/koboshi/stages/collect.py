@@ -81,8 +81,8 @@ class _Collector:
     def __init__(self, env: Env, controller: Controller, cfg: CollectCfg, round_: int) -> None:
         self._env, self._controller, self._cfg = env, controller, cfg
         self._obs = env.reset(cfg.seed + round_)
-        self._state = controller.initial_state(env.num_envs)
-        self._reset = torch.ones(env.num_envs, dtype=torch.bool)
+        self._state = controller.initial_state(env.num_envs, env.device)
+        self._reset = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
         self._episode = torch.arange(env.num_envs)
         self._next_episode = env.num_envs
         self._step = 0
