@@ -97,12 +97,14 @@ def test_the_first_alarm_stays_in_charge_until_it_is_released() -> None:
 def test_streamed_equals_batched(make_policy, mirror: MirrorMap, detector: FaultDetector) -> None:
     steps, num_envs = 60, 5
     bank = SpecialistBank(make_policy(9), assign(UNITREE_H1, "mirrored_pair"), UNITREE_H1, mirror)
-    alarm = AlarmCfg(threshold=0.03, persistence=2, release_threshold=0.02, release_steps=3)
-    controller = Controller(make_policy(1, seed=5), bank, DetectorRouter(detector, alarm))
     generator = torch.Generator().manual_seed(0)
     seen = 2 * torch.randn(steps, num_envs, 88, generator=generator)
     reset = torch.rand(steps, num_envs, generator=generator) < 0.05
     reset[0] = True
+    whole, _ = detector(seen, reset, detector.initial(num_envs))
+    often, rarely = whole.sigmoid().amax(2).quantile(torch.tensor([0.4, 0.7])).tolist()
+    alarm = AlarmCfg(threshold=rarely, persistence=2, release_threshold=often, release_steps=3)
+    controller = Controller(make_policy(1, seed=5), bank, DetectorRouter(detector, alarm))
 
     def run(rows: slice) -> tuple[Tensor, Tensor, Tensor]:
         state, out = controller.initial_state(len(range(num_envs)[rows])), []
@@ -114,7 +116,6 @@ def test_streamed_equals_batched(make_policy, mirror: MirrorMap, detector: Fault
 
     action, joint, probability = run(slice(0, num_envs))
     assert len(joint.unique()) > 2, "hardly a switch: the test says little"
-    whole, _ = detector(seen, reset, detector.initial(num_envs))
     torch.testing.assert_close(probability, whole.sigmoid(), atol=1e-5, rtol=0)
     for row in range(num_envs):
         alone = run(slice(row, row + 1))
