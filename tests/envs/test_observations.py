@@ -88,6 +88,15 @@ def test_noise_is_bounded_and_never_in_the_critic(walk: Env) -> None:
     assert (worst >= 0.8 * widths).all()
 
 
+def test_noise_of_each_number() -> None:
+    env = with_terms(time=ObsTerm(clock, noise=(0.5, 0.0)))
+    off = torch.stack([obs["policy"][:, 0] - t for t, obs in enumerate(run(env, 30))])
+    assert 0.4 < off.abs().max() <= 0.5
+    assert run(env, 3)[-1]["policy"][:, 1].tolist() == [0, 1, 2, 3]
+    with pytest.raises(KoboshiError, match="observation 'time' has 2 numbers, but 3 noise widths"):
+        with_terms(time=ObsTerm(clock, noise=(0.5, 0.0, 0.0)))
+
+
 @pytest.mark.parametrize("delay", [1, 3])
 def test_fixed_delay_is_exact(delay: int) -> None:
     env = with_terms(time=ObsTerm(clock, delay=(delay, delay)), now=ObsTerm(clock))
