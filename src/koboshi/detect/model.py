@@ -15,6 +15,7 @@ from koboshi.errors import KoboshiError, unknown
 
 SENSES = ("joint_pos", "joint_vel", "last_action", "joint_torque")
 """Observation terms of J numbers that the features are made of."""
+MOST_EVIDENCE = 16.0
 CLIP = 8.0
 """Normalised features beyond this many standard deviations (falls) are cut off."""
 
@@ -27,6 +28,8 @@ class DetectorCfg:
     """Width of the layer before the GRU."""
     hidden: int = 128
     """Width of the GRU."""
+    evidence: int = 24
+    """Hidden width of the small network, shared by all joints, that weighs one joint's torques in one row."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,11 @@ class FaultDetector(nn.Module):
     The controller knows which torque its PD law asks for, so the features beside the D normalised senses
     are, a joint: measured torque, expected torque, their difference (as asinh(x / scale), so that 0.2 and
     100 N·m both count), the measured torque's size over the noise and the missing part of the expected torque.
-    Joints that are no candidates have a logit of about -20.
+
+    A joint's logit is what the GRU says of it, plus evidence: one small network, the same for all joints,
+    weighs a joint's own torques in each row, and what it says adds up between 0 and `MOST_EVIDENCE`, as in a
+    CUSUM test (Page 1954). It learns from every fault on every joint, the GRU knows the gait.
+    Joints that are no candidates have a logit of less than -50.
     """
 
     mean: Tensor
@@ -111,19 +118,21 @@ class FaultDetector(nn.Module):
         self.embed = nn.Linear(features, self.cfg.embed)
         self.gru = nn.GRUCell(self.cfg.embed, self.cfg.hidden)
         self.head = nn.Linear(self.cfg.hidden, joints)
+        self.weigh_in, self.weigh_out = nn.Linear(5, self.cfg.evidence), nn.Linear(self.cfg.evidence, 1)
+        self.gain = nn.Parameter(torch.ones(2))
         self._silence_others()
 
     def _silence_others(self) -> None:
         """Begins with rare faults, and none ever where a joint is no candidate (nothing trains it)."""
         others = [j for j, name in enumerate(self.spec.joint_names) if name not in self.spec.candidates]
         with torch.no_grad():
-            self.head.bias.fill_(-4.0)
-            self.head.bias[others] = -20.0
+            self.head.bias.fill_(-5.0)
+            self.head.bias[others] = -100.0
             self.head.weight[others] = 0.0
 
     def initial(self, num_envs: int) -> Tensor:
-        """(N, H) zero hidden state."""
-        return self.mean.new_zeros(num_envs, self.cfg.hidden)
+        """(N, S) zero state: the GRU's and each joint's evidence."""
+        return self.mean.new_zeros(num_envs, self.cfg.hidden + len(self.spec.joint_names))
 
     def features(self, obs: Tensor) -> Tensor:
         """(..., D) senses -> (..., D + 5J) features, not normalised."""
@@ -138,38 +147,51 @@ class FaultDetector(nn.Module):
         size = (measured.abs() * self.inv_scale[: measured.shape[-1]]).clamp(max=CLIP)
         return torch.cat((obs, torques, size, missing.clamp(-3, 3)), -1)
 
-    def normalised(self, obs: Tensor) -> Tensor:
-        """(..., D) -> (..., D + 5J), about zero mean and unit variance, clipped."""
-        return ((self.features(obs) - self.mean) * self.inv_std).clamp(-CLIP, CLIP)
-
-    def _embedded(self, obs: Tensor) -> Tensor:
-        return F.elu(F.linear(self.normalised(obs), self.embed.weight, self.embed.bias))
+    def _read(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., D) -> (..., E) input of the GRU and (..., J) evidence of this row alone."""
+        features = self.features(obs)
+        own = features[..., -5 * self.effort_limit.shape[0] :].abs().unflatten(-1, (5, -1)).transpose(-1, -2)
+        inner, outer = self.weigh_in, self.weigh_out
+        row = F.linear(F.elu(F.linear(own, inner.weight, inner.bias)), outer.weight, outer.bias)
+        normalised = ((features - self.mean) * self.inv_std).clamp(-CLIP, CLIP)
+        return F.elu(F.linear(normalised, self.embed.weight, self.embed.bias)), row.squeeze(-1)
 
     def _gru_weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         gru = self.gru
         return gru.weight_ih, gru.weight_hh, gru.bias_ih, gru.bias_hh
 
     def forward(self, obs: Tensor, reset: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """(T, N, D) senses, (T, N) bool resets, (N, H) hidden -> (T, N, J) logits, (N, H).
+        """(T, N, D) senses, (T, N) bool resets, (N, S) state -> (T, N, J) logits, (N, S).
 
-        The hidden state of a row with reset is zeroed before the row is read.
+        The state of a row with reset is zeroed before the row is read.
         """
-        embedded, weights = self._embedded(obs), self._gru_weights()
-        keep = (~reset).to(embedded.dtype).unsqueeze(-1)
-        states = []
+        embedded, rows = self._read(obs)
+        weights, keep = self._gru_weights(), (~reset).to(embedded.dtype).unsqueeze(-1)
+        memory, evidence = hidden.split((self.cfg.hidden, rows.shape[-1]), -1)
+        memories, sums = [], []
         # unbind, because the gradient of indexing would fill a (T, N, E) tensor with zeros at every step.
-        for x, k in zip(embedded.unbind(0), keep.unbind(0), strict=True):
-            hidden = torch.gru_cell(x, hidden * k, *weights)
-            states.append(hidden)
-        return self.head(torch.stack(states)), hidden
+        for x, row, k in zip(embedded.unbind(0), rows.unbind(0), keep.unbind(0), strict=True):
+            memory = torch.gru_cell(x, memory * k, *weights)
+            evidence = (evidence * k + row).clamp(0.0, MOST_EVIDENCE)
+            memories.append(memory)
+            sums.append(evidence)
+        logits = self._logits(torch.stack(memories), torch.stack(sums), rows)
+        return logits, torch.cat((memory, evidence), -1)
+
+    def _logits(self, memory: Tensor, evidence: Tensor, row: Tensor) -> Tensor:
+        # This row's own evidence too, for its gradient does not end where the sum is held at 0.
+        return F.linear(memory, self.head.weight, self.head.bias) + self.gain[0] * evidence + self.gain[1] * row
 
     def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """One row of `forward`: (N, D), (N,) bool or None for no reset, (N, H) -> (N, J), (N, H)."""
+        """One row of `forward`: (N, D), (N,) bool or None for no reset, (N, S) -> (N, J), (N, S)."""
         # Most steps have no reset, and asking costs less than filling.
         if reset is not None and reset.any():
             hidden = hidden.masked_fill(reset.unsqueeze(-1), 0.0)
-        hidden = torch.gru_cell(self._embedded(obs), hidden, *self._gru_weights())
-        return F.linear(hidden, self.head.weight, self.head.bias), hidden
+        embedded, row = self._read(obs)
+        memory, evidence = hidden.split((self.cfg.hidden, row.shape[-1]), -1)
+        memory = torch.gru_cell(embedded, memory, *self._gru_weights())
+        evidence = (evidence + row).clamp(0.0, MOST_EVIDENCE)
+        return self._logits(memory, evidence, row), torch.cat((memory, evidence), -1)
 
     @torch.no_grad()
     def fit_scales(self, sequences: list[Sequences], rows: int = 100_000, seed: int = 0) -> None:
@@ -192,12 +214,13 @@ class FaultDetector(nn.Module):
 
 
 def _pd_matrix(spec: DetectorSpec) -> Tensor:
-    """(J, D): an observation times this is kp (scale a - (q - default)) - kd q̇, before the effort limit."""
+    """(J, D): an observation times this is kp (scale a - (q - default - lag q̇)) - kd q̇, before the limit."""
     matrix = torch.zeros(len(spec.joint_names), spec.obs_dim)
     kp, kd = torch.tensor(spec.pd.kp), torch.tensor(spec.pd.kd)
     matrix[:, spec.columns("last_action")] = torch.diag(spec.pd.action_scale * kp)
     matrix[:, spec.columns("joint_pos")] = -torch.diag(kp)
-    matrix[:, spec.columns("joint_vel")] = -torch.diag(kd)
+    # Torques are measured a little before positions are, where the joints stood lag · q̇ further back.
+    matrix[:, spec.columns("joint_vel")] = torch.diag(kp * spec.pd.torque_lag_s - kd)
     return matrix
 
 
