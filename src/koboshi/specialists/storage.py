@@ -57,7 +57,7 @@ def check_layouts(meta: dict[str, Any], env: Env, path: Path) -> None:
         if found.get(key) != mine:
             raise KoboshiError(f"{path} was made for {key} {meta.get(key)!r}, not {mine!r}")
     for group, layout in layouts_of(env).items():
-        theirs = meta.get("layouts", {}).get(group)
+        theirs = (meta.get("layouts") or {}).get(group)
         if theirs != layout:
             raise KoboshiError(
                 f"{path} was made for another layout of observation group '{group}': "
