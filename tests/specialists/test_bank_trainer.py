@@ -43,8 +43,9 @@ class Nervous:
     def initial(self, num_envs: int) -> Tensor:
         return torch.zeros(num_envs, 19)
 
-    def step(self, obs: Tensor, reset: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = 0.7 * hidden.masked_fill(reset[:, None], 0.0) + obs[:, 69:]
+    def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        kept = hidden if reset is None else hidden.masked_fill(reset[:, None], 0.0)
+        hidden = 0.7 * kept + obs[:, 69:]
         others = torch.tensor([name not in ("left_knee", "right_knee", "torso") for name in UNITREE_H1.joint_names])
         return (hidden / 20).masked_fill(others, -20.0), hidden
 

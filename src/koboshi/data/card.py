@@ -38,6 +38,8 @@ class PdCard:
     """N·m."""
     default_joint_pos: list[float]
     """rad."""
+    torque_lag_s: float = 0.0
+    """How long before positions and velocities the torques were measured, s."""
 
 
 @dataclass(frozen=True)

@@ -61,11 +61,16 @@ def alarm_step(
     `reset`: (N,) bool, robots whose alarms and counts start anew before this step.
     """
     above, below, alarm = state
-    # Most steps have no reset, and asking costs less than clearing.
-    if reset is not None and reset.any():
+    high = prob >= cfg.threshold
+    # Most steps alarm nobody and reset nobody; asking costs less than counting. (While there is no alarm,
+    # `below` does not matter: a probability that raises one also ends the count.)
+    if not (high | alarm).any():
+        none = torch.zeros_like(above)
+        return torch.zeros_like(alarm), AlarmState(none, none, torch.zeros_like(alarm))
+    if reset is not None:
         gone = reset.unsqueeze(-1)
         above, below, alarm = above.masked_fill(gone, 0), below.masked_fill(gone, 0), alarm & ~gone
-    above = (above + 1) * (prob >= cfg.threshold)
+    above = (above + 1) * high
     below = (below + 1) * (prob < cfg.release_threshold)
     alarm = (alarm | (above >= cfg.persistence)) & (below < cfg.release_steps)
     return alarm, AlarmState(above, below, alarm)

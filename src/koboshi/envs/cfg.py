@@ -60,8 +60,8 @@ class ObsTerm:
 
     func: Callable[..., Any]
     params: dict[str, Any] = field(default_factory=dict)
-    noise: float = 0.0
-    """Half-width of uniform noise, in the term's unit."""
+    noise: float | tuple[float, ...] = 0.0
+    """Half-width of uniform noise, in the term's unit: one for all its numbers, or one for each."""
     delay: tuple[int, int] = (0, 0)
     """Least and greatest delay in control steps, drawn for each environment at its reset."""
     scale: float = 1.0
@@ -71,7 +71,8 @@ class ObsTerm:
 
     def validate(self) -> None:
         _at_least("an observation's history", self.history, 1)
-        _at_least("an observation's noise", self.noise, 0)
+        widths = self.noise if isinstance(self.noise, tuple) else (self.noise,)
+        _at_least("an observation's noise", min(widths, default=0.0), 0)
         if not 0 <= self.delay[0] <= self.delay[1]:
             raise KoboshiError(f"an observation's delays are ≥ 0 steps, ascending, not {self.delay}")
         if self.clip is not None and not self.clip > 0:

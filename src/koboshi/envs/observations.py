@@ -57,6 +57,13 @@ class _Term:
     def width(self) -> int:
         return self.dim * self.cfg.history
 
+    def noise_scale(self) -> Tensor:
+        """(d,) half-width of each number's noise."""
+        noise = torch.tensor(self.cfg.noise)
+        if noise.ndim and len(noise) != self.dim:
+            raise KoboshiError(f"observation '{self.name}' has {self.dim} numbers, but {len(noise)} noise widths")
+        return noise.expand(self.dim)
+
     def compute(self, value: Tensor, fresh: Tensor | None) -> Tensor:
         """value (N, d) with its noise; `fresh` (N,) bool: refill these rows' buffers, leave the others alone."""
         if "past" in self.buffers:
@@ -113,7 +120,7 @@ class ObservationManager:
         return {name: sum(e.width for e in layout) for name, layout in self.layouts.items()}
 
     def _noise_scales(self, group: str) -> Tensor | None:
-        scales = [torch.full((t.dim,), t.cfg.noise) for t in self._terms[group]]
+        scales = [t.noise_scale() for t in self._terms[group]]
         row = torch.cat(scales) if scales else torch.zeros(0)
         return row.to(self._env.device) if bool((row > 0).any()) else None
 

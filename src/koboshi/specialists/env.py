@@ -93,7 +93,8 @@ class SpecialistEnv:
     def falls_per_s(self, members: int, step_dt: float) -> Tensor:
         """(K,) falls a second in which the member acted; recent seconds count most (see `FORGET`)."""
         falls, steps = self.survived.unflatten(1, (members, -1)).sum(2)
-        return falls / (steps * step_dt).clamp(min=1.0)
+        # A member that has not acted has shown nothing, so it must not pass for one that never falls.
+        return torch.where(steps > 0, falls / (steps * step_dt).clamp(min=1.0), torch.inf)
 
     def pop_log(self) -> dict[str, float]:
         return self._env.pop_log()

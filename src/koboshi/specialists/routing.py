@@ -87,9 +87,10 @@ class DetectorRouter:
         self, obs: Obs, reset: Tensor, state: tuple[Tensor, AlarmState, Tensor]
     ) -> tuple[Route, tuple[Tensor, AlarmState, Tensor]]:
         hidden, alarms, joint = state
-        logits, hidden = self.detector.step(obs["detector"], reset, hidden)
+        fresh = reset if reset.any() else None
+        logits, hidden = self.detector.step(obs["detector"], fresh, hidden)
         probability = logits.sigmoid()
-        alarm, alarms = alarm_step(self.alarm, probability, alarms, reset)
+        alarm, alarms = alarm_step(self.alarm, probability, alarms, fresh)
         joint = _in_charge(alarm, probability, joint)
         return Route(joint, probability), (hidden, alarms, joint)
 
@@ -99,6 +100,8 @@ def _in_charge(alarm: Tensor, probability: Tensor, joint: Tensor) -> Tensor:
     # Most steps have no alarm at all, and asking is cheaper than choosing.
     if not alarm.any():
         return torch.full_like(joint, NOBODY)
-    strength, strongest = (probability * alarm).max(1)
     kept = alarm.gather(1, joint.clamp(min=0)[:, None]).squeeze(1) & (joint != NOBODY)
+    if kept.all():
+        return joint
+    strength, strongest = (probability * alarm).max(1)
     return torch.where(kept, joint, strongest.masked_fill(strength == 0, NOBODY))

@@ -27,7 +27,7 @@ class SpecialistsCfg:
     sharing: Sharing = "mirrored_pair"
     num_envs: int = 1728
     """Environments in all; each stage uses the largest multiple of its members below this."""
-    stages: tuple[int, ...] = (480, 480, 480, 480, 480, 480, 1920)
+    stages: tuple[int, ...] = (480, 480, 480, 480, 480, 480, 2880)
     """Control steps of each stage. After one, members that fall rarely enough rest, and the others get their
     environments; in the last stage all learn again, now mostly to follow commands."""
     solved: float = 0.002
@@ -44,6 +44,12 @@ class SpecialistsCfg:
     def validate(self) -> None:
         if not self.stages or min(self.stages) < 1:
             raise KoboshiError(f"specialists.stages must be positive numbers of steps, not {self.stages}")
+        if self.minibatch_size < 1:
+            raise KoboshiError(f"specialists.minibatch_size must be at least 1, not {self.minibatch_size}")
+        for name in ("onset_s", "switch_delay_s"):
+            low, high = getattr(self, name)
+            if not 0 <= low <= high:
+                raise KoboshiError(f"specialists.{name} must ascend from at least 0 s, not {(low, high)}")
 
 
 def specialist_env_cfg(cfg: EnvCfg, assignment: Assignment, settings: SpecialistsCfg) -> EnvCfg:

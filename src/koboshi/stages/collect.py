@@ -53,6 +53,7 @@ def dataset_card(task: TaskCfg, env: Env, checkpoint: Path | None, kind: Any, ro
         robot.damping.tolist(),
         robot.effort_limit.tolist(),
         robot.default_joint_pos.tolist(),
+        env.cfg.sim.timestep,
     )
     return DatasetCard(
         robot=robot.name,

@@ -11,6 +11,9 @@ from koboshi.robots import UNITREE_H1
 from koboshi.specialists.training import SpecialistsCfg
 from koboshi.tasks.task import TaskCfg
 
+TORQUE_NOISE = tuple((0.005 * UNITREE_H1.effort_limit).tolist())
+"""Half a per cent of each joint's range, N·m: currents are measured to a share of what the motor may draw."""
+
 
 def _senses() -> dict[str, ObsTerm | None]:
     """What a real robot senses. Noise is uniform; joint velocities are those of filtered encoders."""
@@ -48,7 +51,9 @@ def env_cfg() -> EnvCfg:
         observations={
             "policy": ObsGroup(_senses()),
             "critic": ObsGroup(_privileged(), noise=False),
-            "detector": ObsGroup({"joint_torque": ObsTerm(observations.joint_torque, noise=0.5)}, base="policy"),
+            "detector": ObsGroup(
+                {"joint_torque": ObsTerm(observations.joint_torque, noise=TORQUE_NOISE)}, base="policy"
+            ),
             "fault": ObsGroup({"severity": ObsTerm(observations.fault_severity)}, noise=False),
         },
         rewards={

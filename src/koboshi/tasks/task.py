@@ -59,7 +59,7 @@ class CollectCfg:
 class DetectorStageCfg:
     """The detector's network, its training, and what its alarms are calibrated to."""
 
-    network: DetectorCfg = DetectorCfg()
+    network: DetectorCfg = DetectorCfg(embed=64, hidden=64)
     training: DetectorTrainCfg = DetectorTrainCfg()
     alarm: AlarmCfg = AlarmCfg()
     """What calibration starts from; it sets threshold and persistence."""

@@ -1,0 +1,121 @@
+"""Shared by the tests of the command line: a runner, a killer, and one tiny pipeline for all that only read it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+TINY = [
+    "env.num_envs=16", "agent.trainer.timesteps=40", "agent.trainer.rollout=8",
+    "agent.trainer.checkpoint_interval=1", "gate.episodes=4", "gate.survival=0", "gate.seconds=1",
+    "collect.num_envs=64", "collect.steps=100", "collect.shard_steps=25", "collect.schedule.onset_s=[0.1,0.4]",
+    "detector.training.epochs=1", "detector.network.embed=16", "detector.network.hidden=16",
+    "specialists.num_envs=36", "specialists.agent.trainer.rollout=8",
+    "specialists.agent.trainer.checkpoint_interval=1", "specialists.stages=[16,16]", "specialists.solved=0",
+    "specialists.onset_s=[0.0,0.02]", "specialists.switch_delay_s=[0.0,0.0]", "evaluate.episodes_a_joint=1",
+    "evaluate.seconds=1", "evaluate.healthy_hours=0.01", "evaluate.oracle_delays_s=[0.06]",
+]  # fmt: skip
+
+_KILLER = """
+import os, signal, sys
+from fnmatch import fnmatch
+
+rename, left = os.replace, int(sys.argv[2])
+
+def replace(source, target, pattern=sys.argv[1]):
+    global left
+    rename(source, target)
+    left -= fnmatch(str(target), pattern)
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+os.replace = replace
+sys.argv = ["koboshi", *sys.argv[3:]]
+from koboshi.cli import main
+from koboshi.stages import evaluate
+evaluate.FILM_S = 0.1
+main()
+"""
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def tiny() -> list[str]:
+    """Settings with which the whole pipeline takes seconds."""
+    return list(TINY)
+
+
+@pytest.fixture
+def koboshi(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """koboshi(verb, …): the command line in this process; an unexpected exception comes through."""
+    from koboshi.cli import main
+
+    monkeypatch.setattr("koboshi.stages.evaluate.FILM_S", 0.1)
+
+    def run(*args: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["koboshi", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        return Result(int(exit_.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def fails(koboshi: Callable[..., Result]) -> Callable[..., str]:
+    """fails(verb, …) -> the one line that a command which cannot work says; it exits with 2."""
+
+    def run(*args: object) -> str:
+        result = koboshi(*args)
+        lines = result.err.splitlines()
+        assert (result.code, len(lines)) == (2, 1), result
+        assert lines[0].startswith("koboshi: ")
+        return lines[0].removeprefix("koboshi: ")
+
+    return run
+
+
+@pytest.fixture
+def killed() -> Callable[..., None]:
+    """killed(pattern, count, verb, …): runs a command that gets SIGKILL once it has written `count` such files."""
+
+    def run(pattern: str, count: int, *args: object) -> None:
+        command = [sys.executable, "-c", _KILLER, pattern, str(count), *map(str, args)]
+        threads = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+        found = subprocess.run(command, env=threads, capture_output=True, text=True)
+        assert found.returncode == -9, found
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one tiny pipeline, run once for all workers; nobody may write to it."""
+    from koboshi import config
+    from koboshi.stages.pipeline import Pipeline
+    from koboshi.tasks import make_task
+
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "pipeline"
+    root.mkdir(exist_ok=True)
+    folder = root / "h1-walk" / "tiny"
+    with open(root / "lock", "w") as lock, pytest.MonkeyPatch.context() as patch:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the other workers wait here and find it done
+        if not (folder / "controller.json").exists():
+            patch.setattr("koboshi.stages.evaluate.FILM_S", 0.1)
+            Pipeline(config.override(make_task("h1-walk"), TINY), root, "tiny", list(TINY)).run()
+    return folder

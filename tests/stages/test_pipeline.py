@@ -1,0 +1,151 @@
+"""The whole pipeline at a tiny size: what it leaves behind, and that it does nothing twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from koboshi import runs
+from koboshi.data import Dataset
+from koboshi.detect import load_detector
+from koboshi.envs import Env
+from koboshi.faults import Scenarios
+from koboshi.specialists.storage import StoredController, load_healthy, load_policy
+from koboshi.stages import play as playing
+from koboshi.stages.collect import collect_env_cfg
+from koboshi.view.gl import choose_gl
+
+FIGURES = {"survival_mean", "survival_worst", "survival_by_joint", "vx_rmse", "yaw_rmse", "progress", "recovery"}
+DETECTION = {"delay_ms_median", "delay_ms_p95", "missed", "false_alarms_per_hour", "macro_f1", "controller_us"}
+
+
+def strict_json(path: Path) -> Any:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{path} holds {constant}, which is no JSON")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def one_env(folder: Path) -> Env:
+    return Env(replace(collect_env_cfg(playing.task_of(folder / "controller.safetensors")), num_envs=1))
+
+
+def test_every_file_is_there_and_json_is_strict(pipeline: Path) -> None:
+    stages = strict_json(pipeline / "stages.json")
+    assert list(stages) == [
+        "train", "gate", "collect 1", "detector 1", "specialists", "collect 2", "detector 2", "controller", "evaluate",
+    ]  # fmt: skip
+    names = [
+        "config.yaml", "overrides.txt", "controller.safetensors", "controller.json", "scenarios.json", "report.html",
+        "healthy/metrics.jsonl", "healthy/config.yaml", "healthy/checkpoints/final.safetensors",
+        "specialists/bank.safetensors", "specialists/members/knee.safetensors",
+        "data/round-1/card.json", "data/round-2/statistics.png", "data/round-2/split.json",
+        "detector/round-1/detector.png", "detector/round-2/detector.safetensors",
+    ]  # fmt: skip
+    assert [name for name in names if not (pipeline / name).is_file()] == []
+    assert list(pipeline.glob("healthy/events.out.tfevents.*"))
+    for path in pipeline.rglob("*.json"):
+        strict_json(path)
+    if choose_gl() is not None:
+        assert {p.stem for p in pipeline.glob("video/*.mp4")} == {"left_knee", "left_hip_pitch", "left_hip_roll"}
+    # Nothing half-written stays behind.
+    assert [p for p in pipeline.rglob(".*") if p.name != ".lock"] == []
+    assert not list(pipeline.rglob("training.safetensors")) and not list(pipeline.rglob("resume.safetensors"))
+
+
+def test_metrics_have_every_key_for_every_controller(pipeline: Path) -> None:
+    metrics = strict_json(pipeline / "metrics.json")
+    scenarios = Scenarios.load(pipeline / "scenarios.json")
+    assert metrics["scenario"] == {"hash": scenarios.hash, "episodes": 17, "seconds": 1.0}
+    assert metrics["controller_sha256"] == runs.digest(pipeline / "controller.safetensors")
+    assert list(metrics["controllers"]) == ["healthy", "oracle", "oracle_60ms", "learned"]
+    joints = [e.joint for e in scenarios.episodes]
+    for name, figures in metrics["controllers"].items():
+        assert set(figures) >= FIGURES | {"cost_us"} | (DETECTION if name == "learned" else set()), name
+        assert list(figures["survival_by_joint"]) == joints
+        assert figures["cost_us"] > 0
+    report = (pipeline / "report.html").read_text()
+    assert scenarios.hash in report and "http://" not in report and "https://" not in report
+
+
+def test_data_sets_say_who_acted(pipeline: Path) -> None:
+    first, second = (Dataset.open(pipeline / "data" / f"round-{r}") for r in (1, 2))
+    assert (first.card.controller, second.card.controller) == ("healthy", "switched")
+    assert first.card.checkpoint_sha256 == runs.digest(pipeline / "healthy/checkpoints/final.safetensors")
+    assert second.card.seed == first.card.seed + 1
+    (rows,) = first.sequences()
+    assert rows.obs.shape == (100, 64, 88) and bool((rows.member == -1).all())
+    assert "ankle" not in " ".join(first.card.candidates) and len(first.card.candidates) == 17
+
+
+def test_done_stages_are_skipped(pipeline: Path, tiny: list[str], koboshi: Callable[..., Any]) -> None:
+    def written() -> dict[Path, int]:
+        return {p: p.stat().st_mtime_ns for p in pipeline.rglob("*") if p.is_file() and p.name != ".lock"}
+
+    before = written()
+    result = koboshi("pipeline", "h1-walk", "--root", pipeline.parent.parent, "--name", "tiny", *tiny)
+    assert result.code == 0 and "survival" in result.out
+    assert written() == before
+
+
+def test_a_pipeline_with_other_settings_is_refused(pipeline: Path, tiny: list[str], fails: Callable[..., str]) -> None:
+    root = pipeline.parent.parent
+    said = fails("pipeline", "h1-walk", "--root", root, "--name", "tiny", *tiny, "rounds=1")
+    assert "was made with other settings (rounds: 2 -> 1)" in said
+
+
+def test_each_member_loads_and_acts_as_in_the_bank(pipeline: Path) -> None:
+    env = one_env(pipeline)
+    bank, meta = load_policy(pipeline / "specialists/bank.safetensors", env)
+    assert len(list((pipeline / "specialists/members").iterdir())) == bank.members == len(meta["members"]) == 9
+    obs = torch.randn(bank.members, 5, env.obs_dims["policy"], generator=torch.Generator().manual_seed(0))
+    together = bank.act(obs)
+    healthy = load_healthy(pipeline / "healthy/checkpoints/final.safetensors", env)[0]
+    for k, name in enumerate(meta["members"]):
+        member, about = load_healthy(pipeline / f"specialists/members/{name}.safetensors", env)
+        assert about["members"] == [name]
+        assert torch.allclose(member.act(obs[k : k + 1])[0], together[k], atol=1e-6)
+        # They all learnt something in this run.
+        assert not torch.equal(member.state_dict()["actor.0.weight"], healthy.state_dict()["actor.0.weight"])
+
+
+def test_the_controller_is_put_together_from_the_parts(pipeline: Path) -> None:
+    env = one_env(pipeline)
+    stored = StoredController(pipeline / "controller.safetensors", env)
+    bank = load_policy(pipeline / "specialists/bank.safetensors", env)[0]
+    detector, alarm, _ = load_detector(pipeline / "detector/round-2/detector.safetensors")
+    healthy = load_healthy(pipeline / "healthy/checkpoints/final.safetensors", env)[0]
+    for mine, theirs in ((stored.healthy, healthy), (stored.bank.policy, bank), (stored.detector, detector)):
+        assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in mine.state_dict().items())
+    assert stored.alarm == alarm
+    assert [m.name for m in stored.assignment.members][:3] == ["hip_yaw", "hip_roll", "hip_pitch"]
+
+
+def test_the_gate_says_by_how_much(tmp_path: Path, tiny: list[str], fails: Callable[..., str]) -> None:
+    said = fails("pipeline", "h1-walk", "--root", tmp_path, *tiny, "gate.survival=0.9", "agent.trainer.timesteps=8")
+    assert said == "the healthy policy does not pass the gate: survival 0.000 must be at least 0.9 (0.900 too low)"
+    assert list(runs.read_json(tmp_path / "h1-walk/pipeline/stages.json")) == ["train"]
+    assert not (tmp_path / "h1-walk/pipeline/data").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("specialists.num_envs=8", r"specialists.num_envs (8) is less than the 9 specialists"),
+        ("collect.schedule.joints=[left_kne]", "no joint 'left_kne'; did you mean 'left_knee'?"),
+        ("collect.num_envs=0", "collect.num_envs must be above 0, not 0"),
+        ("rounds=0", "rounds must be at least 1, not 0"),
+        ("evaluate.seconds=0", "evaluate.seconds must be above 0, not 0"),
+    ],
+)
+def test_what_cannot_work_later_is_refused_before_the_first_stage(
+    tmp_path: Path, setting: str, says: str, fails: Callable[..., str]
+) -> None:
+    assert says in fails("pipeline", "h1-walk", "--root", tmp_path, setting)
+    assert list(tmp_path.iterdir()) == []

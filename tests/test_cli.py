@@ -1,0 +1,404 @@
+"""The command line: verbs do what they say; a mistake is one line and exit code 2, with nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from koboshi import config, runs
+from koboshi.envs.terms import rewards
+from koboshi.errors import KoboshiError
+from koboshi.robots import UNITREE_H1
+from koboshi.runs import load_checkpoint, save_checkpoint
+from koboshi.stages import folders
+from koboshi.stages import play as playing
+from koboshi.stages.healthy import shortfalls
+from koboshi.tasks import make_task
+from koboshi.tasks.task import GateCfg
+
+Fails = Callable[..., str]
+SMALL = ["env.num_envs=4", "agent.trainer.timesteps=4", "agent.trainer.rollout=4"]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+# Verbs
+
+
+def test_train_writes_its_settings(tmp_path: Path, koboshi: Callable[..., Any]) -> None:
+    settings = [*SMALL, "env.events.change_joint_torque=null", "env.rewards.feet_slide.weight=-0.5"]
+    result = koboshi("train", "h1-walk", *settings, "--root", tmp_path, "--name", "a")
+    run = tmp_path / "h1-walk" / "a"
+    assert result.code == 0 and result.out.splitlines()[-1] == str(run)
+    assert (run / "overrides.txt").read_text().splitlines() == settings
+    task = config.load_yaml(run / "config.yaml", make_task("h1-walk"))
+    assert task == config.override(make_task("h1-walk"), settings)
+    assert task.env.num_envs == 4 and "change_joint_torque" not in task.env.events
+    slide = task.env.rewards["feet_slide"]
+    assert slide is not None and slide.weight == -0.5
+    assert playing.task_of(run / "checkpoints/final.safetensors") == task
+
+
+def test_list_shows_tasks_robots_runs_and_pipelines(pipeline: Path, koboshi: Callable[..., Any]) -> None:
+    said = koboshi("list", "--root", pipeline.parent.parent).out.splitlines()
+    assert said[0] == "tasks: h1-walk"
+    assert any(line.startswith("robot unitree_h1: ") and "left_knee" in line for line in said)
+    assert said[-3:] == [
+        "pipeline h1-walk/tiny: controller.safetensors",
+        "run h1-walk/tiny/healthy: 000000005.safetensors",
+        "run h1-walk/tiny/specialists: 000000004.safetensors",
+    ]
+
+
+def test_play_films_a_fault(tmp_path: Path, pipeline: Path, koboshi: Callable[..., Any]) -> None:
+    from koboshi.view.gl import choose_gl
+
+    video = tmp_path / "out.mp4"
+    fault = ("--fault", "left_knee@0.1:torque_loss:0.5", "--seconds", "0.2", "--command", "0.5", "0", "0")
+    result = koboshi("play", "h1-walk/tiny", "--root", pipeline.parent.parent, *fault, "--video", video)
+    assert result.code == 0 and "fell_at_s: " in result.out and "switched_to: " in result.out
+    assert video.exists() == (choose_gl() is not None)
+
+
+def test_data_and_detector_eval(tmp_path: Path, pipeline: Path, koboshi: Callable[..., Any]) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(pipeline / "data/round-1", data)
+    for name in ("split.json", "statistics.json", "statistics.png"):
+        (data / name).unlink()
+    result = koboshi("data", data, "--split", "0.3", "--seed", "3")
+    assert result.code == 0 and "left_knee" in result.out
+    split, statistics = runs.read_json(data / "split.json"), runs.read_json(data / "statistics.json")
+    assert split["seed"] == 3 and statistics["test_rows"] > 0 and (data / "statistics.png").exists()
+    assert len(split["test"]) == round(0.3 * statistics["episodes"])
+    detector = pipeline / "detector/round-2"
+    result = koboshi("detector", "eval", data, "--detector", detector, "--out", tmp_path / "eval")
+    assert result.code == 0 and "macro f1" in result.out
+    figures = runs.read_json(tmp_path / "eval/detector.json")
+    assert {"delay_ms_median", "delay_ms_p95", "missed", "false_alarms_per_hour", "macro_f1"} <= set(figures)
+    assert len(figures["curve"]) > 10 and (tmp_path / "eval/detector.png").exists()
+
+
+def test_evaluate_repeats_the_pipelines_figures(tmp_path: Path, pipeline: Path, koboshi: Callable[..., Any]) -> None:
+    # The settings are the pipeline's own, which lie beside the controller.
+    scenarios = pipeline / "scenarios.json"
+    command = ("evaluate", "h1-walk/tiny", "--root", pipeline.parent.parent, "--out", tmp_path)
+    result = koboshi(*command, "--scenarios", scenarios, "--set", "evaluate.oracle_delays_s=[]")
+    assert result.code == 0
+    mine, theirs = (runs.read_json(f / "metrics.json") for f in (tmp_path, pipeline))
+    assert mine["scenario"] == theirs["scenario"]
+    assert list(mine["controllers"]) == ["healthy", "oracle", "learned"]
+    for name, figures in mine["controllers"].items():
+        same = {k: v for k, v in figures.items() if not k.endswith("_us")}
+        assert same == {k: v for k, v in theirs["controllers"][name].items() if not k.endswith("_us")}
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("train h1-wlk", "no task 'h1-wlk'; did you mean 'h1-walk'? tasks: h1-walk"),
+        ("train h1-walk env.num_env=8", "no key 'env.num_env'; did you mean 'env.num_envs'?"),
+        ("train h1-walk env.num_envs=many", "env.num_envs: expected int, got 'many'"),
+        ("train h1-walk env.num_envs=0", "env.num_envs must be at least 1, not 0"),
+        ("train h1-walk env.events.push=null", "no key 'env.events.push'"),
+        ("train h1-walk nonsense", "'nonsense' is not an override; write key=value"),
+        ("train h1-walk agent.trainer.timesteps=0", "agent.trainer.timesteps must be at least 1, not 0"),
+        ("play nobody", "no run 'nobody'; runs: (none)"),
+        ("collect h1-walk --policy nobody", "no run 'nobody'"),
+        ("specialists h1-walk --healthy nobody --oracle", "no run 'nobody'"),
+        ("specialists h1-walk --healthy a", "give either --detector FILE or --oracle"),
+        ("specialists h1-walk --healthy a --oracle --detector b", "give either --detector FILE or --oracle"),
+        ("evaluate nobody", "no run 'nobody'"),
+        ("data nowhere", "no data set at nowhere (it has no card.json)"),
+        ("detector train nowhere", "no data set at nowhere"),
+        ("detector eval nowhere --detector none", "no checkpoint none"),
+        ("demo --out {tmp}/demo", ""),
+    ],
+)
+def test_a_mistake_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails, command: str, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if command.startswith("demo"):
+        monkeypatch.setattr(playing, "files", lambda _: tmp_path)
+        says = "the shipped controller"
+    assert says in fails(*command.format(tmp=tmp_path).split())
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("h1-walk/tiny --fault left_kne@3", "no joint 'left_kne'; did you mean 'left_knee'? joints: left_hip_yaw,"),
+        ("h1-walk/tiny --fault left_knee", "'left_knee' is not a fault; write joint@seconds[:kind[:severity]]"),
+        ("h1-walk/tiny --camera behnd", "no camera 'behnd'; did you mean"),
+        ("h1-walk/tiny --seconds 0", "--seconds must be above 0, not 0.0"),
+        ("h1-walk/tny", "no run 'h1-walk/tny'; did you mean 'h1-walk/tiny'? runs: h1-walk/tiny, h1-walk/tiny/healthy,"),
+        ("h1-walk/tiny/specialists", "is a bank of 9 specialists, and one policy is wanted"),
+        ("{folder}/specialists/bank.safetensors", "is a bank of 9 specialists"),
+        ("{folder}/detector/round-1/detector.safetensors", "holds a detector, and a policy or a controller is wanted"),
+    ],
+)
+def test_play_says_what_is_wrong(tmp_path: Path, pipeline: Path, fails: Fails, options: str, says: str) -> None:
+    words = options.format(folder=pipeline).split()
+    assert says in fails("play", *words, "--root", pipeline.parent.parent, "--video", tmp_path / "v.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("left_knee@3.0", ("left_knee", "torque_loss", 1.0, 3.0)),
+        ("torso@0:locked", ("torso", "locked", 1.0, 0.0)),
+        ("torso@1.5:braking:0.25", ("torso", "braking", 0.25, 1.5)),
+    ],
+)
+def test_faults_are_read(text: str, fault: tuple[str, str, float, float]) -> None:
+    assert playing.parse_fault(text, UNITREE_H1) == fault
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("torso@", "is not a fault"),
+        ("torso@soon", "is not a fault; write joint@seconds"),
+        ("torso@-1", "time ≥ 0 s"),
+        ("torso@nan", "time ≥ 0 s"),
+        ("torso@inf", "time ≥ 0 s"),
+        ("torso@1:lokced", "no fault kind 'lokced'; did you mean 'locked'?"),
+        ("torso@1:locked:0", "severity above 0 and at most 1"),
+        ("torso@1:locked:1.5", "severity above 0 and at most 1"),
+        ("torso@1:locked:1:1", "is not a fault"),
+    ],
+)
+def test_what_is_no_fault_is_named(text: str, says: str) -> None:
+    with pytest.raises(KoboshiError, match=says):
+        playing.parse_fault(text, UNITREE_H1)
+
+
+def test_the_gate_names_each_shortfall() -> None:
+    figures = {"survival_mean": 0.95, "vx_rmse": 0.1, "duty_difference": 0.08}
+    assert shortfalls(GateCfg(), figures) == [
+        "survival 0.950 must be at least 0.99 (0.040 too low)",
+        "left–right duty difference 0.080 must be at most 0.05 (0.030 too high)",
+    ]
+    assert shortfalls(GateCfg(survival=0.9, duty_difference=0.08), figures) == []
+
+
+def test_a_run_with_other_settings_is_refused_and_left_alone(
+    tmp_path: Path, koboshi: Callable[..., Any], fails: Fails
+) -> None:
+    command = ("train", "h1-walk", "--root", tmp_path, "--name", "a", *SMALL)
+    assert koboshi(*command).code == 0
+    before = tree(tmp_path)
+    assert "was made with other settings (agent.gamma: 0.99 -> 0.9); use those" in fails(*command, "agent.gamma=0.9")
+    # A term that is gone now is a difference too.
+    assert "was made with other settings (no key" in fails(*command, "env.rewards.feet_slide=null")
+    assert tree(tmp_path) == before
+    with folders.locked(tmp_path / "h1-walk/a"):
+        assert f"another process is writing to {tmp_path}/h1-walk/a" in fails(*command)
+
+
+def test_nan_stops_the_run_and_names_the_term(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
+    monkeypatch.setattr(rewards.flat_orientation, "__code__", (lambda env: env.qvel[:, 0] * float("nan")).__code__)
+    said = fails("train", "h1-walk", "--root", tmp_path, *SMALL)
+    assert said == "reward 'flat_orientation' gave NaN or infinity"
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
+
+    command = ("train", "h1-walk", "--root", tmp_path, "--name", "a", *SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert "no space left to write" in fails(*command) and "bytes free" in fails(*command)
+    assert set(tree(tmp_path)) == {"h1-walk/a/.lock"}
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.RunFolder, "log", full)  # not an atomic write
+        assert fails(*command) == "no space left to write metrics.jsonl"
+
+
+def test_what_nobody_expected_comes_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    from koboshi.cli import main
+
+    def broken(_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("koboshi.stages.tables.show_everything", broken)
+    monkeypatch.setattr(sys, "argv", ["koboshi", "list"])
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        main()
+
+
+@pytest.mark.parametrize("command", ["nonsense", "play", "train h1-walk --nme a", "play x --seconds soon"])
+def test_usage_errors_exit_with_2_too(koboshi: Callable[..., Any], command: str) -> None:
+    result = koboshi(*command.split())
+    assert result.code == 2 and "Usage:" in result.err and "Traceback" not in result.err
+
+
+def test_as_a_process(tmp_path: Path) -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "koboshi", "train", "h1-wlk"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr == "koboshi: no task 'h1-wlk'; did you mean 'h1-walk'? tasks: h1-walk\n"
+
+
+# Files that are not what they should be
+
+
+def forged(path: Path, source: Path, **changed: Any) -> Path:
+    """A whole checkpoint with other meta."""
+    tensors, meta = load_checkpoint(source)
+    save_checkpoint(path, tensors, meta | changed)
+    return path
+
+
+LAYOUTS = {"policy": [["joint_pos", 0, 69]], "critic": [["joint_pos", 0, 74]], "detector": [["joint_pos", 0, 88]]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"robot": "unitree_g1"}, "was made for robot 'unitree_g1', not 'unitree_h1'"),
+        ({"control_dt": 0.01}, "was made for control_dt 0.01, not 0.02"),
+        ({"action": {"scale": 0.25, "clip": 10.0}}, "was made for action {'scale': 0.25, 'clip': 10.0}, not"),
+        ({"layouts": LAYOUTS}, "another layout of observation group 'policy': joint_pos 69, not base_lin_vel 3,"),
+        ({"network": {"hidden": [64, 64]}}, "these weights do not fit the"),
+        ({"task": "g1-walk"}, "no task 'g1-walk'; did you mean 'h1-walk'?"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["healthy/checkpoints/final.safetensors", "controller.safetensors"])
+def test_a_checkpoint_of_something_else_is_refused(
+    tmp_path: Path, pipeline: Path, fails: Fails, kind: str, changed: dict[str, Any], says: str
+) -> None:
+    path = forged(tmp_path / "x.safetensors", pipeline / kind, **changed)
+    before = tree(tmp_path)
+    assert says in fails("play", path, "--video", tmp_path / "v.mp4")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        ("healthy/checkpoints/final.safetensors", {"layouts": None}),
+        ("healthy/checkpoints/final.safetensors", {"network": {"hidden": "wide"}}),
+        ("controller.safetensors", {"assignment": {}}),
+        ("controller.safetensors", {"detector_spec": {"robot": "unitree_h1"}}),
+    ],
+)
+def test_a_checkpoint_of_another_version_is_refused(
+    tmp_path: Path, pipeline: Path, fails: Fails, kind: str, changed: dict[str, Any]
+) -> None:
+    path = forged(tmp_path / "x.safetensors", pipeline / kind, **changed)
+    said = fails("play", path, "--video", tmp_path / "v.mp4")
+    assert f"{path} was written by another version of koboshi" in said or "was made for another layout" in said
+
+
+def test_every_verb_checks_its_checkpoint(tmp_path: Path, pipeline: Path, tiny: list[str], fails: Fails) -> None:
+    g1 = forged(tmp_path / "g1.safetensors", pipeline / "healthy/checkpoints/final.safetensors", robot="unitree_g1")
+    bank = pipeline / "specialists/bank.safetensors"
+    oracle = ("specialists", "h1-walk", "--oracle", "--root", tmp_path, *tiny, "--healthy")
+    before = tree(tmp_path)
+    assert "was made for robot 'unitree_g1'" in fails(*oracle, g1)
+    assert "is a bank of 9 specialists" in fails(*oracle, bank)
+    collect = ("collect", "h1-walk", "--root", tmp_path, *tiny, "--policy")
+    assert "was made for robot 'unitree_g1'" in fails(*collect, g1)
+    assert "is a bank of 9 specialists" in fails(*collect, bank)
+    assert "was made for kind 'policy', not 'controller'" in fails("evaluate", g1, "--out", tmp_path / "out")
+    assert tree(tmp_path) == before
+
+
+def test_a_detector_of_something_else_is_refused(tmp_path: Path, pipeline: Path, tiny: list[str], fails: Fails) -> None:
+    source = pipeline / "detector/round-2/detector.safetensors"
+    healthy = pipeline / "healthy/checkpoints/final.safetensors"
+    command = ("specialists", "h1-walk", "--healthy", healthy, "--root", tmp_path / "runs", *tiny, "--detector")
+    g1 = forged(tmp_path / "g1.safetensors", source, robot="unitree_g1")
+    assert "was made for robot 'unitree_g1', not 'unitree_h1'" in fails(*command, g1)
+    other = forged(tmp_path / "layout.safetensors", source, layout_hash="0123456789abcdef")
+    assert "was made for layout_hash '0123456789abcdef'" in fails(*command, other)
+    slow = load_checkpoint(source)[1]["spec"] | {"control_dt": 0.04}
+    slow_one = forged(tmp_path / "slow.safetensors", source, spec=slow)
+    assert "was made for control_dt 0.04, not 0.02" in fails(*command, slow_one)
+    assert f"no checkpoint {tmp_path}/none" in fails(*command, tmp_path / "none")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+@pytest.mark.parametrize("name", ["controller.safetensors", "healthy/checkpoints/final.safetensors"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, pipeline: Path, fails: Fails, name: str, damage: str) -> None:
+    data = bytearray((pipeline / name).read_bytes())
+    if damage == "flip":
+        data[-5] ^= 1
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(data[: len(data) // 2] if damage == "cut" else data)
+    said = fails("play", path, "--video", tmp_path / "v.mp4")
+    wanted = "is truncated or not a safetensors file" if damage == "cut" else "was altered since it was written"
+    assert str(path) in said and wanted in said
+    assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def _card(data: Path, **changed: Any) -> None:
+    runs.write_json(data / "card.json", runs.read_json(data / "card.json") | changed)
+
+
+def _cut(data: Path) -> None:
+    shard = data / "shard-00001.parquet"
+    shard.write_bytes(shard.read_bytes()[:-100])
+
+
+def _flip(data: Path) -> None:
+    shard = data / "shard-00001.parquet"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 3] ^= 1
+    shard.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda data: _card(data, robot="unitree_g1"), "is of robot 'unitree_g1', not of 'unitree_h1'"),
+        (lambda data: _card(data, shards={}), "is empty"),
+        (lambda data: _card(data, complete=False), "is not complete; to finish it, run again: "),
+        (lambda data: _card(data, joint_names=["a"]), "no joint 'left_hip_yaw'; joints: a"),
+        (_cut, "shard-00001.parquet is truncated or tampered with"),
+        (_flip, "shard-00001.parquet is truncated or tampered with"),
+        (lambda data: (data / "shard-00002.parquet").unlink(), "lacks shard-00002.parquet"),
+        (
+            lambda data: runs.write_json(data / "split.json", {"train": [0, 1], "test": [1]}),
+            "mixes train and test: episodes 1 are in both",
+        ),
+    ],
+)
+def test_a_bad_data_set_is_refused(
+    tmp_path: Path, pipeline: Path, fails: Fails, spoil: Callable[[Path], None], says: str
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(pipeline / "data/round-1", data)
+    spoil(data)
+    before = tree(tmp_path)
+    assert says in fails("detector", "train", data, "--out", tmp_path / "detector")
+    assert tree(tmp_path) == before
+
+
+def test_a_collection_is_not_mixed_with_another(tmp_path: Path, pipeline: Path, tiny: list[str], fails: Fails) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(pipeline / "data/round-1", data)
+    before = tree(tmp_path)
+    healthy = pipeline / "healthy/checkpoints/final.safetensors"
+    command = ("collect", "h1-walk", "--policy", healthy, "--out", data, *tiny)
+    assert f"cannot resume {data}: its seed is 30002, not 8" in fails(*command, "collect.seed=7")
+    assert tree(tmp_path) == before
