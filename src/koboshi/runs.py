@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -288,8 +289,12 @@ def resolve_run(path_or_name: str | os.PathLike[str], root: Path = Path("runs"))
     raise unknown("run", path_or_name, names)
 
 
+@lru_cache
 def git_commit() -> str:
-    """The short hash of the commit this package is run from, or 'unknown' outside a clone."""
+    """The short hash of the commit this package is run from, or 'unknown' outside a clone.
+
+    Asked once: a long run is of the code it began with, whatever is committed meanwhile.
+    """
     here = Path(__file__)
     git = ["git", "-C", str(here.parent)]
     try:

@@ -10,8 +10,9 @@ import pytest
 
 from koboshi import runs
 from koboshi.bench import speed
+from koboshi.robots import UNITREE_H1
 from koboshi.stages import speed as stage
-from koboshi.stages.detector import detector_spec
+from koboshi.stages.play import demo_scenario, shipped
 from koboshi.tasks import make_task
 
 
@@ -33,7 +34,10 @@ def test_learning_and_the_stack() -> None:
 
 
 def test_the_controller() -> None:
-    assert positive(speed.controller_speed(detector_spec(make_task("h1-walk")), repeats=5), "controller_us")
+    task = make_task("h1-walk")
+    figures = speed.controller_speed(task.env, shipped(task).learned(), demo_scenario(UNITREE_H1), 200, repeats=1)
+    assert figures["controller_us"] > 0
+    assert figures["stream_difference"] <= 1e-5
 
 
 def test_all_of_it_lands_in_one_file(

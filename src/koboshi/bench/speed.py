@@ -14,9 +14,11 @@ from koboshi.algos.ppo import PPO
 from koboshi.algos.ppo.cfg import PPOCfg
 from koboshi.algos.ppo.ppo import MirrorMap
 from koboshi.algos.ppo.rollout import Rollout
-from koboshi.detect import AlarmCfg, DetectorSpec, FaultDetector
+from koboshi.bench.rollout import scenario_cfg
 from koboshi.envs import Env, EnvCfg
+from koboshi.faults import Scenarios
 from koboshi.sim import CpuBackend, make_backend
+from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import DetectorRouter
 
 Report = Callable[[str], None]
@@ -128,21 +130,53 @@ def _random_rollout(env: Any, steps: int) -> Rollout:
 
 
 def controller_speed(
-    spec: DetectorSpec, repeats: int = 2000, detector: FaultDetector | None = None
+    cfg: EnvCfg, controller: Controller, scenarios: Scenarios, steps: int = 600, repeats: int = 3
 ) -> dict[str, float]:
-    """`controller_us`: detector (of the default size where none is given) and router, one robot step, one core, µs."""
-    router = DetectorRouter(detector or FaultDetector(spec).eval(), AlarmCfg())
-    obs = {"detector": torch.randn(1, spec.obs_dim)}
-    reset = torch.zeros(1, dtype=torch.bool)
+    """`controller_us`: detector and router for one robot, one step, one core, µs (median over a walk with a fault).
+
+    `stream_difference`: the largest difference between the probabilities of that walk, streamed and batched.
+    """
+    router = controller.router
+    assert isinstance(router, DetectorRouter), "only a detector's router is timed"
+    rows = _walk(cfg, controller, scenarios, steps)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        state = router.initial_state(1)
-        seconds = []
-        for _ in range(repeats):
-            began = time.perf_counter()
-            _, state = router.route(obs, reset, state)
-            seconds.append(time.perf_counter() - began)
+        seconds, streamed = _streamed(router, rows, repeats)
     finally:
         torch.set_num_threads(threads)
-    return {"controller_us": median(seconds) * 1e6}
+    obs, reset = (torch.stack(column) for column in zip(*rows, strict=True))
+    with torch.inference_mode():
+        batched = router.detector(obs, reset, router.detector.initial(1))[0].sigmoid()
+    return {"controller_us": median(seconds) * 1e6, "stream_difference": float((batched - streamed).abs().max())}
+
+
+def _walk(
+    cfg: EnvCfg, controller: Controller, scenarios: Scenarios, steps: int
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """What the detector of one robot saw in the first scenario: (1, D) senses and (1,) resets, a step each."""
+    first = replace(scenarios, episodes=scenarios.episodes[:1])
+    env = Env(scenario_cfg(cfg, first))
+    obs, state, reset = env.reset(first.seed), controller.initial_state(1), torch.ones(1, dtype=torch.bool)
+    rows = []
+    for _ in range(steps):
+        rows.append((obs["detector"], reset))
+        decision, state = controller.act(obs, reset, state)
+        step = env.step(decision.action)
+        obs, reset = step.obs, step.terminated
+    return rows
+
+
+def _streamed(
+    router: DetectorRouter, rows: list[tuple[torch.Tensor, torch.Tensor]], repeats: int
+) -> tuple[list[float], torch.Tensor]:
+    """Seconds of each step, over all repeats, and (T, 1, J) probabilities."""
+    seconds: list[float] = []
+    for _ in range(repeats):
+        state, probabilities = router.initial_state(1), []
+        for obs, reset in rows:
+            began = time.perf_counter()
+            route, state = router.route({"detector": obs}, reset, state)
+            seconds.append(time.perf_counter() - began)
+            probabilities.append(route.probability)
+    return seconds, torch.stack(probabilities)

@@ -78,7 +78,7 @@ def evaluate(task: TaskCfg, path: Path, folder: Path, scenario_file: Path | None
             kept[name] = recording
     learned = metrics["controllers"]["learned"]
     learned |= detection_metrics(kept["learned"]) | _healthy_hours(task, stored.learned())
-    learned |= controller_speed(stored.detector.spec, detector=stored.detector)
+    learned |= controller_speed(task.env, stored.learned(), scenarios)
     metrics = strict(metrics)
     runs.write_json(folder / "metrics.json", metrics)
     videos = _videos(kept, filmed, folder, stored)

@@ -16,9 +16,6 @@ from koboshi.stages.progress import console, progress
 from koboshi.view import FaultMark, Trajectory
 from koboshi.view.gl import choose_gl, gl_hint
 
-TAIL_S = 1.5
-"""How long a fallen robot stays in the picture, s."""
-
 
 def trajectory(recording: Recording, place: int, row: int, title: str, assignment: Assignment | None) -> Trajectory:
     """Scenario `row`, filmed as number `place`, from its start to its fall or the recording's end."""
@@ -30,8 +27,9 @@ def trajectory(recording: Recording, place: int, row: int, title: str, assignmen
     noticed = (joint != NOBODY).nonzero()
     step_dt = recording.step_dt
     faults = []
-    if episode.joint is not None and episode.onset_s < last * step_dt:
-        faults = [FaultMark(episode.joint, episode.kind, episode.severity, episode.onset_s)]
+    onset = float(recording.onset[row]) * step_dt
+    if episode.joint is not None and onset < last * step_dt:
+        faults = [FaultMark(episode.joint, episode.kind, episode.severity, onset)]
     probability = recording.probability
     return Trajectory(
         qpos=recording.qpos[:last, place].double().numpy(),

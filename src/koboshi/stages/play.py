@@ -99,19 +99,27 @@ def play(
     return {"fell_at_s": panel.fell_at, "switched_to": switched, "video": film(robot.name, [panel], video, camera)}
 
 
-def demo(folder: Path) -> dict[str, Any]:
-    """The shipped H1 controller through a set of faults: a table, metrics, a video and a report."""
-    asset = files("koboshi").joinpath("assets/h1_walk/controller.safetensors")
-    with as_file(asset) as path:
+def shipped(task: TaskCfg) -> StoredController:
+    """The controller that the package carries."""
+    with as_file(files("koboshi").joinpath("assets/h1_walk/controller.safetensors")) as path:
         if not path.exists():
             raise KoboshiError(f"the shipped controller {path} is missing; make one: koboshi pipeline h1-walk")
-        stored = evaluating.load(path, make_task("h1-walk"))
-        commit = stored.meta["commit"]
+        return evaluating.load(path, task)
+
+
+def demo_scenario(robot: Robot) -> Scenarios:
+    """The episode that the demo films."""
+    return Scenarios(robot.name, 7, (Scenario(DEMO_JOINT, "torque_loss", 1.0, DEMO_ONSET_S, DEMO_SPEED),))
+
+
+def demo(folder: Path) -> dict[str, Any]:
+    """The shipped H1 controller through a set of faults: a table, metrics, a video and a report."""
     task = make_task("h1-walk")
+    stored = shipped(task)
+    commit = stored.meta["commit"]
     robot = ROBOTS[task.env.robot]
     sweep = joint_sweep(robot, robot.fault_candidates, DEMO_EPISODES_A_JOINT, seed=7)
-    shown = Scenario(DEMO_JOINT, "torque_loss", 1.0, DEMO_ONSET_S, DEMO_SPEED)
-    scenarios = Scenarios(robot.name, 7, (shown, *sweep.episodes))
+    scenarios = Scenarios(robot.name, 7, (*demo_scenario(robot).episodes, *sweep.episodes))
     recordings, metrics = {}, {"task": task.name, "commit": commit, "controllers": {}}
     metrics["scenario"] = {"hash": scenarios.hash, "episodes": len(scenarios.episodes), "seconds": 10.0}
     controllers = {"healthy": Controller(stored.healthy, None, HealthyRouter()), "learned": stored.learned()}

@@ -9,7 +9,8 @@ from typing import Any
 
 from koboshi import runs
 from koboshi.bench import speed
-from koboshi.stages.detector import detector_spec
+from koboshi.robots import ROBOTS
+from koboshi.stages.play import demo_scenario, shipped
 from koboshi.stages.progress import console
 from koboshi.tasks import TaskCfg
 
@@ -27,6 +28,6 @@ def bench(task: TaskCfg, folder: Path, warp: bool = True) -> dict[str, Any]:
         add(speed.warp_speed(task.env, figures["env_steps_per_s"]))
     add(speed.ppo_speed(task.env, task.agent))
     add(speed.stack_speed(task.env, task.specialists.agent))
-    add(speed.controller_speed(detector_spec(task)))
+    add(speed.controller_speed(task.env, shipped(task).learned(), demo_scenario(ROBOTS[task.env.robot])))
     runs.write_json(folder / "speed.json", figures)
     return figures
