@@ -62,11 +62,11 @@ def alarm_step(
     """
     above, below, alarm = state
     high = prob >= cfg.threshold
-    # Most steps alarm nobody and reset nobody; asking costs less than counting. (While there is no alarm,
-    # `below` does not matter: a probability that raises one also ends the count.)
-    if not (high | alarm).any():
+    # In most steps just the alarmed joints, often none, are above the threshold. Then nothing changes, and asking
+    # costs less than counting: a standing alarm has no use for `above`, and what is high ends `below`.
+    if reset is None and torch.equal(high, alarm):
         none = torch.zeros_like(above)
-        return torch.zeros_like(alarm), AlarmState(none, none, torch.zeros_like(alarm))
+        return alarm, AlarmState(none, none, alarm)
     if reset is not None:
         gone = reset.unsqueeze(-1)
         above, below, alarm = above.masked_fill(gone, 0), below.masked_fill(gone, 0), alarm & ~gone

@@ -153,7 +153,7 @@ class FaultDetector(nn.Module):
         """(..., D) -> (..., E) input of the GRU and (..., J) evidence of this row alone."""
         features = self.features(obs)
         w, joints = self._tensors(), len(self.spec.joint_names)
-        own = features[..., -5 * joints :].abs().unflatten(-1, (5, joints)).transpose(-1, -2)
+        own = features[..., -5 * joints :].abs().reshape(*obs.shape[:-1], 5, joints).mT
         inner = F.elu(F.linear(own, w["weigh_in.weight"], w["weigh_in.bias"]))
         row = F.linear(inner, w["weigh_out.weight"], w["weigh_out.bias"])
         normalised = ((features - w["mean"]) * w["inv_std"]).clamp(-CLIP, CLIP)
