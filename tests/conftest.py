@@ -97,7 +97,7 @@ def killed() -> Callable[..., None]:
         command = [sys.executable, "-c", _KILLER, pattern, str(count), *map(str, args)]
         threads = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
         found = subprocess.run(command, env=threads, capture_output=True, text=True)
-        assert found.returncode == -9, found
+        assert found.returncode == -9, found.stderr
 
     return run
 

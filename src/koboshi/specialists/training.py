@@ -65,6 +65,17 @@ def specialist_env_cfg(cfg: EnvCfg, assignment: Assignment, settings: Specialist
     )
 
 
+def check_divisible(settings: SpecialistsCfg, assignment: Assignment) -> None:
+    """KoboshiError where the members cannot have as many environments each."""
+    members = len(assignment.members)
+    if settings.num_envs < members or settings.num_envs % members:
+        near = max(settings.num_envs // members, 1) * members
+        raise KoboshiError(
+            f"specialists.num_envs={settings.num_envs} cannot be divided among {members} specialists; "
+            f"{near} or {near + members} can"
+        )
+
+
 class BankTrainer:
     """Trains stage by stage; `stage`, `active` and `falls` say where it stands."""
 
@@ -79,12 +90,7 @@ class BankTrainer:
         self._env_cfg, self.settings, self._healthy = env_cfg, settings, healthy
         self.assignment, self._make_router = assignment, make_router
         members = len(assignment.members)
-        if settings.num_envs < members or settings.num_envs % members:
-            near = max(settings.num_envs // members, 1) * members
-            raise KoboshiError(
-                f"specialists.num_envs={settings.num_envs} cannot be divided among {members} specialists; "
-                f"{near} or {near + members} can"
-            )
+        check_divisible(settings, assignment)
         self.bank = _copies(healthy, members, settings)
         self.active = list(range(members))
         self.falls = torch.full((members,), float("nan"))

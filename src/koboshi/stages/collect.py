@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from koboshi import runs
+from koboshi import config, runs
 from koboshi.data import Chunk, DatasetCard, PdCard, ShardWriter
 from koboshi.envs import Env, EnvCfg
 from koboshi.envs.cfg import EventTerm
@@ -63,7 +63,7 @@ def dataset_card(task: TaskCfg, env: Env, checkpoint: Path | None, kind: Any, ro
         checkpoint=str(checkpoint),
         checkpoint_sha256=runs.digest(checkpoint) if checkpoint is not None else "",
         seed=task.collect.seed + round_,
-        faults=asdict(schedule),
+        faults=config.to_dict(schedule),
         onset_s=schedule.onset_s,
         control_dt=env.step_dt,
         layout=[(name, start, width) for name, start, width in layouts_of(env)["detector"]],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from koboshi.tasks import TaskCfg
 CONTROLLER = "controller.safetensors"
 """A pipeline's result in its folder."""
 CONFIG = "config.yaml"
+UNFINISHED = ".unfinished"
+"""Lies in a run's folder from its start until its last file is written."""
 
 
 @contextmanager
@@ -29,11 +32,14 @@ def open_run(
     be given again; or a new one, named after the time. `made_from`: the verb and what it started from (JSON data).
     """
     found = _unfinished(task, root, made_from) if name is None else None
-    run = RunFolder(found) if found else RunFolder.open(root, task.name, name)
+    run = RunFolder(found) if found else RunFolder.open(root, task.name, name or _new_name(root / task.name))
+    if not (run.path / CONFIG).exists():
+        (run.path / UNFINISHED).touch()
     with kept(run.path, task, overrides, made_from):
         if found:
             console.print(f"going on with {run.path}", highlight=False, soft_wrap=True)
         yield run
+        (run.path / UNFINISHED).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -64,6 +70,18 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def _new_name(folder: Path) -> str:
+    """The time, and a number where another run began in the same second. The run's folder is made."""
+    time = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
+        try:
+            (folder / f"{time}{suffix}").mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return f"{time}{suffix}"
+    raise KoboshiError(f"1000 runs began in {folder} within a second; name this one")
+
+
 def _lock(file: Any) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -84,12 +102,10 @@ def _changed(folder: Path, task: TaskCfg, made_from: dict[str, Any]) -> list[str
 
 
 def _unfinished(task: TaskCfg, root: Path, made_from: dict[str, Any]) -> Path | None:
-    """The newest run of this very kind that has no final checkpoint and that nobody is working on."""
+    """The newest run of this very kind that is not finished and that nobody is working on."""
     for path in reversed(runs.list_runs(root)):
-        if path.parent.name != task.name or (path / "checkpoints" / "final.safetensors").exists():
-            continue
-        whole = all((path / name).exists() for name in (CONFIG, "made_from.json", ".lock"))
-        if whole and not _changed(path, task, made_from):
+        begun = path.parent.name == task.name and (path / UNFINISHED).exists()
+        if begun and not _changed(path, task, made_from):
             with open(path / ".lock") as file:
                 if _lock(file):
                     return path

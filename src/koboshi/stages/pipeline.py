@@ -13,7 +13,7 @@ from koboshi.specialists.bank import SpecialistBank
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import DetectorRouter, HealthyRouter
 from koboshi.specialists.storage import load_healthy, mirror_of, policy_meta, save_controller
-from koboshi.specialists.training import specialist_env_cfg
+from koboshi.specialists.training import check_divisible
 from koboshi.stages import collect as collecting
 from koboshi.stages import detector as detecting
 from koboshi.stages import evaluate as evaluating
@@ -37,7 +37,7 @@ class Pipeline:
     def run(self) -> dict[str, Any]:
         """Goes through the stages; gives the evaluation's metrics."""
         # What cannot work later is refused now, not after the first training.
-        specialist_env_cfg(self.task.env, banking.bank_assignment(self.task), self.task.specialists)
+        check_divisible(self.task.specialists, banking.bank_assignment(self.task))
         with kept(self.folder, self.task, self.overrides, {"verb": "pipeline"}):
             self.done = runs.read_json(self._record) if self._record.exists() else {}
             return self._run()

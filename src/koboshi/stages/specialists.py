@@ -13,7 +13,7 @@ from koboshi.runs import RunFolder
 from koboshi.specialists.assignment import Assignment, assign
 from koboshi.specialists.routing import DetectorRouter, OracleRouter, Router
 from koboshi.specialists.storage import load_healthy, load_policy, policy_meta, save_policy
-from koboshi.specialists.training import BankTrainer, specialist_env_cfg
+from koboshi.specialists.training import BankTrainer, check_divisible, specialist_env_cfg
 from koboshi.stages.detector import load_for
 from koboshi.stages.folders import open_run
 from koboshi.stages.training import train_loop
@@ -33,6 +33,7 @@ def train(
 ) -> RunFolder:
     """Trains the bank, or goes on with it. Without a detector an oracle (late by chance) does the switching."""
     assignment, settings = bank_assignment(task), task.specialists
+    check_divisible(settings, assignment)
     env = Env(specialist_env_cfg(task.env, assignment, settings))
     healthy = load_healthy(healthy_path, env)[0]
     router = _router(task, detector_path)
