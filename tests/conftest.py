@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,9 +40,11 @@ def replace(source, target, pattern=sys.argv[1]):
 
 os.replace = replace
 sys.argv = ["koboshi", *sys.argv[3:]]
+from functools import partial
 from koboshi.cli import main
 from koboshi.stages import evaluate
-evaluate.FILM_S = 0.1
+evaluate.FILM_S, evaluate.FILMED = 0.1, ("knee",)
+evaluate.controller_speed = partial(evaluate.controller_speed, steps=20, repeats=1)
 main()
 """
 
@@ -50,6 +53,15 @@ class Result(NamedTuple):
     code: int
     out: str
     err: str
+
+
+def _shorten(patch: pytest.MonkeyPatch) -> None:
+    """What no setting shortens; as in `_KILLER`."""
+    from koboshi.stages import evaluate
+
+    patch.setattr(evaluate, "FILM_S", 0.1)
+    patch.setattr(evaluate, "FILMED", ("knee",))
+    patch.setattr(evaluate, "controller_speed", partial(evaluate.controller_speed, steps=20, repeats=1))
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +75,7 @@ def koboshi(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     """koboshi(verb, …): the command line in this process; an unexpected exception comes through."""
     from koboshi.cli import main
 
-    monkeypatch.setattr("koboshi.stages.evaluate.FILM_S", 0.1)
+    _shorten(monkeypatch)
 
     def run(*args: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["koboshi", *map(str, args)])
@@ -116,6 +128,6 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with open(root / "lock", "w") as lock, pytest.MonkeyPatch.context() as patch:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the other workers wait here and find it done
         if not (folder / "controller.json").exists():
-            patch.setattr("koboshi.stages.evaluate.FILM_S", 0.1)
+            _shorten(patch)
             Pipeline(config.override(make_task("h1-walk"), TINY), root, "tiny", list(TINY)).run()
     return folder

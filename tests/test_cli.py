@@ -8,12 +8,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from koboshi import config, runs
+from koboshi.data import DatasetCard, ShardWriter
+from koboshi.data.shards import read_shard
 from koboshi.envs.terms import rewards
 from koboshi.errors import KoboshiError
 from koboshi.robots import UNITREE_H1
@@ -143,7 +146,7 @@ def test_a_mistake_is_one_line(
     [
         ("h1-walk/tiny --fault left_kne@3", "no joint 'left_kne'; did you mean 'left_knee'? joints: left_hip_yaw,"),
         ("h1-walk/tiny --fault left_knee", "'left_knee' is not a fault; write joint@seconds[:kind[:severity]]"),
-        ("h1-walk/tiny --camera behnd", "no camera 'behnd'; did you mean"),
+        ("h1-walk/tiny --camera behnd", "no camera 'behnd'; cameras: three_quarter, side"),
         ("h1-walk/tiny --seconds 0", "--seconds must be above 0, not 0.0"),
         ("h1-walk/tny", "no run 'h1-walk/tny'; did you mean 'h1-walk/tiny'? runs: h1-walk/tiny, h1-walk/tiny/healthy,"),
         ("h1-walk/tiny/specialists", "is a bank of 9 specialists, and one policy is wanted"),
@@ -225,7 +228,7 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, f
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         assert "no space left to write" in fails(*command) and "bytes free" in fails(*command)
-    assert set(tree(tmp_path)) == {"h1-walk/a/.lock"}
+    assert {Path(name).name for name in tree(tmp_path)} == {".lock", ".unfinished"}
     with monkeypatch.context() as patch:
         patch.setattr(runs.RunFolder, "log", full)  # not an atomic write
         assert fails(*command) == "no space left to write metrics.jsonl"
@@ -275,7 +278,7 @@ LAYOUTS = {"policy": [["joint_pos", 0, 69]], "critic": [["joint_pos", 0, 74]], "
     [
         ({"robot": "unitree_g1"}, "was made for robot 'unitree_g1', not 'unitree_h1'"),
         ({"control_dt": 0.01}, "was made for control_dt 0.01, not 0.02"),
-        ({"action": {"scale": 0.25, "clip": 10.0}}, "was made for action {'scale': 0.25, 'clip': 10.0}, not"),
+        ({"action": {"scale": 0.25, "clip": 10.0}}, "was made for action {'clip': 10.0, 'scale': 0.25}, not"),
         ({"layouts": LAYOUTS}, "another layout of observation group 'policy': joint_pos 69, not base_lin_vel 3,"),
         ({"network": {"hidden": [64, 64]}}, "these weights do not fit the"),
         ({"task": "g1-walk"}, "no task 'g1-walk'; did you mean 'h1-walk'?"),
@@ -370,7 +373,7 @@ def _flip(data: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda data: _card(data, robot="unitree_g1"), "is of robot 'unitree_g1', not of 'unitree_h1'"),
+        (lambda data: _card(data, robot="unitree_g1"), "has robot unitree_h1, its card says unitree_g1"),
         (lambda data: _card(data, shards={}), "is empty"),
         (lambda data: _card(data, complete=False), "is not complete; to finish it, run again: "),
         (lambda data: _card(data, joint_names=["a"]), "no joint 'left_hip_yaw'; joints: a"),
@@ -391,6 +394,19 @@ def test_a_bad_data_set_is_refused(
     spoil(data)
     before = tree(tmp_path)
     assert says in fails("detector", "train", data, "--out", tmp_path / "detector")
+    assert tree(tmp_path) == before
+
+
+def test_a_data_set_of_another_robot_is_refused(tmp_path: Path, pipeline: Path, fails: Fails) -> None:
+    source = pipeline / "data/round-1"
+    writer = ShardWriter(tmp_path / "g1", replace(DatasetCard.load(source), robot="unitree_g1"))
+    writer.append(read_shard(source / "shard-00000.parquet"))
+    writer.finish()
+    before = tree(tmp_path)
+    says = f"data set {tmp_path}/g1 is of robot 'unitree_g1', not of 'unitree_h1'"
+    assert fails("detector", "train", tmp_path / "g1", "--out", tmp_path / "out") == says
+    detector = pipeline / "detector/round-1"
+    assert fails("detector", "eval", tmp_path / "g1", "--detector", detector, "--out", tmp_path / "out") == says
     assert tree(tmp_path) == before
 
 
