@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from koboshi.errors import KoboshiError
+from koboshi.errors import KoboshiError, unknown
+
+DEVICES = ("cpu", "cuda", "xpu", "mps")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class TrainerCfg:
         for name in ("timesteps", "rollout", "checkpoint_interval"):
             if getattr(self, name) < 1:
                 raise KoboshiError(f"agent.trainer.{name} must be at least 1, not {getattr(self, name)}")
+        if self.device.partition(":")[0] not in DEVICES:
+            raise unknown("learning device", self.device, DEVICES)
 
 
 @dataclass(frozen=True)
