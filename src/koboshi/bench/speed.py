@@ -21,8 +21,6 @@ from koboshi.sim import make_backend
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import DetectorRouter
 
-Report = Callable[[str], None]
-
 
 def _seconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()

@@ -72,17 +72,16 @@ def mirror_of_detector(env: Env) -> Mirror:
     return Mirror(ids, signs, torch.as_tensor(env.robot.mirror_ids))
 
 
-def train(task: TaskCfg, paths: Sequence[Path], folder: Path, start: Path | None = None) -> dict[str, Any]:
+def train(task: TaskCfg, paths: Sequence[Path], folder: Path) -> dict[str, Any]:
     """Trains on the training episodes, calibrates the alarms, judges the test episodes; files go to `folder`.
 
-    A kill loses at most a few hundred iterations. `start`: a detector to go on from instead of random weights.
+    A kill loses at most a few hundred iterations.
     """
     env = Env(replace(collect_env_cfg(task), num_envs=1))
     layout = dataset_card(task, env, None, "healthy", 0).layout_hash
     sequences = Dataset.open(paths, expect_robot=task.env.robot, expect_layout=layout).sequences()
     data.check(sequences)
     mirror = mirror_of_detector(env)
-    first = load_detector(start, expect_robot=task.env.robot)[0] if start is not None else None
     cfg = task.detector
     with progress("train detector", 1, unit="iterations") as update:
 
@@ -96,7 +95,6 @@ def train(task: TaskCfg, paths: Sequence[Path], folder: Path, start: Path | None
             mirror,
             report,
             checkpoint=folder / "training.safetensors",
-            start=first,
         )
     alarm = _calibrated(model, sequences, cfg)
     meta = {"data": [str(p) for p in paths], "seed": cfg.training.seed, "commit": runs.git_commit()}
