@@ -1,13 +1,27 @@
-"""From a robot's published MJCF to the model that koboshi steps: PD actuators, few contacts, few sensors."""
+"""From a robot's published MJCF to the model that koboshi steps: its actuators, few contacts, few sensors."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import mujoco
+import numpy as np
 
-from koboshi.robots.robot import Robot
+from koboshi.errors import KoboshiError
 
-_FOOT_BOX = (0.2, 0.1, 0.12)
-"""Half-sizes of the box in which a foot's contacts are summed, m: larger than either robot's foot."""
+if TYPE_CHECKING:
+    from koboshi.robots.robot import Foot, Robot
+
+GROUND, BODY = 1, 2
+"""Contact types: what robots stand on, and robots that collide with themselves."""
+_MARGIN = 0.03
+"""How far the box in which a foot's contacts are summed reaches beyond its geoms, m."""
+FOOT_SENSORS = {
+    "contact": mujoco.mjtSensor.mjSENS_TOUCH,
+    "pos": mujoco.mjtSensor.mjSENS_FRAMEPOS,
+    "vel": mujoco.mjtSensor.mjSENS_FRAMELINVEL,
+}
+"""`{foot}_contact` (normal force, N), `{foot}_pos` (m) and `{foot}_vel` (m/s, world frame) of each foot."""
 
 
 def visual_spec(robot: Robot) -> mujoco.MjSpec:
@@ -19,19 +33,23 @@ def visual_spec(robot: Robot) -> mujoco.MjSpec:
 
 
 def physics_spec(robot: Robot) -> mujoco.MjSpec:
-    """The robot to step: PD position actuators in `joint_names` order, contacts at the feet only, foot sensors.
-
-    Sensors, left then right: `{side}_foot_contact` (normal force, N), `{side}_foot_pos` (m) and
-    `{side}_foot_vel` (m/s, world frame).
-    """
+    """The robot to step: its actuators in `joint_names` order, the contacts it asks for, its feet's sensors."""
     spec = visual_spec(robot)
     _delete(spec.sensors, spec)
-    _keep_foot_contacts(spec, robot)
-    _add_actuators(spec, robot)
+    _check_parts(spec, robot)
+    feet = _name_feet(spec, robot)
+    _filter_collisions(spec, robot, feet)
+    for joint, actuator in robot.joint_actuators.items():
+        actuator.add_to(spec, joint)
+    for foot in robot.feet:
+        _add_foot_site(spec, foot, feet[foot.name])
     _add_foot_sensors(spec, robot)
-    # Feet against one plane: bounding volumes would cost more than the contacts they could skip, and they
-    # are stored in the inertial frame, so that randomised inertias would silently lose contacts.
-    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_MIDPHASE
+    # Pyramids step fastest, and the published solvers differ from robot to robot.
+    spec.option.cone, spec.option.impratio = mujoco.mjtCone.mjCONE_PYRAMIDAL, 1.0
+    if robot.collisions != "all":
+        # Against one plane bounding volumes would cost more than the contacts they could skip, and they
+        # are stored in the inertial frame, so that randomised inertias would silently lose contacts.
+        spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_MIDPHASE
     return spec
 
 
@@ -40,42 +58,94 @@ def _delete(elements: list, spec: mujoco.MjSpec) -> None:
         spec.delete(element)
 
 
-def _keep_foot_contacts(spec: mujoco.MjSpec, robot: Robot) -> None:
-    """Feet collide with the floor (contype 1) and with nothing else; all other geoms and meshes go."""
-    _delete(spec.pairs, spec)
-    _delete(spec.excludes, spec)
-    feet = dict(zip(robot.foot_bodies, robot.foot_geoms, strict=True))
+def _check_parts(spec: mujoco.MjSpec, robot: Robot) -> None:
+    """KoboshiError where the model lacks the base, a foot's body or the IMU."""
+    bodies = [body.name for body in spec.bodies]
+    for what, name in (("base body", robot.base_body), *((f"body of foot '{f.name}'", f.body) for f in robot.feet)):
+        if name not in bodies:
+            raise KoboshiError(f"{robot.name} has no {what} '{name}'; bodies: {', '.join(bodies[1:])}")
+    sites = [site.name for site in spec.sites]
+    if robot.imu_site is not None and robot.imu_site not in sites:
+        raise KoboshiError(f"{robot.name} has no IMU site '{robot.imu_site}'; sites: {', '.join(sites) or '(none)'}")
+
+
+def _collides(geom: mujoco.MjsGeom) -> bool:
+    return bool(geom.contype or geom.conaffinity)
+
+
+def _name_feet(spec: mujoco.MjSpec, robot: Robot) -> dict[str, list[str]]:
+    """Foot -> the names of its geoms, given where they have none."""
+    named: dict[str, list[str]] = {}
+    for foot in robot.feet:
+        found = [g for g in spec.body(foot.body).geoms if _collides(g) and g.type != mujoco.mjtGeom.mjGEOM_MESH]
+        if foot.geoms is not None:
+            found = [g for g in found if g.name in foot.geoms]
+        if not found:
+            wanted = ", ".join(foot.geoms) if foot.geoms else "a primitive that collides"
+            raise KoboshiError(f"foot '{foot.name}' of {robot.name} finds no geom ({wanted}) on body '{foot.body}'")
+        for i, geom in enumerate(found):
+            geom.name = geom.name or f"{foot.name}_geom{i + 1}"
+        named[foot.name] = [geom.name for geom in found]
+    return named
+
+
+def _filter_collisions(spec: mujoco.MjSpec, robot: Robot, feet: dict[str, list[str]]) -> None:
+    """Keeps the geoms that `robot.collisions` asks for; all others and, where none is kept, meshes go."""
+    soles = {name for names in feet.values() for name in names}
+    legs = _leg_bodies(spec, robot)
+    itself = robot.collisions == "all"
+    if not itself:
+        _delete(spec.pairs, spec)
+        _delete(spec.excludes, spec)
     for geom in list(spec.geoms):
-        body = geom.parent.name
-        touches = geom.contype != 0 or geom.conaffinity != 0
-        if body not in feet or geom.type == mujoco.mjtGeom.mjGEOM_MESH or not touches:
+        wanted = geom.name in soles or itself or (robot.collisions == "legs" and geom.parent.name in legs)
+        if not (wanted and _collides(geom)):
             spec.delete(geom)
-    for body, names in feet.items():
-        geoms = list(spec.body(body).geoms)
-        for geom, name in zip(geoms, names, strict=True):
-            geom.name, geom.contype, geom.conaffinity = name, 0, 1
-    _delete(spec.meshes, spec)
+            continue
+        geom.contype, geom.conaffinity = (BODY, GROUND | BODY) if itself else (0, GROUND)
+        if geom.name in soles:
+            geom.condim, geom.priority = 3, 0
+    if not any(geom.type == mujoco.mjtGeom.mjGEOM_MESH for geom in spec.geoms):
+        _delete(spec.meshes, spec)
 
 
-def _add_actuators(spec: mujoco.MjSpec, robot: Robot) -> None:
-    """MuJoCo position servos: force = kp (ctrl − q) − kd q̇, clipped to the effort limit."""
-    rows = zip(robot.joint_names, robot.stiffness, robot.damping, robot.effort_limit, strict=True)
-    for name, kp, kd, limit in rows:
-        actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
-        actuator.set_to_position(kp=kp, kv=kd)
-        actuator.forcelimited = True
-        actuator.forcerange = (-limit, limit)
+def _leg_bodies(spec: mujoco.MjSpec, robot: Robot) -> set[str]:
+    """Bodies from the base (left out) down to each foot and below."""
+    found: set[str] = set()
+    for foot in robot.feet:
+        body = spec.body(foot.body)
+        found |= {child.name for child in body.find_all("body")}
+        while body.name not in (robot.base_body, "world"):
+            found.add(body.name)
+            body = body.parent
+    return found
+
+
+def _add_foot_site(spec: mujoco.MjSpec, foot: Foot, geoms: list[str]) -> None:
+    """A box around the foot's geoms, in which its contacts are summed, with its centre where the foot is."""
+    compiled = spec.compile()
+    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+    for name in geoms:
+        geom = compiled.geom(name)
+        rotation = np.zeros(9)
+        mujoco.mju_quat2Mat(rotation, geom.quat)
+        aabb = compiled.geom_aabb[geom.id]
+        centre = geom.pos + rotation.reshape(3, 3) @ aabb[:3]
+        half = np.abs(rotation.reshape(3, 3)) @ aabb[3:]
+        low, high = np.minimum(low, centre - half), np.maximum(high, centre + half)
+    spec.body(foot.body).add_site(
+        name=f"{foot.name}_site",
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        pos=(low + high) / 2,
+        size=(high - low) / 2 + _MARGIN,
+    )
 
 
 def _add_foot_sensors(spec: mujoco.MjSpec, robot: Robot) -> None:
-    for side, body in zip(("left", "right"), robot.foot_bodies, strict=True):
-        site = f"{side}_foot_site"
-        spec.body(body).add_site(name=site, type=mujoco.mjtGeom.mjGEOM_BOX, size=_FOOT_BOX)
-        for kind, sensor in (
-            ("contact", mujoco.mjtSensor.mjSENS_TOUCH),
-            ("pos", mujoco.mjtSensor.mjSENS_FRAMEPOS),
-            ("vel", mujoco.mjtSensor.mjSENS_FRAMELINVEL),
-        ):
+    """Kind by kind, so that each kind lies in one piece."""
+    for kind, sensor in FOOT_SENSORS.items():
+        for foot in robot.feet:
+            site = f"{foot.name}_site"
             spec.add_sensor(
-                name=f"{side}_foot_{kind}", type=sensor, objtype=mujoco.mjtObj.mjOBJ_SITE, objname=site
+                name=f"{foot.name}_{kind}", type=sensor, objtype=mujoco.mjtObj.mjOBJ_SITE, objname=site
             )

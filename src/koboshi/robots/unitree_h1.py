@@ -8,35 +8,19 @@ from __future__ import annotations
 
 from functools import partial
 
-from koboshi.robots.robot import JointGains, Robot, menagerie_spec
-
-_LEG = ("hip_yaw", "hip_roll", "hip_pitch", "knee", "ankle")
-_ARM = ("shoulder_pitch", "shoulder_roll", "shoulder_yaw", "elbow")
-
-
-def _side(side: str, parts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{side}_{part}" for part in parts)
-
+from koboshi.robots.actuators import PositionActuator
+from koboshi.robots.assets import menagerie_spec
+from koboshi.robots.robot import Foot, Robot
 
 UNITREE_H1 = Robot(
     name="unitree_h1",
     load_spec=partial(menagerie_spec, "unitree_h1"),
-    joint_names=(*_side("left", _LEG), *_side("right", _LEG), "torso", *_side("left", _ARM), *_side("right", _ARM)),
-    groups={
-        "left_leg": _side("left", _LEG),
-        "right_leg": _side("right", _LEG),
-        "torso": ("torso",),
-        "left_arm": _side("left", _ARM),
-        "right_arm": _side("right", _ARM),
-    },
-    gains={
-        ".*_hip_yaw": JointGains(150.0, 5.0, 200.0),
-        ".*_hip_roll": JointGains(150.0, 5.0, 200.0),
-        ".*_hip_pitch": JointGains(200.0, 5.0, 200.0),
-        ".*_knee": JointGains(200.0, 5.0, 300.0),
-        ".*_ankle": JointGains(40.0, 4.0, 40.0),
-        "torso": JointGains(200.0, 5.0, 200.0),
-        ".*_(shoulder_.*|elbow)": JointGains(40.0, 10.0, 40.0),
+    actuators={
+        ".*_hip_(yaw|roll)": PositionActuator(stiffness=150.0, damping=5.0, effort_limit=200.0),
+        ".*_hip_pitch|torso": PositionActuator(stiffness=200.0, damping=5.0, effort_limit=200.0),
+        ".*_knee": PositionActuator(stiffness=200.0, damping=5.0, effort_limit=300.0),
+        ".*_ankle": PositionActuator(stiffness=40.0, damping=4.0, effort_limit=40.0),
+        ".*_(shoulder_.*|elbow)": PositionActuator(stiffness=40.0, damping=10.0, effort_limit=40.0),
     },
     default_pose={
         ".*_hip_pitch": -0.28,
@@ -45,10 +29,17 @@ UNITREE_H1 = Robot(
         ".*_shoulder_pitch": 0.28,
         ".*_elbow": 0.52,
     },
-    mirror_sign={".*_(hip_yaw|hip_roll|shoulder_roll|shoulder_yaw)|torso": -1.0, ".*": 1.0},
     base_body="pelvis",
     base_height=0.99,
-    foot_geoms=(("left_foot1", "left_foot2", "left_foot3"), ("right_foot1", "right_foot2", "right_foot3")),
-    foot_bodies=("left_ankle_link", "right_ankle_link"),
+    feet=(Foot("left_foot", "left_ankle_link"), Foot("right_foot", "right_ankle_link")),
+    group_patterns={
+        "left_leg": ("left_(hip_.*|knee|ankle)",),
+        "right_leg": ("right_(hip_.*|knee|ankle)",),
+        "torso": ("torso",),
+        "left_arm": ("left_(shoulder_.*|elbow)",),
+        "right_arm": ("right_(shoulder_.*|elbow)",),
+    },
     imu_site="imu",
+    spared=(".*_ankle",),
+    fall_height=0.6,
 )
