@@ -1,20 +1,24 @@
 """The configuration of an environment: dictionaries of terms, in Isaac Lab's words.
 
 A term's name in its dictionary is its key in the log and in an override (`env.rewards.air_time.weight=2`,
-`env.events.change_joint_torque=null`).
+`env.events.push=null`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from koboshi import robots
 from koboshi.errors import KoboshiError, unknown
-from koboshi.robots import ROBOTS
+from koboshi.faults import FaultSchedule, Scenarios
+from koboshi.terrain import PlaneCfg
 
 RewardShape = Literal["raw", "l1", "l2", "exp", "log", "tanh"]
 REWARD_SHAPES: tuple[str, ...] = get_args(RewardShape)
+EVENT_MODES = ("startup", "reset", "interval")
 
 
 def _at_least(name: str, value: float, least: float) -> None:
@@ -43,20 +47,69 @@ class SimCfg:
 
 
 @dataclass(frozen=True)
-class ActionCfg:
-    """Joint position targets: default pose + `scale` · action, rad; actions are clipped to ±`clip`."""
+class BodyCfg:
+    """A body of the scene beside the robot: a step to climb, a target to reach."""
 
-    scale: float = 0.5
-    clip: float = 10.0
+    shape: Literal["box", "sphere", "cylinder", "capsule"]
+    size: tuple[float, ...]
+    """MuJoCo's half-sizes, m."""
+    pos: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Relative to the environment's origin, m."""
+    motion: Literal["static", "mocap", "free"] = "static"
+    mass: float = 1.0
+    """kg, where it is free."""
+    collides: bool = True
+    rgba: tuple[float, float, float, float] = (0.8, 0.5, 0.2, 1.0)
+
+
+@dataclass(frozen=True)
+class SceneCfg:
+    """What is there beside the robot."""
+
+    ground: PlaneCfg = PlaneCfg()
+    bodies: dict[str, BodyCfg | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ActionTerm:
+    """`func(env, term, joints) -> JointTargets` says what a number of the policy asks of which joint.
+
+    target = offset + `scale` · action, in the unit of the joints' actuators (rad, rad/s or N·m).
+    """
+
+    func: Callable[..., Any]
+    joints: tuple[str, ...] = (".*",)
+    """Patterns of the joints that it drives."""
+    scale: float | dict[str, float] = 0.5
+    """One for all, or joint pattern -> scale; the first that matches wins."""
+    clip: tuple[float, float] = (-10.0, 10.0)
+    """Bounds of the policy's numbers."""
 
     def validate(self) -> None:
-        if not self.clip > 0:
-            raise KoboshiError(f"env.action.clip must be positive, not {self.clip}")
+        if not self.clip[0] < self.clip[1]:
+            raise KoboshiError(f"an action's clip is (lower, upper), not {self.clip}")
+
+
+@dataclass(frozen=True)
+class ActionsCfg:
+    """All actions of an environment, side by side, and how late they reach the actuators."""
+
+    terms: dict[str, ActionTerm | None]
+    delay: tuple[int, int] = (0, 0)
+    """Least and greatest delay in physics steps, drawn for each episode."""
+
+    def validate(self) -> None:
+        if not 0 <= self.delay[0] <= self.delay[1]:
+            raise KoboshiError(f"env.actions.delay is ≥ 0 physics steps, ascending, not {self.delay}")
 
 
 @dataclass(frozen=True)
 class ObsTerm:
-    """`func(env, **params) -> (N, d)`, then noise, delay, scale, clip and history, in this order."""
+    """`func(env, **params) -> (N, d)`, then noise, delay, scale, clip and history, in this order.
+
+    A term of more dimensions or of bytes (an image, (N, 3, H, W) uint8) is given as it is, in a group that is not
+    concatenated.
+    """
 
     func: Callable[..., Any]
     params: dict[str, Any] = field(default_factory=dict)
@@ -87,6 +140,12 @@ class ObsGroup:
     base: str | None = None
     noise: bool = True
     """Whether the terms' noise is added."""
+    concatenate: bool = True
+    """If not, each term is an observation of its own, `group.term`."""
+
+    def validate(self) -> None:
+        if self.base is not None and not self.concatenate:
+            raise KoboshiError("an observation group that is not concatenated has no base")
 
 
 @dataclass(frozen=True)
@@ -124,26 +183,48 @@ class TerminationTerm:
 
 @dataclass(frozen=True)
 class EventTerm:
-    """`func(env, ids, **params)`: at a reset (`ids` start an episode) or every `interval_s` seconds."""
+    """`func(env, mask, **params)`: once for all (`startup`), for those that start an episode (`reset`), or every
+    `interval_s` seconds of an episode. mask (N,) bool."""
 
     func: Callable[..., Any]
-    mode: Literal["reset", "interval"] = "reset"
+    mode: Literal["startup", "reset", "interval"] = "reset"
     params: dict[str, Any] = field(default_factory=dict)
     interval_s: tuple[float, float] = (5.0, 15.0)
 
     def validate(self) -> None:
-        if self.mode not in ("reset", "interval"):
-            raise unknown("event mode", self.mode, ("reset", "interval"))
+        if self.mode not in EVENT_MODES:
+            raise unknown("event mode", self.mode, EVENT_MODES)
         if not 0 <= self.interval_s[0] <= self.interval_s[1]:
             raise KoboshiError(f"an event's interval is ≥ 0 s, ascending, not {self.interval_s}")
 
 
 @dataclass(frozen=True)
 class CurriculumTerm:
-    """`func(env, ids, **params) -> float`: changes the task as learning goes on; the value is logged."""
+    """`func(env, mask, **params) -> float`: changes the task as learning goes on; the value is logged.
+
+    Called before the environments in `mask` (N,) reset.
+    """
 
     func: Callable[..., Any]
     params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HeadingCfg:
+    """Commands that hold a heading: yaw rate = `stiffness` × heading error, within the yaw rates' range."""
+
+    range: tuple[float, float] = (-math.pi, math.pi)
+    """Of the heading in the world, rad."""
+    stiffness: float = 0.5
+    """1/s."""
+    fraction: float = 1.0
+    """Share of commands that hold a heading; the others hold a yaw rate."""
+
+    def validate(self) -> None:
+        if not self.range[0] <= self.range[1] or not self.stiffness > 0 or not 0 <= self.fraction <= 1:
+            raise KoboshiError(
+                f"env.command.heading: range ascends, stiffness is above 0, fraction from 0 to 1, not {self}"
+            )
 
 
 @dataclass(frozen=True)
@@ -156,6 +237,7 @@ class VelocityCommandCfg:
     resampling_time_s: tuple[float, float] = (10.0, 10.0)
     standing_fraction: float = 0.02
     """Share of commands that ask to stand still."""
+    heading: HeadingCfg | None = None
 
     def validate(self) -> None:
         for name in ("lin_vel_x", "lin_vel_y", "ang_vel_z", "resampling_time_s"):
@@ -171,17 +253,22 @@ class EnvCfg:
     """All of an environment. One control step is `decimation` physics steps."""
 
     robot: str
+    actions: ActionsCfg
     observations: dict[str, ObsGroup]
     rewards: dict[str, RewardTerm | None]
     terminations: dict[str, TerminationTerm | None]
     events: dict[str, EventTerm | None] = field(default_factory=dict)
     curriculum: dict[str, CurriculumTerm | None] = field(default_factory=dict)
     command: VelocityCommandCfg = VelocityCommandCfg()
-    action: ActionCfg = ActionCfg()
+    scene: SceneCfg = SceneCfg()
+    faults: FaultSchedule | Scenarios | None = None
+    """What breaks: drawn by chance, or episode by episode as written, commands included; None: nothing."""
     sim: SimCfg = SimCfg()
     num_envs: int = 1024
     decimation: int = 4
     episode_length_s: float = 20.0
+    random_initial_length: bool = False
+    """Whether the first episodes begin at random ages, so that time-outs do not come all at once."""
     max_nan_rate: float = 1e-3
     """Share of environment steps that may end in a NaN from physics before the run stops."""
 
@@ -196,8 +283,7 @@ class EnvCfg:
         return round(self.episode_length_s / self.step_dt)
 
     def validate(self) -> None:
-        if self.robot not in ROBOTS:
-            raise unknown("robot", self.robot, ROBOTS)
+        robots.find(self.robot)
         _at_least("env.num_envs", self.num_envs, 1)
         _at_least("env.decimation", self.decimation, 1)
         if not self.episode_length_s >= self.step_dt:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from koboshi import robots
 from koboshi.config import override
+from koboshi.envs.actions import ActionManager
 from koboshi.envs.cfg import EnvCfg
 from koboshi.envs.commands import VelocityCommand
+from koboshi.envs.events import EventManager
+from koboshi.envs.log import EpisodeLog, Guard
 from koboshi.envs.observations import LayoutEntry, ObservationManager
 from koboshi.envs.rewards import RewardManager
-from koboshi.envs.scene import build_model
+from koboshi.envs.scene import Scene
 from koboshi.envs.state import RobotState
 from koboshi.errors import KoboshiError
-from koboshi.faults import FaultState
-from koboshi.robots import ROBOTS
-from koboshi.sim import make_backend
-from koboshi.vec_env import ActionSpace, Obs, Step
+from koboshi.faults import FaultLayer, Scenarios
+from koboshi.robots import JointMap
+from koboshi.sim import ModelFields, anyone, make_backend, make_generator
+from koboshi.vec_env import MirrorMap, Obs, Step
 
 SOFT_LIMIT = 0.9
 """Share of a joint's range that counts as comfortable (Isaac Lab's soft limit factor)."""
@@ -29,44 +32,53 @@ SOFT_LIMIT = 0.9
 class Env:
     """N robots of one kind (a `VecEnv`).
 
-    Order of a step: faults that are due break; the action is held for `decimation` physics steps; environments
-    with NaN are put aside; states are read; terminations, rewards; commands; the true final observation; resets
-    and their first observations; interval events. Torques and foot readings lag one physics step.
+    Order of a step: faults that are due begin or end; the action is held for `decimation` physics steps; states are
+    read; terminations, rewards; commands; interval events; the true final observation; resets and their first
+    observations. Torques and foot readings lag one physics step. An environment whose physics gave NaN terminates
+    with a reward of 0 and is not valid to learn from.
     """
 
     def __init__(self, cfg: EnvCfg) -> None:
         self.cfg = override(cfg, [])  # validates the whole tree
         self.num_envs, self.step_dt = cfg.num_envs, cfg.step_dt
-        self.robot = ROBOTS[cfg.robot]
-        self.model = build_model(self.robot, cfg.sim)
+        self.robot = robots.find(cfg.robot)
+        self.scene = Scene(cfg.scene, self.robot, cfg.sim)
+        self.model = self.scene.model
         self.backend = make_backend(cfg.sim.backend, self.model, cfg.num_envs, cfg.sim.device)
         self.device = self.backend.device
-        self.generator = torch.Generator(self.device)
+        self.generator = make_generator(self.device)
         self._bind()
-        joints = len(self.robot.joint_names)
-        self.action_space = ActionSpace(joints)
-        self.action, self.previous_action = self._zeros(joints), self._zeros(joints)
         self.episode_step = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
         self.terminated = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        self.encoder_bias = self._zeros(len(self.robot.joint_names))
+        """(N, J) rad, what a randomisation adds to every position that is sensed."""
         self.total_steps = 0
-        self.nan_count = 0
-        self._log: dict[str, list[Tensor]] = defaultdict(list)
-        self._event_clock = {n: self._zeros() for n, e in cfg.events.items() if e is not None and e.mode == "interval"}
+        self.nan_count = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.log, self.guard = EpisodeLog(self.device), Guard()
+        self.events = EventManager(cfg.events, self)
         self.rewards = RewardManager(cfg.rewards, self)
         self.observations = ObservationManager(cfg.observations, self)
-        self.obs_dims = self.observations.dims
+        self.obs_spec = self.observations.spec
 
     def _bind(self) -> None:
         """Live tensors of the physics; all are asked for before the first step, as the backend demands."""
         self.qpos, self.qvel, self.ctrl = (self.backend.read(f) for f in ("qpos", "qvel", "ctrl"))
+        self.joints = JointMap(self.model, self.robot, self.device)
         self.default_joint_pos = self._row(self.robot.default_joint_pos)
         self.effort_limit = self._row(self.robot.effort_limit)
-        low, high = torch.from_numpy(self.model.jnt_range[1:]).float().to(self.device).T
+        low, high = torch.from_numpy(self.model.jnt_range).float().to(self.device)[self.joints.joint].T
         middle, half = (low + high) / 2, (high - low) / 2 * SOFT_LIMIT
+        half = half.masked_fill(torch.from_numpy(~self.robot.limited).to(self.device), torch.inf)
         self.soft_limits = (middle - half, middle + half)
-        self.state = RobotState(self.backend, self.robot, self.step_dt)
+        self.scene.attach(self.backend)
+        self.fields = ModelFields(self.backend)
+        self.state = RobotState(self.backend, self.robot, self.joints, self.scene, self.step_dt)
         self.command = VelocityCommand(self.cfg.command, self.num_envs, self.step_dt, self.device)
-        self.faults = FaultState(self.backend, self.robot, _fault_kinds(self.cfg), self.step_dt)
+        self.faults = FaultLayer(self.cfg.faults, self.robot, self.joints, self.backend, self.fields, self.step_dt)
+        self.actions = ActionManager(self.cfg.actions, self)
+        self.action_space = self.actions.space
+        scripted = isinstance(self.cfg.faults, Scenarios)
+        self._fixed_command = self.cfg.faults.commands().to(self.device) if scripted else None  # type: ignore[union-attr]
 
     def _row(self, values: Any) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self.device)
@@ -76,15 +88,23 @@ class Env:
 
     @property
     def layouts(self) -> dict[str, tuple[LayoutEntry, ...]]:
-        """Group -> where each term lies."""
+        """Group -> where each term lies, of groups that are vectors."""
         return self.observations.layouts
 
-    def mirror(self, group: str) -> tuple[Tensor, Tensor]:
-        """(ids, signs) of an observation group, or of "action": mirrored = signs * x[:, ids]."""
-        if group == "action":
-            ids = torch.as_tensor(self.robot.mirror_ids, device=self.device)
-            return ids, self._row(self.robot.mirror_signs)
-        return self.observations.mirror(group, self.robot)
+    def mirror_map(self, groups: Sequence[str]) -> MirrorMap:
+        """Left and right exchanged, in these observation groups and in actions.
+
+        KoboshiError where the robot or a term has no mirror image.
+        """
+        obs = {group: self.observations.mirror(group) for group in groups}
+        return MirrorMap(obs, self.action_mirror)
+
+    @property
+    def action_mirror(self) -> tuple[Tensor, Tensor]:
+        """(ids, signs), each (A,): the mirrored action is `signs * action[:, ids]`."""
+        column = {joint: column for column, joint in enumerate(self.actions.joints)}
+        ids = [column[int(other)] for other in self.robot.mirror_ids[self.actions.joints]]
+        return torch.tensor(ids, device=self.device), self._row(self.robot.mirror_signs[self.actions.joints])
 
     def joint_ids(self, patterns: Sequence[str]) -> list[int]:
         """Indices of joints that match any of the patterns."""
@@ -98,66 +118,40 @@ class Env:
     def reset(self, seed: int) -> Obs:
         """Starts all environments afresh, as a function of the seed alone."""
         self.generator.manual_seed(seed)
-        self.total_steps = self.nan_count = 0
-        self._log.clear()
-        everyone = torch.arange(self.num_envs, device=self.device)
+        self.total_steps = 0
+        self.nan_count.zero_()
+        self.log.pop()
+        everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         self.rewards.sums.zero_()
         self.command.scale = 1.0
-        for name, left in self._event_clock.items():
-            left.copy_(self._interval(name, self.num_envs))
+        self.events.startup()
         self._advance_curriculum(everyone)
-        self._reset_ids(everyone)
-        return self.observations.compute(fresh=torch.ones_like(self.terminated))
+        self._restart(everyone)
+        if self.cfg.random_initial_length:
+            age = self.uniform(self.num_envs, 0, self.cfg.max_episode_length)
+            self.episode_step.copy_(age.long())
+        return self.observations.compute(fresh=everyone)
 
     def step(self, action: Tensor) -> Step:
-        """One control step. action (N, J); see the class for the order."""
+        """One control step. action (N, A); see the class for the order."""
         self.faults.advance(self.episode_step)
-        self._act(action)
-        self.backend.step(self.cfg.decimation)
-        bad = self._put_bad_aside()
-        self.state.update()
+        self.actions.take(action)
+        self.actions.drive()
+        bad = self.state.update()
         self.episode_step += 1
         self.total_steps += 1
         terminated, truncated = self._terminations(bad)
         reward = self._reward(bad)
-        self.command.step(self.generator)
-        final_obs = self._checked(self.observations.compute())
         done = terminated | truncated
-        fresh = done.any().item()
-        if fresh:
-            self._end_episodes(done.nonzero().squeeze(1), truncated)
-        obs = self.observations.compute(done, final_obs) if fresh else final_obs
-        self._interval_events()
-        return Step(obs, reward, terminated, truncated, final_obs, self._extras(bad))
-
-    def _act(self, action: Tensor) -> None:
-        self.previous_action = self.action
-        self.action = action.clamp(-self.cfg.action.clip, self.cfg.action.clip)
-        self.ctrl.copy_(torch.add(self.default_joint_pos, self.action, alpha=self.cfg.action.scale))
-
-    def _put_bad_aside(self) -> Tensor:
-        """(N,) bool: environments whose physics failed: counted, made finite now, terminated below."""
-        bad = self.state.bad_rows()
-        count = int(bad.sum())
-        if count:
-            self.nan_count += count
-            self._stop_if_too_many_nans(bad)
-            self.backend.reset(bad.nonzero().squeeze(1))
-        return bad
-
-    def _stop_if_too_many_nans(self, bad: Tensor) -> None:
-        rate = self.nan_count / ((self.total_steps + 1) * self.num_envs)
-        # A few early failures in a small batch are not yet a rate.
-        if rate > self.cfg.max_nan_rate and self.nan_count > 10:
-            # A NaN spreads to all joints within a physics step, so the last good control step says more.
-            speed, joint = self.state.joint_vel[bad][0].abs().max(0)
-            raise KoboshiError(
-                f"physics gave NaN in {self.nan_count} environment steps ({rate:.2%}, at most "
-                f"{self.cfg.max_nan_rate:.2%}); last in environment {int(bad.nonzero()[0])}, where the step before "
-                f"'{self.robot.joint_names[int(joint)]}' was the fastest joint at {float(speed):.3g} rad/s"
-            )
+        self.command.step(self.state.heading, self.generator)
+        if self.events.interval(done):
+            self.state.refresh_motion()
+        final_obs = self._checked(self.observations.compute())
+        obs = self._next_episodes(done, final_obs) if anyone(done) else final_obs
+        return Step(obs, reward, terminated, truncated, final_obs, {"valid": ~bad})
 
     def _terminations(self, bad: Tensor) -> tuple[Tensor, Tensor]:
+        self._count_bad(bad)
         terminated, truncated = bad.clone(), torch.zeros_like(bad)
         for name, term in self.cfg.terminations.items():
             if term is not None:
@@ -169,114 +163,120 @@ class Env:
         self.terminated = terminated
         return terminated, truncated & ~terminated
 
+    def _count_bad(self, bad: Tensor) -> None:
+        self.nan_count += bad.sum()
+        if self.device.type == "cpu" and anyone(bad):
+            self._stop_if_too_many_nans(f"; last in environment {int(bad.nonzero()[0])}")
+
+    def _stop_if_too_many_nans(self, where: str = "") -> None:
+        """KoboshiError where too large a share of environment steps ended in a NaN from physics."""
+        count = int(self.nan_count)
+        rate = count / (max(self.total_steps, 1) * self.num_envs)
+        # A few early failures in a small batch are not yet a rate.
+        if rate > self.cfg.max_nan_rate and count > 10:
+            raise KoboshiError(
+                f"physics gave NaN in {count} environment steps ({rate:.2%}, at most {self.cfg.max_nan_rate:.2%}){where}"
+            )
+
     def _reward(self, bad: Tensor) -> Tensor:
-        reward = self.rewards.compute().masked_fill(bad, 0.0)
-        if not torch.isfinite(reward.sum()):
-            raise KoboshiError(f"reward '{self.rewards.blame()}' gave NaN or infinity")
+        reward = self.rewards.compute(bad)
+        self.guard.check("reward", reward, self.rewards.blame)
         return reward
 
     def _checked(self, obs: Obs) -> Obs:
         for group, value in obs.items():
-            if not torch.isfinite(value.sum()):
-                raise KoboshiError(f"observation '{group}.{self.observations.blame(group, value)}' is not finite")
+            if value.is_floating_point():
+                self.guard.check(
+                    "observation",
+                    value,
+                    lambda g=group, v=value: f"{g}.{self.observations.blame(g, v)}",  # type: ignore[misc]
+                )
         return obs
 
-    def _end_episodes(self, ids: Tensor, truncated: Tensor) -> None:
-        for name, value in self.rewards.pop(ids, self.cfg.episode_length_s).items():
-            self._log[name].append(value)
-        self._log["episode/length_s"].append(self.episode_step[ids].float().mean() * self.step_dt)
-        self._log["episode/falls"].append((~truncated[ids]).float().mean())
-        self._advance_curriculum(ids)
-        self._reset_ids(ids)
+    def _next_episodes(self, done: Tensor, final_obs: Obs) -> Obs:
+        """Ends the episodes in `done` and begins new ones."""
+        seconds = self.episode_step * self.step_dt
+        ended = self.rewards.pop(done, self.cfg.episode_length_s)
+        self.log.add(done, ended | {"episode/length_s": seconds, "episode/falls": self.terminated.float()})
+        self._advance_curriculum(done)
+        self._restart(done)
+        return self.observations.compute(done, final_obs)
 
-    def _advance_curriculum(self, ids: Tensor) -> None:
+    def _advance_curriculum(self, mask: Tensor) -> None:
         for name, term in self.cfg.curriculum.items():
             if term is not None:
-                self._log[f"curriculum/{name}"].append(torch.tensor(term.func(self, ids, **term.params)))
+                self.log.note(f"curriculum/{name}", term.func(self, mask, **term.params))
 
-    def _reset_ids(self, ids: Tensor) -> None:
-        self.faults.clear(ids)
-        self.backend.reset(ids)
-        self.command.resample(ids, self.generator)
-        self._place(ids)
-        self.action = self.action.index_fill(0, ids, 0.0)
-        self.previous_action = self.previous_action.index_fill(0, ids, 0.0)
-        self.episode_step[ids] = 0
-        self.state.clear(ids)
+    def _restart(self, mask: Tensor) -> None:
+        """New episodes of the environments in `mask`: placed, randomised, their derived fields true."""
+        self.backend.reset(mask)
+        self.faults.restart(mask, self.generator)
+        self.command.resample(mask, self.generator)
+        if self._fixed_command is not None:
+            self.command.fix(mask, self._fixed_command)
+        self.actions.restart(mask, self.generator)
+        self._stand(mask)
+        self.events.reset(mask)
+        self.backend.forward(mask)
+        self.episode_step.masked_fill_(mask, 0)
+        self.state.restart(mask)
+        self.command.track(self.state.heading)
 
-    def _place(self, ids: Tensor) -> None:
-        """Runs the reset events; without any, the robot stands in its default pose."""
-        self.qpos[ids, 2] = self.robot.base_height
-        self.qpos[ids, 7:] = self.default_joint_pos.to(self.qpos.dtype)
-        self.ctrl[ids] = self.default_joint_pos.to(self.ctrl.dtype)
-        for term in self.cfg.events.values():
-            if term is not None and term.mode == "reset":
-                term.func(self, ids, **term.params)
+    def _stand(self, mask: Tensor) -> None:
+        """In the default pose at the environment's origin; reset events may change it."""
+        place = self.scene.origins.clone()
+        place[:, 2] += self.robot.base_height
+        self.place(mask, "base_pos", place)
+        self.place(mask, "qpos", self.default_joint_pos.expand(self.num_envs, -1))
 
-    def _interval_events(self) -> None:
-        for name, left in self._event_clock.items():
-            left -= self.step_dt
-            due = (left <= 0).nonzero().squeeze(1)
-            if len(due):
-                term = self.cfg.events[name]
-                assert term is not None
-                term.func(self, due, **term.params)
-                left[due] = self._interval(name, len(due))
-
-    def _interval(self, name: str, count: int) -> Tensor:
-        """(count,) seconds until an interval event's next time."""
-        term = self.cfg.events[name]
-        assert term is not None
-        return self.uniform(count, *term.interval_s)
-
-    def _extras(self, bad: Tensor) -> dict[str, Any]:
-        return {"valid": ~bad} if self.nan_count else {}
+    def place(self, mask: Tensor, part: str, value: Tensor) -> None:
+        """Sets a part of the robots in `mask` (N,): one of `JointMap`'s column names; value (N, width)."""
+        field = self.qvel if part in ("dof", "base_lin_vel", "base_ang_vel") else self.qpos
+        columns = getattr(self.joints, part)
+        field[:, columns] = torch.where(mask[:, None], value.to(field.dtype), field[:, columns])
 
     def pop_log(self) -> dict[str, float]:
-        """Means over the episodes that ended since the last call, a number a term, and NaNs counted so far."""
-        log = {name: float(torch.stack(values).float().mean()) for name, values in self._log.items()}
-        self._log.clear()
-        return log | {"episode/nan": float(self.nan_count)}
+        """Means over the episodes that ended since the last call, and NaNs counted so far; settles what was noted."""
+        self.backend.check()
+        self.guard.settle()
+        self._stop_if_too_many_nans()
+        return self.log.pop() | {"episode/nan": float(self.nan_count)}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that a later `load_state_dict` needs to go on with the same numbers."""
         own = {
             "physics": self.backend.snapshot(),
-            "action": self.action,
-            "previous_action": self.previous_action,
             "episode_step": self.episode_step,
             "reward_sums": self.rewards.sums,
+            "encoder_bias": self.encoder_bias,
             "rng": self.generator.get_state(),
-            "counters": torch.tensor([self.total_steps, self.nan_count]),
+            "counters": torch.stack((torch.tensor(self.total_steps), self.nan_count.cpu())),
         }
-        own |= {f"event.{name}": left for name, left in self._event_clock.items()}
         return {k: v.clone() for k, v in own.items()} | {
             f"{part}.{k}": v for part, owner in self._parts().items() for k, v in owner.state_dict().items()
         }
 
     def _parts(self) -> dict[str, Any]:
-        return {"faults": self.faults, "state": self.state, "command": self.command, "obs": self.observations}
+        """In the order in which they are restored: model fields need to know the faults in force."""
+        return {
+            "faults": self.faults,
+            "fields": self.fields,
+            "state": self.state,
+            "command": self.command,
+            "actions": self.actions,
+            "events": self.events,
+            "obs": self.observations,
+        }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Goes on where `state_dict` was taken."""
-        self.backend.restore(state["physics"])
+        self.backend.restore(state["physics"].to(self.device))
         for part, owner in self._parts().items():
             prefix = part + "."
             owner.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-        self.action = state["action"].to(self.device, copy=True)
-        self.previous_action = state["previous_action"].to(self.device, copy=True)
         self.episode_step.copy_(state["episode_step"])
         self.rewards.sums.copy_(state["reward_sums"])
+        self.encoder_bias.copy_(state["encoder_bias"])
         self.generator.set_state(state["rng"].cpu())
-        self.total_steps, self.nan_count = (int(v) for v in state["counters"])
-        for name, left in self._event_clock.items():
-            left.copy_(state[f"event.{name}"])
-
-
-def _fault_kinds(cfg: EnvCfg) -> tuple[str, ...]:
-    """The fault kinds that any event of the configuration may cause."""
-    kinds: set[str] = set()
-    for term in cfg.events.values():
-        for value in term.params.values() if term is not None else ():
-            kinds |= set(getattr(value, "kinds", ()))
-    return tuple(sorted(kinds))
+        self.total_steps = int(state["counters"][0])
+        self.nan_count.fill_(int(state["counters"][1]))

@@ -131,9 +131,7 @@ def _observation_width(space: Space) -> int:
     from gymnasium.spaces import Box
 
     if not isinstance(space, Box):
-        raise KoboshiError(
-            f"observations must be a Box, not {space}; gymnasium.wrappers.FlattenObservation makes one"
-        )
+        raise KoboshiError(f"observations must be a Box, not {space}; gymnasium.wrappers.FlattenObservation makes one")
     return int(np.prod(space.shape))
 
 

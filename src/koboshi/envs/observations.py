@@ -10,7 +10,7 @@ from torch import Tensor
 
 from koboshi.envs.cfg import ObsGroup, ObsTerm
 from koboshi.errors import KoboshiError, unknown
-from koboshi.robots import Robot
+from koboshi.vec_env import ObsSpec
 
 if TYPE_CHECKING:
     from koboshi.envs.env import Env
@@ -19,7 +19,6 @@ _FIXED_MIRRORS = {
     "vector": ((0, 1, 2), (1.0, -1.0, 1.0)),
     "axial": ((0, 1, 2), (-1.0, 1.0, -1.0)),
     "command": ((0, 1, 2), (1.0, -1.0, -1.0)),
-    "feet": ((1, 0), (1.0, 1.0)),
 }
 
 
@@ -43,15 +42,29 @@ class _Term:
     def __init__(self, name: str, cfg: ObsTerm, env: Env, generator: torch.Generator) -> None:
         self.name, self.cfg, self._generator = name, cfg, generator
         value = cfg.func(env, **cfg.params)
-        if value.ndim != 2 or value.shape[0] != env.num_envs:
-            raise KoboshiError(f"observation '{name}' has shape {tuple(value.shape)}, not ({env.num_envs}, d)")
-        self.dim = value.shape[1]
+        if value.ndim < 2 or value.shape[0] != env.num_envs:
+            raise KoboshiError(f"observation '{name}' has shape {tuple(value.shape)}, not ({env.num_envs}, …)")
+        self.is_vector = value.ndim == 2 and value.is_floating_point()
+        self.spec = ObsSpec(tuple(value.shape[1:]), value.dtype)
         self.buffers: dict[str, Tensor] = {}
+        if not self.is_vector:
+            self._check_plain()
+            return
+        self.dim = value.shape[1]
         if cfg.delay[1] > 0:
             self.buffers["past"] = value.unsqueeze(1).repeat(1, cfg.delay[1] + 1, 1)
             self.buffers["lag"] = torch.zeros(env.num_envs, dtype=torch.int64, device=value.device)
         if cfg.history > 1:
             self.buffers["history"] = value.unsqueeze(1).repeat(1, cfg.history, 1)
+
+    def _check_plain(self) -> None:
+        """An image is given as it is."""
+        plain = ObsTerm(self.cfg.func)
+        for field in ("noise", "delay", "scale", "clip", "history"):
+            if getattr(self.cfg, field) != getattr(plain, field):
+                raise KoboshiError(
+                    f"observation '{self.name}' is {self.spec.dtype} of shape {self.spec.shape}: it has no {field}"
+                )
 
     @property
     def width(self) -> int:
@@ -96,28 +109,43 @@ class _Term:
 
 
 class ObservationManager:
-    """Computes every group; `layouts[group]` says where each term lies."""
+    """Computes every group; `layouts[group]` says where each term of a vector lies, `spec` what each group is.
+
+    A group that is not concatenated is one observation a term, `group.term`.
+    """
 
     def __init__(self, groups: dict[str, ObsGroup], env: Env) -> None:
         self._env = env
-        self._groups = groups
         self._terms: dict[str, list[_Term]] = {}
+        self._bases: dict[str, str | None] = {}
         self.layouts: dict[str, tuple[LayoutEntry, ...]] = {}
         self._noise: dict[str, Tensor | None] = {}
         self._sources: dict[str, list[_Term]] = {}
+        self.spec: dict[str, ObsSpec] = {}
         for name, group in groups.items():
-            if group.base is not None and group.base not in self._terms:
-                raise unknown("earlier observation group", group.base, self._terms)
-            self._terms[name] = [_Term(n, t, env, env.generator) for n, t in group.terms.items() if t is not None]
-            if not self._terms[name]:
+            terms = [_Term(n, t, env, env.generator) for n, t in group.terms.items() if t is not None]
+            if not terms:
                 raise KoboshiError(f"observation group '{name}' holds no term of its own")
-            self._noise[name] = self._noise_scales(name) if group.noise else None
-            self._sources[name] = (self._sources[group.base] if group.base else []) + self._terms[name]
-            self.layouts[name] = _layout(self._sources[name])
+            if group.concatenate:
+                self._add(name, terms, group.base, group.noise)
+            else:
+                for term in terms:
+                    self._add(f"{name}.{term.name}", [term], None, group.noise)
 
-    @property
-    def dims(self) -> dict[str, int]:
-        return {name: sum(e.width for e in layout) for name, layout in self.layouts.items()}
+    def _add(self, name: str, terms: list[_Term], base: str | None, noise: bool) -> None:
+        if base is not None and base not in self._terms:
+            raise unknown("earlier observation group", base, self._terms)
+        self._terms[name], self._bases[name] = terms, base
+        if len(terms) == 1 and not terms[0].is_vector and base is None:
+            self.spec[name], self._noise[name] = terms[0].spec, None
+            return
+        for term in terms:
+            if not term.is_vector:
+                raise KoboshiError(f"observation '{name}.{term.name}' is no vector; set concatenate=false for '{name}'")
+        self._noise[name] = self._noise_scales(name) if noise else None
+        self._sources[name] = (self._sources[base] if base else []) + terms
+        self.layouts[name] = _layout(self._sources[name])
+        self.spec[name] = ObsSpec((sum(entry.width for entry in self.layouts[name]),))
 
     def _noise_scales(self, group: str) -> Tensor | None:
         scales = [t.noise_scale() for t in self._terms[group]]
@@ -125,18 +153,21 @@ class ObservationManager:
         return row.to(self._env.device) if bool((row > 0).any()) else None
 
     def compute(self, fresh: Tensor | None = None, previous: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """All groups, each (N, d). After a reset: `fresh` (N,) bool rows are new, the others are `previous`'s."""
+        """All groups, each (N, …). After a reset: `fresh` (N,) bool rows are new, the others are `previous`'s."""
         out: dict[str, Tensor] = {}
-        for name, group in self._groups.items():
+        for name, base in self._bases.items():
             value = self._compute_terms(name, fresh)
             if fresh is not None and previous is not None:
-                own = previous[name][:, previous[name].shape[1] - value.shape[1] :]
-                value = torch.where(fresh[:, None], value, own)
-            out[name] = torch.cat((out[group.base], value), dim=1) if group.base is not None else value
+                old = previous[name] if base is None else previous[name][:, -value.shape[1] :]
+                value = torch.where(fresh.view(-1, *[1] * (value.ndim - 1)), value, old)
+            out[name] = torch.cat((out[base], value), dim=1) if base is not None else value
         return out
 
     def _compute_terms(self, group: str, fresh: Tensor | None) -> Tensor:
         terms, env = self._terms[group], self._env
+        if group not in self.layouts:
+            value: Tensor = terms[0].cfg.func(env, **terms[0].cfg.params)
+            return value
         raw = torch.cat([t.cfg.func(env, **t.cfg.params) for t in terms], dim=1)
         scales = self._noise[group]
         if scales is not None:
@@ -147,21 +178,23 @@ class ObservationManager:
         parts = raw.split([t.dim for t in terms], dim=1)
         return torch.cat([t.compute(p, fresh) for t, p in zip(terms, parts, strict=True)], dim=1)
 
-    def mirror(self, group: str, robot: Robot) -> tuple[Tensor, Tensor]:
+    def mirror(self, group: str) -> tuple[Tensor, Tensor]:
         """(ids, signs), each (d,): the mirrored observation is `signs * obs[:, ids]`."""
+        if group not in self._sources:
+            raise unknown("vector of observations", group, self._sources, "vectors")
         ids, signs, start = [], [], 0
         for term in self._sources[group]:
-            term_ids, term_signs = _mirror_of(term, robot)
+            term_ids, term_signs = _mirror_of(term, self._env)
             for _ in range(term.cfg.history):
-                ids.append(torch.as_tensor(term_ids) + start)
-                signs.append(torch.as_tensor(term_signs, dtype=torch.float32))
+                ids.append(torch.as_tensor(term_ids).cpu() + start)
+                signs.append(torch.as_tensor(term_signs, dtype=torch.float32).cpu())
                 start += term.dim
         return torch.cat(ids).to(self._env.device), torch.cat(signs).to(self._env.device)
 
     def blame(self, group: str, value: Tensor) -> str:
         """The first term of a group whose numbers are not finite."""
-        bad = (~torch.isfinite(value)).any(0)
-        return next((e.name for e in self.layouts[group] if bad[e.slice].any()), "(none)")
+        bad = (~torch.isfinite(value)).flatten(1).any(0)
+        return next((e.name for e in self.layouts.get(group, ()) if bad[e.slice].any()), group)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {
@@ -186,7 +219,8 @@ def _layout(terms: list[_Term]) -> tuple[LayoutEntry, ...]:
     return tuple(entries)
 
 
-def _mirror_of(term: _Term, robot: Robot) -> tuple[object, object]:
+def _mirror_of(term: _Term, env: Env) -> tuple[object, object]:
+    robot = env.robot
     kind = getattr(term.cfg.func, "mirror", None)
     if kind in _FIXED_MIRRORS:
         return _FIXED_MIRRORS[kind]
@@ -194,6 +228,10 @@ def _mirror_of(term: _Term, robot: Robot) -> tuple[object, object]:
         return robot.mirror_ids, robot.mirror_signs
     if kind == "joint_magnitude":
         return robot.mirror_ids, abs(robot.mirror_signs)
+    if kind == "action":
+        return env.action_mirror
+    if kind == "feet":
+        return robot.mirror_feet, [1.0] * term.dim
     if kind == "same":
         return range(term.dim), [1.0] * term.dim
     raise KoboshiError(f"observation '{term.name}' does not say how it mirrors; decorate its function with @mirrored")

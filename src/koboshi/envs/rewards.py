@@ -9,6 +9,7 @@ from torch import Tensor
 
 from koboshi.envs.cfg import RewardTerm
 from koboshi.errors import KoboshiError
+from koboshi.sim import anyone
 
 if TYPE_CHECKING:
     from koboshi.envs.env import Env
@@ -44,10 +45,12 @@ class RewardManager:
         self._weights = torch.tensor([t.weight for t in self._terms.values()], device=env.device) * env.step_dt
         self.sums = torch.zeros(len(self._terms), env.num_envs, device=env.device)
 
-    def compute(self) -> Tensor:
-        """(N,) reward of this control step."""
+    def compute(self, bad: Tensor) -> Tensor:
+        """(N,) reward of this control step; 0, and nothing for the sums, where physics failed (`bad` (N,))."""
         values = torch.stack([self._value(name, term) for name, term in self._terms.items()])
         values *= self._weights[:, None]
+        if anyone(bad):
+            values.masked_fill_(bad, 0.0)
         self.sums += values
         return values.sum(0)
 
@@ -62,8 +65,8 @@ class RewardManager:
         bad = ~torch.isfinite(self.sums).all(1)
         return next((n for n, b in zip(self._terms, bad.tolist(), strict=True) if b), "(none)")
 
-    def pop(self, ids: Tensor, seconds: float) -> dict[str, Tensor]:
-        """Name -> mean over `ids` of what the term earned per second of a full episode; sums start again."""
-        mean = self.sums[:, ids].mean(1) / seconds
-        self.sums[:, ids] = 0.0
-        return {f"reward/{name}": mean[i] for i, name in enumerate(self._terms)}
+    def pop(self, done: Tensor, seconds: float) -> dict[str, Tensor]:
+        """Name -> (N,) what each term earned per second of a full episode; sums of `done` (N,) start again."""
+        earned = self.sums / seconds
+        self.sums.masked_fill_(done, 0.0)
+        return {f"reward/{name}": earned[i] for i, name in enumerate(self._terms)}

@@ -1,20 +1,75 @@
-"""The model that is stepped: a robot on flat ground, with the solver's settings."""
+"""The scene that is stepped: a robot, the ground under it, and other bodies."""
 
 from __future__ import annotations
 
 import mujoco
+import torch
+from torch import Tensor
 
-from koboshi.envs.cfg import SimCfg
+from koboshi.envs.cfg import BodyCfg, SceneCfg, SimCfg
+from koboshi.errors import unknown
 from koboshi.robots import Robot, physics_spec
+from koboshi.robots.model import BODY, GROUND
+from koboshi.sim import Backend
+
+_SHAPES = {
+    "box": mujoco.mjtGeom.mjGEOM_BOX,
+    "sphere": mujoco.mjtGeom.mjGEOM_SPHERE,
+    "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,
+    "capsule": mujoco.mjtGeom.mjGEOM_CAPSULE,
+}
 
 
-def build_model(robot: Robot, sim: SimCfg) -> mujoco.MjModel:
-    """Robot and floor. MuJoCo's own reset at NaN is off: the environment detects, counts and resets instead."""
-    spec = physics_spec(robot)
-    plane = mujoco.mjtGeom.mjGEOM_PLANE
-    spec.worldbody.add_geom(name="floor", type=plane, size=(0, 0, 1), contype=1, conaffinity=0)
-    spec.option.timestep = sim.timestep
-    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
-    spec.option.iterations, spec.option.ls_iterations = sim.iterations, sim.ls_iterations
-    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-    return spec.compile()
+class Scene:
+    """Where N environments are and what stands in them.
+
+    model: the compiled template. origins (N, 3): where each environment begins, on the ground, m. The base's
+    height, the feet's and every termination are measured above the ground under them, by `height`.
+    """
+
+    def __init__(self, cfg: SceneCfg, robot: Robot, sim: SimCfg) -> None:
+        self._bodies = {name: body for name, body in cfg.bodies.items() if body is not None}
+        self.ground = cfg.ground.build()
+        self.model = self._build(robot, sim)
+        self.origins = torch.zeros(0, 3)
+
+    def _build(self, robot: Robot, sim: SimCfg) -> mujoco.MjModel:
+        """MuJoCo's own reset at NaN is off: the environment detects, counts and resets instead."""
+        spec = physics_spec(robot)
+        self.ground.add_to(spec)
+        for name, body in self._bodies.items():
+            _add_body(spec, name, body)
+        spec.option.timestep = sim.timestep
+        spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+        spec.option.iterations, spec.option.ls_iterations = sim.iterations, sim.ls_iterations
+        spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+        return spec.compile()
+
+    def attach(self, backend: Backend) -> None:
+        """Lays the environments out and reads where the other bodies are."""
+        self.origins = self.ground.origins(backend.num_envs, backend.device)
+        if self._bodies:
+            self._xpos = backend.read("xpos")
+
+    def height(self, points: Tensor) -> Tensor:
+        """(…, ≥ 2) world points -> (…) height of the ground under them, m."""
+        return self.ground.height(points)
+
+    def body_pos(self, name: str) -> Tensor:
+        """(N, 3) where another body is in the world, m; one physics step behind, as all derived fields."""
+        if name not in self._bodies:
+            raise unknown("body of the scene", name, self._bodies, "bodies")
+        return self._xpos[:, self.model.body(name).id].float()
+
+
+def _add_body(spec: mujoco.MjSpec, name: str, cfg: BodyCfg) -> None:
+    body = spec.worldbody.add_body(name=name, pos=cfg.pos, mocap=cfg.motion == "mocap")
+    if cfg.motion == "free":
+        body.add_freejoint()
+    size = (*cfg.size, 0.0, 0.0, 0.0)[:3]
+    kinds = (GROUND, BODY) if cfg.collides else (0, 0)
+    if cfg.collides and cfg.motion == "free":
+        kinds = (GROUND | BODY, GROUND | BODY)
+    body.add_geom(
+        type=_SHAPES[cfg.shape], size=size, rgba=cfg.rgba, mass=cfg.mass, contype=kinds[0], conaffinity=kinds[1]
+    )

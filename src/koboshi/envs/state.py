@@ -6,13 +6,17 @@ import torch
 from torch import Tensor
 
 from koboshi.envs import math
-from koboshi.robots import Robot
-from koboshi.sim import Backend
+from koboshi.envs.scene import Scene
+from koboshi.robots import JointMap, Robot
+from koboshi.sim import Backend, anyone
 
 CONTACT_FORCE = 1.0
 """A foot that presses with more than this touches the ground, N."""
 
-_KEPT = ("joint_vel", "joint_acc", "joint_torque", "air_time", "contact_time", "last_air_time", "foot_contact")
+_SAVED = (
+    "joint_vel", "joint_acc", "joint_torque", "air_time", "contact_time", "last_air_time", "foot_contact", "foot_pos",
+    "foot_vel", "foot_height",
+)  # fmt: skip
 """What the physics alone cannot give back: clocks, lagging sensors, and what the next step compares with."""
 
 
@@ -20,66 +24,86 @@ class RobotState:
     """N robots. Torques and foot readings lag one physics step behind positions, as MuJoCo's sensors do.
 
     joint_pos, joint_vel, joint_acc, joint_torque: (N, J) rad, rad/s, rad/s² (over a control step), N·m.
-    base_pos, base_quat: (N, 3) m, (N, 4) body to world. base_lin_vel, base_ang_vel: (N, 3) in the base's frame.
-    lin_vel_yaw: (N, 2) world velocity in the yaw frame, m/s. projected_gravity: (N, 3).
-    foot_contact: (N, 2) bool; foot_height (N, 2) m; foot_vel (N, 2, 3) m/s, world.
-    air_time, contact_time: (N, 2) s in the present phase. last_air_time: (N, 2) s of the flight that ended.
+    base_pos, base_quat: (N, 3) m, (N, 4) body to world. base_height: (N,) m above the ground under it.
+    base_lin_vel, base_ang_vel: (N, 3) in the base's frame. heading: (N,) rad. projected_gravity: (N, 3).
+    lin_vel_yaw: (N, 2) world velocity in the yaw frame, m/s.
+    foot_contact: (N, F) bool; foot_pos, foot_vel (N, F, 3) m, m/s, world; foot_height (N, F) m above the ground.
+    air_time, contact_time: (N, F) s in the present phase. last_air_time: (N, F) s of the flight that ended.
     """
 
-    def __init__(self, backend: Backend, robot: Robot, step_dt: float) -> None:
-        self._qpos, self._qvel = backend.read("qpos"), backend.read("qvel")
-        self._sensors, self._force = backend.read("sensordata"), backend.read("actuator_force")
-        self._step_dt = step_dt
-        n, j, device = backend.num_envs, len(robot.joint_names), backend.device
-        self.joint_pos, self.joint_vel = torch.zeros(n, j, device=device), torch.zeros(n, j, device=device)
+    def __init__(self, backend: Backend, robot: Robot, joints: JointMap, scene: Scene, step_dt: float) -> None:
+        self._fields = [backend.read(f) for f in ("qpos", "qvel", "actuator_force", "sensordata")]
+        self._joints, self._scene, self._step_dt = joints, scene, step_dt
+        n, j, f, device = backend.num_envs, len(robot.joint_names), len(robot.feet), backend.device
+        self._feet = f
         self.joint_acc = torch.zeros(n, j, device=device)
-        self.air_time, self.contact_time = torch.zeros(n, 2, device=device), torch.zeros(n, 2, device=device)
-        self.last_air_time = torch.zeros(n, 2, device=device)
-        self.refresh()
+        self.air_time, self.contact_time, self.last_air_time = (torch.zeros(n, f, device=device) for _ in range(3))
+        self._read()
 
-    def refresh(self) -> None:
-        """Reads positions and velocities anew; the rest keeps the values of the last control step."""
+    def _read(self, bad: Tensor | None = None) -> None:
+        """All that physics says. Rows in `bad` (N,), which are to be reset, read as zeros so that no NaN spreads."""
         # Copies even where physics is float32: its tensors are live, and the last step's values must stay.
-        fields = (self._qpos, self._qvel, self._force, self._sensors)
-        qpos, qvel, force, sensors = (x.to(torch.float32, copy=True) for x in fields)
-        self.base_pos, self.base_quat, self.joint_pos = qpos[:, :3], qpos[:, 3:7], qpos[:, 7:]
-        self.joint_vel, self.base_ang_vel = qvel[:, 6:], qvel[:, 3:6]
-        self.base_lin_vel = math.rotate_inverse(self.base_quat, qvel[:, :3])
+        raw = [x.to(torch.float32, copy=True) for x in self._fields]
+        if bad is not None:
+            raw = [x.masked_fill_(bad[:, None], 0.0) for x in raw]
+        qpos, qvel, force, sensors = raw
+        self._take_motion(qpos, qvel)
+        at = self._joints
+        self.joint_torque = force[:, at.actuator]
+        self.foot_contact = sensors[:, at.foot_contact] > CONTACT_FORCE
+        self.foot_pos = sensors[:, at.foot_pos].unflatten(1, (self._feet, 3))
+        self.foot_vel = sensors[:, at.foot_vel].unflatten(1, (self._feet, 3))
+        self.foot_height = self.foot_pos[..., 2] - self._scene.height(self.foot_pos)
+
+    def _take_motion(self, qpos: Tensor, qvel: Tensor) -> None:
+        at = self._joints
+        self.base_pos, self.base_quat, self.joint_pos = qpos[:, at.base_pos], qpos[:, at.base_quat], qpos[:, at.qpos]
+        self.joint_vel, self.base_ang_vel = qvel[:, at.dof], qvel[:, at.base_ang_vel]
+        world_vel = qvel[:, at.base_lin_vel]
+        self.base_height = self.base_pos[:, 2] - self._scene.height(self.base_pos)
+        self.base_lin_vel = math.rotate_inverse(self.base_quat, world_vel)
         self.projected_gravity = math.projected_gravity(self.base_quat)
         self.heading = math.yaw(self.base_quat)
-        self.lin_vel_yaw = math.to_yaw_frame(self.heading, qvel)
-        self.joint_torque = force
-        sensors = sensors.view(-1, 2, 7)
-        self.foot_contact = sensors[:, :, 0] > CONTACT_FORCE
-        self.foot_height, self.foot_vel = sensors[:, :, 3], sensors[:, :, 4:7]
+        self.lin_vel_yaw = math.to_yaw_frame(self.heading, world_vel)
 
-    def update(self) -> None:
-        """After a control step: as `refresh`, then joint accelerations and the feet's clocks go on."""
+    def update(self) -> Tensor:
+        """After a control step: reads everything, and the feet's clocks go on. (N,) bool: whose physics failed."""
         before = self.joint_vel
-        self.refresh()
+        bad = self.bad_rows()
+        self._read(bad if anyone(bad) else None)
         self.joint_acc = (self.joint_vel - before) / self._step_dt
         contact = self.foot_contact
         air = self.air_time + self._step_dt
         self.last_air_time = torch.where(contact & (self.air_time > 0), self.air_time, self.last_air_time)
         self.air_time = torch.where(contact, 0.0, air)
         self.contact_time = torch.where(contact, self.contact_time + self._step_dt, 0.0)
+        return bad
 
     def bad_rows(self) -> Tensor:
         """(N,) bool: environments whose physics gave NaN, infinity or absurd numbers (above 10⁶)."""
-        total = self._qpos.abs().sum(1) + self._qvel.abs().sum(1)
+        total = self._fields[0].abs().sum(1) + self._fields[1].abs().sum(1)
         return ~(total < 1e6)
 
-    def clear(self, ids: Tensor) -> None:
-        """Forgets what belongs to an ended episode, after the physics of `ids` were reset."""
-        self.refresh()
-        for value in (self.joint_acc, self.joint_torque, self.air_time, self.contact_time, self.last_air_time):
-            value[ids] = 0.0
-        self.foot_contact[ids] = False
+    def refresh_motion(self) -> None:
+        """Positions and velocities anew, after something moved a robot between two control steps."""
+        self._take_motion(*(x.to(torch.float32, copy=True) for x in self._fields[:2]))
+
+    def restart(self, mask: Tensor) -> None:
+        """New episodes: `mask` (N,) was placed and its derived fields are true; the others' readings stay."""
+        rows = mask[:, None]
+        lagging = ("joint_torque", "foot_contact", "foot_pos", "foot_vel", "foot_height")
+        before = {name: getattr(self, name) for name in lagging}
+        self._read()
+        for name, old in before.items():
+            new = getattr(self, name)
+            setattr(self, name, torch.where(mask.view(-1, *[1] * (new.ndim - 1)), new, old))
+        for name in ("joint_acc", "air_time", "contact_time", "last_air_time"):
+            setattr(self, name, getattr(self, name).masked_fill(rows, 0.0))
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {name: getattr(self, name).clone() for name in _KEPT}
+        return {name: getattr(self, name).clone() for name in _SAVED}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.refresh()
-        for name in _KEPT:
+        self._read()
+        for name in _SAVED:
             setattr(self, name, state[name].to(self.joint_pos.device, copy=True))

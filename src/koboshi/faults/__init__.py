@@ -1,7 +1,20 @@
-"""Faults: what they do to the physics, who breaks when, the true labels, frozen scenarios."""
+"""Faults: which there are, who breaks when, frozen scenarios, and how they act on physics and senses."""
 
-from koboshi.faults.scenarios import Scenario, Scenarios, joint_sweep
-from koboshi.faults.schedule import KINDS, FaultSchedule
-from koboshi.faults.state import FaultState
+from koboshi.faults.cfg import Fault, FaultsCfg, FaultSchedule
+from koboshi.faults.kinds import KINDS, Kind, check_fault
+from koboshi.faults.layer import FaultLayer
+from koboshi.faults.scenarios import CommandRanges, Scenario, Scenarios, sweep
 
-__all__ = ["KINDS", "FaultSchedule", "FaultState", "Scenario", "Scenarios", "joint_sweep"]
+__all__ = [
+    "KINDS",
+    "CommandRanges",
+    "Fault",
+    "FaultLayer",
+    "FaultSchedule",
+    "FaultsCfg",
+    "Kind",
+    "Scenario",
+    "Scenarios",
+    "check_fault",
+    "sweep",
+]

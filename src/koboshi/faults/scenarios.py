@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,23 +14,21 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from koboshi import runs
-from koboshi.errors import KoboshiError, unknown
-from koboshi.faults.schedule import KINDS
-from koboshi.faults.state import NEVER
-from koboshi.robots import ROBOTS, Robot
+from koboshi import robots, runs
+from koboshi.errors import KoboshiError
+from koboshi.faults.cfg import Fault, FaultsCfg
+from koboshi.robots import Robot
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One episode: which joint breaks (None: none), how, how badly (0..1), when (s), under which command."""
+    """One episode: its faults, under which constant command, and from when on it counts."""
 
-    joint: str | None
-    kind: str
-    severity: float
-    onset_s: float
+    faults: tuple[Fault, ...]
     command: tuple[float, float, float]
     """v_x, v_y (m/s), yaw rate (rad/s)."""
+    start_s: float
+    """Figures count from here on, s: the first onset, or for a healthy episode any time."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Scenarios:
     @property
     def kinds(self) -> tuple[str, ...]:
         """Fault kinds that occur."""
-        return tuple(sorted({e.kind for e in self.episodes if e.joint is not None}))
+        return tuple(sorted({fault.kind for episode in self.episodes for fault in episode.faults}))
 
     @property
     def hash(self) -> str:
@@ -59,33 +58,21 @@ class Scenarios:
         return self._commands
 
     def onset(self, step_dt: float) -> Tensor:
-        """(N,) control step at which the episode's fault (or, without one, its clock) starts."""
-        return torch.tensor([round(e.onset_s / step_dt) for e in self.episodes])
+        """(N,) control step from which on each episode counts."""
+        return torch.tensor([round(e.start_s / step_dt) for e in self.episodes])
 
     def steps(self, step_dt: float, seconds: float) -> int:
-        """Control steps until `seconds` after the latest onset."""
+        """Control steps until `seconds` after the latest start of counting."""
         return int(self.onset(step_dt).max()) + round(seconds / step_dt)
 
-    @cached_property
-    def _plans(self) -> dict[float, tuple[Tensor, Tensor, Tensor]]:
-        return {}
-
-    def plan(self, step_dt: float) -> tuple[Tensor, Tensor, Tensor]:
-        """kind, severity, onset as `FaultState.set_plan` takes them, each (N, J); not to be written to."""
-        if step_dt not in self._plans:  # asked for at every reset
-            self._plans[step_dt] = self._plan(step_dt)
-        return self._plans[step_dt]
-
-    def _plan(self, step_dt: float) -> tuple[Tensor, Tensor, Tensor]:
-        robot = ROBOTS[self.robot]
-        shape = (len(self.episodes), len(robot.joint_names))
-        kind, severity = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape)
-        onset = torch.full(shape, NEVER, dtype=torch.int64)
-        for i, (episode, start) in enumerate(zip(self.episodes, self.onset(step_dt).tolist(), strict=True)):
-            if episode.joint is not None:
-                j = robot.joint_id(episode.joint)
-                kind[i, j], severity[i, j], onset[i, j] = KINDS.index(episode.kind), episode.severity, start
-        return kind, severity, onset
+    def faulty(self) -> Tensor:
+        """(N, J) bool: joints that fail at some time."""
+        robot = robots.find(self.robot)
+        found = torch.zeros(len(self.episodes), len(robot.joint_names), dtype=torch.bool)
+        for i, episode in enumerate(self.episodes):
+            for fault in episode.faults:
+                found[i, robot.joint_id(fault.joint)] = True
+        return found
 
     def save(self, path: Path) -> None:
         """Writes JSON, whole or not at all."""
@@ -104,29 +91,95 @@ class Scenarios:
         return scenarios
 
     def validate(self) -> None:
-        if self.robot not in ROBOTS:
-            raise unknown("robot", self.robot, ROBOTS)
+        robot = robots.find(self.robot)
         if not self.episodes:
             raise KoboshiError("scenarios: there are no episodes")
         for i, episode in enumerate(self.episodes):
-            if episode.kind not in KINDS:
-                raise unknown("fault kind", episode.kind, KINDS)
-            if episode.joint is not None:
-                ROBOTS[self.robot].joint_id(episode.joint)
-            if not 0 <= episode.severity <= 1 or not 0 <= episode.onset_s < math.inf:
-                raise KoboshiError(
-                    f"scenario {i}: severity is from 0 to 1 and onset ≥ 0 s, not {episode.severity}, {episode.onset_s}"
-                )
+            for fault in episode.faults:
+                try:
+                    fault.check(robot)
+                except KoboshiError as error:
+                    raise KoboshiError(f"scenario {i}: {error}") from error
+            if not 0 <= episode.start_s < math.inf:
+                raise KoboshiError(f"scenario {i}: it counts from a time ≥ 0 s on, not {episode.start_s}")
             if not all(map(math.isfinite, episode.command)):
                 raise KoboshiError(f"scenario {i}: a command is three finite numbers, not {episode.command}")
 
 
-def joint_sweep(robot: Robot, joints: tuple[str | None, ...], episodes_a_joint: int, seed: int) -> Scenarios:
-    """Each joint dead in `episodes_a_joint` episodes: onset in 2..4 s, v_x in 0.2..1 m/s, yaw rate in ±0.5 rad/s."""
+@dataclass(frozen=True)
+class CommandRanges:
+    """Commands that scenarios are drawn from, m/s and rad/s."""
+
+    lin_vel_x: tuple[float, float] = (0.2, 1.0)
+    lin_vel_y: tuple[float, float] = (0.0, 0.0)
+    ang_vel_z: tuple[float, float] = (-0.5, 0.5)
+
+    def validate(self) -> None:
+        for name, (low, high) in asdict(self).items():
+            if not low <= high:
+                raise KoboshiError(f"{name}: the lower bound {low} is above the upper bound {high}")
+
+    def draw(self, u: Sequence[float]) -> tuple[float, float, float]:
+        """The command for three numbers in 0..1."""
+        rows = zip((self.lin_vel_x, self.lin_vel_y, self.ang_vel_z), u, strict=True)
+        x, y, yaw = (round(low + (high - low) * each, 3) for (low, high), each in rows)
+        return x, y, yaw
+
+
+def sweep(
+    robot: Robot,
+    joints: Sequence[str | None],
+    episodes_each: int,
+    seed: int,
+    *,
+    faults: FaultsCfg = FaultsCfg(),  # noqa: B008 (frozen)
+    commands: CommandRanges = CommandRanges(),  # noqa: B008 (frozen)
+    onset_s: tuple[float, float] = (2.0, 4.0),
+) -> Scenarios:
+    """`episodes_each` episodes for each joint (None: nothing breaks), each with one of `faults`' kinds in turn.
+
+    Where `faults.count` asks for several joints, others of `joints` break too, at moments of their own.
+    """
     generator = torch.Generator().manual_seed(seed)
     episodes = []
     for joint in joints:
-        for onset, speed, turn in torch.rand(episodes_a_joint, 3, generator=generator).tolist():
-            command = (round(0.2 + 0.8 * speed, 3), 0.0, round(turn - 0.5, 3))
-            episodes.append(Scenario(joint, "torque_loss", float(joint is not None), round(2 + 2 * onset, 2), command))
+        for i in range(episodes_each):
+            start, *u = torch.rand(4, generator=generator).tolist()
+            first = round(onset_s[0] + (onset_s[1] - onset_s[0]) * start, 2)
+            names = [] if joint is None else _companions(joint, joints, faults, generator)
+            found = [
+                _draw(name, faults, i, first if k == 0 else None, onset_s, generator) for k, name in enumerate(names)
+            ]
+            begin = min((fault.onset_s for fault in found), default=first)
+            episodes.append(Scenario(tuple(found), commands.draw(u), begin))
     return Scenarios(robot.name, seed, tuple(episodes))
+
+
+def _companions(joint: str, joints: Sequence[str | None], faults: FaultsCfg, generator: torch.Generator) -> list[str]:
+    """The joint and, where several are to break, others drawn beside it."""
+    low, high = faults.count
+    if high == 1:
+        return [joint]
+    number = int(torch.randint(low, high + 1, (1,), generator=generator))
+    others = [name for name in joints if name not in (None, joint)]
+    order = torch.randperm(len(others), generator=generator).tolist()
+    return [joint, *(others[k] for k in order[: number - 1])]  # type: ignore[list-item]
+
+
+def _draw(
+    joint: str,
+    faults: FaultsCfg,
+    index: int,
+    onset: float | None,
+    onset_s: tuple[float, float],
+    generator: torch.Generator,
+) -> Fault:
+    u = torch.rand(3, generator=generator).tolist()
+    kind = faults.kinds[index % len(faults.kinds)]
+    low, high = faults.severity
+    if onset is None:
+        onset = round(onset_s[0] + (onset_s[1] - onset_s[0]) * u[1], 2)
+    duration = None
+    if faults.duration_s is not None:
+        duration = round(faults.duration_s[0] + (faults.duration_s[1] - faults.duration_s[0]) * u[2], 2)
+    return Fault(joint, kind, round(low + (high - low) * u[0], 3), onset, duration)

@@ -146,6 +146,4 @@ def _add_foot_sensors(spec: mujoco.MjSpec, robot: Robot) -> None:
     for kind, sensor in FOOT_SENSORS.items():
         for foot in robot.feet:
             site = f"{foot.name}_site"
-            spec.add_sensor(
-                name=f"{foot.name}_{kind}", type=sensor, objtype=mujoco.mjtObj.mjOBJ_SITE, objname=site
-            )
+            spec.add_sensor(name=f"{foot.name}_{kind}", type=sensor, objtype=mujoco.mjtObj.mjOBJ_SITE, objname=site)

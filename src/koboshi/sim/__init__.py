@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import mujoco
+import torch
 
 from koboshi.errors import unknown
 from koboshi.sim.backend import Backend
 from koboshi.sim.cpu import CpuBackend
+from koboshi.sim.fields import ModelFields
+from koboshi.vec_env import anyone
 
 BACKENDS = ("cpu", "warp")
 
-__all__ = ["BACKENDS", "Backend", "CpuBackend", "make_backend"]
+__all__ = ["BACKENDS", "Backend", "CpuBackend", "ModelFields", "anyone", "make_backend", "make_generator"]
 
 
 def make_backend(name: str, model: mujoco.MjModel, num_envs: int, device: str = "cpu") -> Backend:
@@ -22,3 +25,8 @@ def make_backend(name: str, model: mujoco.MjModel, num_envs: int, device: str = 
 
         return WarpBackend(model, num_envs, device)
     raise unknown("physics backend", name, BACKENDS)
+
+
+def make_generator(device: torch.device, seed: int = 0) -> torch.Generator:
+    """Random numbers on a device."""
+    return torch.Generator(device).manual_seed(seed)

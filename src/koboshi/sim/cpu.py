@@ -65,6 +65,9 @@ class CpuBackend:
         for _ in range(2):
             self._batch.reset(_rows(ids))
 
+    def check(self) -> None:
+        """MuJoCo's errors are raised at once."""
+
     def snapshot(self) -> Tensor:
         return torch.from_numpy(self._state.copy())
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from koboshi.algos.ppo import NetworkCfg, PPOCfg, TrainerCfg
 from koboshi.envs import EnvCfg
-from koboshi.envs.cfg import EventTerm, ObsGroup, ObsTerm, RewardTerm, TerminationTerm
-from koboshi.envs.terms import events, observations, rewards, terminations
+from koboshi.envs.cfg import ActionsCfg, ActionTerm, EventTerm, ObsGroup, ObsTerm, RewardTerm, TerminationTerm
+from koboshi.envs.terms import actions, events, observations, rewards, terminations
 from koboshi.faults import FaultSchedule
 from koboshi.robots import UNITREE_H1
 from koboshi.specialists.training import SpecialistsCfg
@@ -48,6 +48,7 @@ def env_cfg() -> EnvCfg:
     """Policy 69, critic 74, detector 88 numbers; nobody breaks unless `change_joint_torque` is told to."""
     return EnvCfg(
         robot=UNITREE_H1.name,
+        actions=ActionsCfg({"joint_position": ActionTerm(actions.joint_position, scale=0.5)}),
         observations={
             "policy": ObsGroup(_senses()),
             "critic": ObsGroup(_privileged(), noise=False),
@@ -82,9 +83,6 @@ def env_cfg() -> EnvCfg:
         events={
             "reset_base": EventTerm(events.reset_base),
             "reset_joints": EventTerm(events.reset_joints),
-            "change_joint_torque": EventTerm(
-                events.change_joint_torque, params={"schedule": FaultSchedule(probability=0.0)}
-            ),
         },
     )
 

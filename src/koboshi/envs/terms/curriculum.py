@@ -1,4 +1,4 @@
-"""Curriculum terms: `term(env, ids, **params) -> float` (logged), called before the environments `ids` reset."""
+"""Curriculum terms: `term(env, mask, **params) -> float` (logged), called before the environments in `mask` reset."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from koboshi.envs.env import Env
 
 
-def widen_commands(env: Env, ids: Tensor, start: float = 0.5, steps: int = 2000) -> float:
+def widen_commands(env: Env, mask: Tensor, start: float = 0.5, steps: int = 2000) -> float:
     """Commands grow from `start` times their ranges to the whole of them over `steps` control steps."""
     env.command.scale = min(1.0, start + (1.0 - start) * env.total_steps / steps)
     return env.command.scale

@@ -1,55 +1,134 @@
-"""Event terms: `term(env, ids, **params)`; `ids` (M,) int64 are the environments it happens to."""
+"""Event terms: `term(env, mask, **params)`; mask (N,) bool are the environments it happens to.
+
+Randomisations of the physics' model say by `@randomises` which fields they change, so that these are prepared before
+the first step, and whether other constants follow from them. All go through `env.fields`, under the faults in force.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from koboshi.errors import KoboshiError
-from koboshi.faults import FaultSchedule, Scenarios
-
 if TYPE_CHECKING:
     from koboshi.envs.env import Env
 
+Event = Callable[..., None]
+Range = tuple[float, float]
 
-def reset_base(env: Env, ids: Tensor, velocity: float = 0.5) -> None:
+
+def randomises(*fields: str, derives: bool = False) -> Callable[[Event], Event]:
+    """Notes on an event the model fields it changes; `derives`: other constants follow from them."""
+
+    def note(event: Event) -> Event:
+        event.randomises = tuple((field, derives) for field in fields)  # type: ignore[attr-defined]
+        return event
+
+    return note
+
+
+def reset_base(env: Env, mask: Tensor, velocity: float = 0.5) -> None:
     """Upright at a random heading, with a random velocity up to `velocity` m/s and rad/s in each direction."""
-    heading = env.uniform(len(ids), -torch.pi, torch.pi)
-    env.qpos[ids, :2] = 0.0
-    env.qpos[ids, 2] = env.robot.base_height
-    env.qpos[ids, 3:7] = 0.0
-    env.qpos[ids, 3] = (heading / 2).cos().to(env.qpos.dtype)
-    env.qpos[ids, 6] = (heading / 2).sin().to(env.qpos.dtype)
-    env.qvel[ids, :6] = env.uniform((len(ids), 6), -velocity, velocity).to(env.qvel.dtype)
+    half = env.uniform(env.num_envs, -torch.pi / 2, torch.pi / 2)
+    zero = torch.zeros_like(half)
+    env.place(mask, "base_quat", torch.stack((half.cos(), zero, zero, half.sin()), dim=1))
+    speed = env.uniform((env.num_envs, 6), -velocity, velocity)
+    env.place(mask, "base_lin_vel", speed[:, :3])
+    env.place(mask, "base_ang_vel", speed[:, 3:])
 
 
-def reset_joints(env: Env, ids: Tensor, scale: tuple[float, float] = (0.8, 1.2)) -> None:
+def reset_joints(env: Env, mask: Tensor, scale: Range = (0.8, 1.2)) -> None:
     """The default pose, each joint scaled by a random factor; joints at rest."""
-    shape = (len(ids), len(env.robot.joint_names))
-    pos = env.default_joint_pos * env.uniform(shape, *scale)
-    env.qpos[ids, 7:] = pos.to(env.qpos.dtype)
-    env.qvel[ids, 6:] = 0.0
+    shape = (env.num_envs, len(env.robot.joint_names))
+    env.place(mask, "qpos", env.default_joint_pos * env.uniform(shape, *scale))
+    env.place(mask, "dof", torch.zeros(shape, device=env.device))
 
 
-def push(env: Env, ids: Tensor, velocity: float = 0.5) -> None:
+def push(env: Env, mask: Tensor, velocity: float = 0.5) -> None:
     """A shove: the base's horizontal velocity changes by up to `velocity` m/s in each direction."""
-    env.qvel[ids, :2] += env.uniform((len(ids), 2), -velocity, velocity).to(env.qvel.dtype)
+    columns = env.joints.base_lin_vel
+    change = torch.zeros(env.num_envs, 3, device=env.device)
+    change[:, :2] = env.uniform((env.num_envs, 2), -velocity, velocity)
+    env.place(mask, "base_lin_vel", env.qvel[:, columns] + change)
 
 
-def change_joint_torque(env: Env, ids: Tensor, schedule: FaultSchedule) -> None:
-    """Draws who breaks in the new episode, what, how badly and when."""
-    env.faults.draw(ids, schedule, env.generator)
+@randomises("geom_friction")
+def randomise_friction(env: Env, mask: Tensor, range: Range = (0.5, 1.25)) -> None:
+    """Sliding friction of every geom of an environment; it is the larger of a contact's two that counts."""
+    friction = env.fields.randomised("geom_friction").clone()
+    friction[:, :, 0] = env.uniform((env.num_envs, 1), *range)
+    env.fields.randomise("geom_friction", mask, friction)
 
 
-def follow_scenarios(env: Env, ids: Tensor, scenarios: Scenarios) -> None:
-    """Environment i gets scenario i: its fault and its constant command, in each of its episodes."""
-    if scenarios.robot != env.robot.name:
-        raise KoboshiError(f"the scenarios are for robot '{scenarios.robot}', not '{env.robot.name}'")
-    if len(scenarios.episodes) != env.num_envs:
-        raise KoboshiError(f"{len(scenarios.episodes)} scenarios need as many environments, not {env.num_envs}")
-    rows = ids.cpu()
-    kind, severity, onset = (x[rows].to(env.device) for x in scenarios.plan(env.step_dt))
-    env.faults.set_plan(ids, kind, severity, onset)
-    env.command.fix(ids, scenarios.commands()[rows].to(env.device))
+@randomises("body_mass", "body_inertia", derives=True)
+def randomise_mass(env: Env, mask: Tensor, add: Range = (-1.0, 3.0), bodies: tuple[str, ...] | None = None) -> None:
+    """kg more or less on some bodies (None: the base), their inertia scaled alike."""
+    ids = [env.model.body(name).id for name in bodies or (env.robot.base_body,)]
+    nominal = env.fields.nominal("body_mass")[ids]
+    mass = (nominal + env.uniform((env.num_envs, len(ids)), *add)).clamp(min=0.1 * nominal)
+    for field, value in (("body_mass", mass), ("body_inertia", env.fields.nominal("body_inertia")[ids])):
+        whole = env.fields.randomised(field).clone()
+        whole[:, ids] = value if field == "body_mass" else value * (mass / nominal)[..., None]
+        env.fields.randomise(field, mask, whole)
+
+
+@randomises("body_ipos", derives=True)
+def randomise_com(env: Env, mask: Tensor, shift: Range = (-0.05, 0.05)) -> None:
+    """The base's centre of mass moves by so many metres along each axis."""
+    body = env.model.body(env.robot.base_body).id
+    place = env.fields.randomised("body_ipos").clone()
+    place[:, body] = env.fields.nominal("body_ipos")[body] + env.uniform((env.num_envs, 3), *shift)
+    env.fields.randomise("body_ipos", mask, place)
+
+
+@randomises("actuator_gainprm", "actuator_biasprm")
+def randomise_gains(env: Env, mask: Tensor, stiffness: Range = (0.9, 1.1), damping: Range = (0.9, 1.1)) -> None:
+    """Factors on each actuator's stiffness and damping (for a velocity servo, the gain is its damping)."""
+    shape = (env.num_envs, env.model.nu)
+    kp, kd = env.uniform(shape, *stiffness), env.uniform(shape, *damping)
+    gain, bias = (
+        env.fields.nominal(f"actuator_{name}prm").expand(env.num_envs, -1, -1).clone() for name in ("gain", "bias")
+    )
+    holds_position = bias[:, :, 1] != 0
+    gain[:, :, 0] *= torch.where(holds_position, kp, kd)
+    bias[:, :, 1] *= kp
+    bias[:, :, 2] *= kd
+    env.fields.randomise("actuator_gainprm", mask, gain)
+    env.fields.randomise("actuator_biasprm", mask, bias)
+
+
+@randomises("actuator_forcerange")
+def randomise_strength(env: Env, mask: Tensor, range: Range = (0.8, 1.0)) -> None:
+    """A factor on the largest torque of each actuator."""
+    factor = env.uniform((env.num_envs, env.model.nu, 1), *range)
+    env.fields.randomise("actuator_forcerange", mask, env.fields.nominal("actuator_forcerange") * factor)
+
+
+@randomises("dof_armature", derives=True)
+def randomise_armature(env: Env, mask: Tensor, range: Range = (0.8, 1.2)) -> None:
+    """A factor on each joint's rotor inertia."""
+    env.fields.randomise("dof_armature", mask, _scaled_joints(env, "dof_armature", range))
+
+
+@randomises("dof_frictionloss")
+def randomise_joint_friction(env: Env, mask: Tensor, add: Range = (0.0, 0.5)) -> None:
+    """Dry friction added to each joint, N·m."""
+    columns = env.joints.dof
+    friction = env.fields.nominal("dof_frictionloss").expand(env.num_envs, -1).clone()
+    friction[:, columns] += env.uniform((env.num_envs, len(env.robot.joint_names)), *add)
+    env.fields.randomise("dof_frictionloss", mask, friction)
+
+
+def _scaled_joints(env: Env, field: str, range: Range) -> Tensor:
+    """(N, nv) the nominal values of a dof field, each joint's with a factor of its own."""
+    value = env.fields.nominal(field).expand(env.num_envs, -1).clone()
+    value[:, env.joints.dof] *= env.uniform((env.num_envs, len(env.robot.joint_names)), *range)
+    return value
+
+
+def randomise_encoder_bias(env: Env, mask: Tensor, range: Range = (-0.02, 0.02)) -> None:
+    """What each encoder shows too much, rad: for the policy and the detector, not for the drive's own loop."""
+    bias = env.uniform(env.encoder_bias.shape, *range)
+    env.encoder_bias.copy_(torch.where(mask[:, None], bias, env.encoder_bias))

@@ -1,7 +1,7 @@
 """Observation terms: `term(env, **params) -> (N, d)`.
 
 Each says how it looks in the mirror (left and right swapped): `vector` (x, −y, z), `axial` (−x, y, −z),
-`command` (v_x, −v_y, −ω_z), `joint` (the robot's joint mirror), `feet` (left and right swapped), `same`.
+`command` (v_x, −v_y, −ω_z), `joint` (the robot's joint mirror), `action` (the same for what the policy gives), `feet` (left and right swapped), `same`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def velocity_command(env: Env) -> Tensor:
 @mirrored("joint")
 def joint_pos(env: Env, sensed: bool = True) -> Tensor:
     """(N, J) joint positions less the default pose, rad; `sensed`: through sensors that may be faulty."""
-    pos = env.faults.sense(env.state.joint_pos) if sensed else env.state.joint_pos
+    pos = env.faults.sense(env.state.joint_pos + env.encoder_bias) if sensed else env.state.joint_pos
     return pos - env.default_joint_pos
 
 
@@ -76,27 +76,27 @@ def joint_effort(env: Env) -> Tensor:
     return env.state.joint_torque / env.effort_limit
 
 
-@mirrored("joint")
+@mirrored("action")
 def last_action(env: Env) -> Tensor:
-    """(N, J) the action in force."""
-    return env.action
+    """(N, A) the action in force."""
+    return env.actions.value
 
 
 @mirrored("same")
 def base_height(env: Env) -> Tensor:
     """(N, 1) height above the ground, m."""
-    return env.state.base_pos[:, 2:3]
+    return env.state.base_height[:, None]
 
 
 @mirrored("feet")
 def foot_contact(env: Env) -> Tensor:
-    """(N, 2) 1 where a foot touches the ground."""
+    """(N, F) 1 where a foot touches the ground."""
     return env.state.foot_contact.float()
 
 
 @mirrored("feet")
 def foot_air_time(env: Env) -> Tensor:
-    """(N, 2) s in the air."""
+    """(N, F) s in the air."""
     return env.state.air_time
 
 

@@ -57,8 +57,8 @@ def flat_orientation(env: Env) -> Tensor:
 
 
 def action_rate(env: Env) -> Tensor:
-    """(N, J) change of the action in this step."""
-    return env.action - env.previous_action
+    """(N, A) change of the action in this step."""
+    return env.actions.value - env.actions.previous
 
 
 def joint_acc(env: Env) -> Tensor:
@@ -78,7 +78,7 @@ def lin_vel_z(env: Env) -> Tensor:
 
 def base_height_error(env: Env, target: float) -> Tensor:
     """(N,) height above the ground less `target`, m."""
-    return env.state.base_pos[:, 2] - target
+    return env.state.base_height - target
 
 
 def termination(env: Env) -> Tensor:

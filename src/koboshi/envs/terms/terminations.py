@@ -16,8 +16,8 @@ def time_out(env: Env) -> Tensor:
 
 
 def base_low(env: Env, height: float) -> Tensor:
-    """The base is below `height`, m."""
-    return env.state.base_pos[:, 2] < height
+    """The base is less than `height` m above the ground."""
+    return env.state.base_height < height
 
 
 def bad_orientation(env: Env, limit: float) -> Tensor:

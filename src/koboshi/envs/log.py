@@ -1,0 +1,64 @@
+"""What happened in ended episodes, summed over all of them, and numbers that are not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from koboshi.errors import KoboshiError
+from koboshi.sim import anyone
+
+
+class EpisodeLog:
+    """Sums over episodes that ended, and their number, until they are asked for: a mean weighs each episode alike."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = torch.zeros((), device=device)
+        self._latest: dict[str, float] = {}
+
+    def add(self, done: Tensor, values: dict[str, Tensor]) -> None:
+        """values: name -> (N,) of each environment; only those in `done` (N,) count."""
+        self._count = self._count + done.sum()
+        for name, value in values.items():
+            total = (value * done).sum()
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
+
+    def note(self, name: str, value: float) -> None:
+        """A number that is not an episode's: the latest counts."""
+        self._latest[name] = value
+
+    def pop(self) -> dict[str, float]:
+        """Means since the last call, nothing where no episode ended."""
+        found, count = dict(self._latest), float(self._count)
+        if count:
+            found |= {name: float(total) / count for name, total in self._sums.items()}
+        self._sums.clear()
+        self._latest.clear()
+        self._count = torch.zeros_like(self._count)
+        return found
+
+
+class Guard:
+    """Refuses numbers that are not finite: on the CPU at once; elsewhere, where looking would wait, once an iteration."""
+
+    def __init__(self) -> None:
+        self._flags: dict[str, Tensor] = {}
+
+    def check(self, what: str, value: Tensor, blame: Callable[[], str]) -> None:
+        """KoboshiError '{what} … is not finite', with what `blame` finds, where a number of `value` is not."""
+        bad = ~torch.isfinite(value.sum())
+        if bad.device.type == "cpu":
+            if anyone(bad):
+                raise KoboshiError(f"{what} '{blame()}' is not finite")
+            return
+        self._flags[what] = self._flags[what] | bad if what in self._flags else bad
+
+    def settle(self) -> None:
+        """Looks at what was only noted."""
+        for what, flag in self._flags.items():
+            if bool(flag):
+                raise KoboshiError(f"a number of {what} is not finite")
+        self._flags.clear()

@@ -1,0 +1,99 @@
+"""What may break in a task, and a schedule of when: settings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from koboshi.errors import KoboshiError
+from koboshi.faults.kinds import KINDS, Kind, check_fault, check_kind
+from koboshi.robots import Robot
+
+__all__ = ["KINDS", "Fault", "FaultSchedule", "FaultsCfg"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault of one joint."""
+
+    joint: str
+    kind: Kind = "torque_loss"
+    severity: float = 1.0
+    """Above 0; 1 is dead."""
+    onset_s: float = 0.0
+    """Time in the episode, s."""
+    duration_s: float | None = None
+    """None: until the episode ends."""
+
+    def check(self, robot: Robot) -> None:
+        """KoboshiError where it cannot happen to the robot."""
+        check_fault(robot, self.joint, self.kind)
+        lasts = self.duration_s is None or 0 < self.duration_s < math.inf
+        if not 0 < self.severity <= 1 or not 0 <= self.onset_s < math.inf or not lasts:
+            raise KoboshiError(
+                f"fault of {self.joint}: severity is above 0 and at most 1, onset ≥ 0 s, duration above 0 s, "
+                f"not {self.severity}, {self.onset_s}, {self.duration_s}"
+            )
+
+
+@dataclass(frozen=True)
+class FaultsCfg:
+    """What may break in a task: collection, specialists and evaluation all use it."""
+
+    joints: tuple[str, ...] | None = None
+    """Candidates; None: all of the robot's but the spared ones."""
+    kinds: tuple[Kind, ...] = ("torque_loss",)
+    severity: tuple[float, float] = (1.0, 1.0)
+    """1 is dead."""
+    count: tuple[int, int] = (1, 1)
+    """Least and greatest number of joints that break in an episode."""
+    duration_s: tuple[float, float] | None = None
+    """How long a fault lasts; None: until the episode ends."""
+
+    def validate(self) -> None:
+        for kind in self.kinds:
+            check_kind(kind)
+        for name, value in (("kinds", self.kinds), ("joints", self.joints)):
+            if value is not None and not 0 < len(set(value)) == len(value):
+                raise KoboshiError(f"faults.{name} are at least one and none twice, not {value}")
+        if not 0 < self.severity[0] <= self.severity[1] <= 1:
+            raise KoboshiError(f"faults.severity is above 0 and at most 1, ascending, not {self.severity}")
+        if not 1 <= self.count[0] <= self.count[1]:
+            raise KoboshiError(f"faults.count is at least 1, ascending, not {self.count}")
+        if self.duration_s is not None and not 0 < self.duration_s[0] <= self.duration_s[1]:
+            raise KoboshiError(f"faults.duration_s is above 0 s, ascending, not {self.duration_s}")
+
+    def candidates(self, robot: Robot) -> tuple[str, ...]:
+        """The joints that may break; KoboshiError where a kind cannot act on one or they are too few."""
+        names = self.joints or robot.fault_candidates
+        for kind in self.kinds:
+            for name in names:
+                check_fault(robot, name, kind)
+        if self.count[1] > len(names):
+            raise KoboshiError(f"faults.count is up to {self.count[1]}, but there are only {len(names)} candidates")
+        return names
+
+
+@dataclass(frozen=True)
+class FaultSchedule:
+    """Faults drawn anew at each episode's start. With `groups` the joint follows from the environment's index.
+
+    With K groups, N environments fall into K blocks of M = N/K: environment i carries a fault of group i // M,
+    on the group's joint number i % len(group).
+    """
+
+    faults: FaultsCfg
+    probability: float = 1.0
+    """Share of episodes in which something breaks."""
+    onset_s: tuple[float, float] = (2.0, 8.0)
+    """Time in the episode, s; each fault's is drawn on its own."""
+    groups: tuple[tuple[str, ...], ...] | None = None
+    """Then `faults.joints` and `faults.count` are not used."""
+
+    def validate(self) -> None:
+        if self.groups is not None and (not self.groups or () in self.groups):
+            raise KoboshiError(f"a fault schedule's groups name at least one joint each, not {self.groups}")
+        if not 0 <= self.probability <= 1:
+            raise KoboshiError(f"a fault schedule's probability is from 0 to 1, not {self.probability}")
+        if not 0 <= self.onset_s[0] <= self.onset_s[1]:
+            raise KoboshiError(f"a fault schedule's onsets are ≥ 0 s, ascending, not {self.onset_s}")

@@ -1,0 +1,236 @@
+"""Faults at work: which are planned and in force, what physics and encoders make of them, and the truth."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from koboshi.errors import KoboshiError
+from koboshi.faults.cfg import FaultSchedule
+from koboshi.faults.kinds import EFFECTS, KINDS, SENSOR_BIAS, FieldEffect, check_fault
+from koboshi.faults.scenarios import Scenarios
+from koboshi.robots import JointMap, Robot
+from koboshi.sim import Backend, ModelFields, anyone
+
+NEVER = 2**31 - 1
+_CAPTURE = ("locked", "limited_range", "sensor_freeze")
+"""Kinds that hold on to the position that the joint had when they began."""
+_PLAN = ("joint", "which", "level", "start", "stop")
+
+
+class FaultLayer:
+    """The faults of N robots with J joints, at most S in an episode.
+
+    severity (N, J) in force now, 0 healthy to 1 dead; kind (N, J) index into KINDS of the gravest one, −1 none.
+    The plan, (N, S) each: joint and which (index into KINDS) int64, level, start and stop (control steps of the
+    episode, NEVER where there is none). Without a schedule there is nothing to do, and no field is expanded.
+    """
+
+    def __init__(
+        self,
+        cfg: FaultSchedule | Scenarios | None,
+        robot: Robot,
+        joints: JointMap,
+        backend: Backend,
+        fields: ModelFields,
+        step_dt: float,
+    ) -> None:
+        self._cfg, self._robot, self._joints, self._fields = cfg, robot, joints, fields
+        self._step_dt, self._device, self._num_envs = step_dt, backend.device, backend.num_envs
+        self._qpos = backend.read("qpos")
+        n, j, s = backend.num_envs, len(robot.joint_names), _slots(cfg)
+        self.severity = torch.zeros(n, j, device=self._device)
+        self.kind = torch.full((n, j), -1, device=self._device)
+        self._kinds = _kinds(cfg) if s else ()
+        self._level = {kind: torch.zeros(n, j, device=self._device) for kind in self._kinds}
+        self._held = {kind: torch.zeros(n, j, device=self._device) for kind in self._kinds if kind in _CAPTURE}
+        self.joint, self.which = (torch.zeros(n, s, dtype=torch.int64, device=self._device) for _ in range(2))
+        self.level = torch.zeros(n, s, device=self._device)
+        self.start, self.stop = (torch.full((n, s), NEVER, device=self._device) for _ in range(2))
+        self._prepare_plan()
+        for name in {EFFECTS[kind].field for kind in self._kinds if kind in EFFECTS}:
+            fields.expand(name)
+            fields.overlay(name, lambda value, name=name: self._faulty(name, value))  # type: ignore[misc]
+
+    def _prepare_plan(self) -> None:
+        """What does not change from episode to episode; refuses what cannot happen."""
+        cfg, robot, device = self._cfg, self._robot, self._device
+        if isinstance(cfg, Scenarios):
+            if cfg.robot != robot.name:
+                raise KoboshiError(f"the scenarios are for robot '{cfg.robot}', not '{robot.name}'")
+            if len(cfg.episodes) != self._num_envs:
+                raise KoboshiError(f"{len(cfg.episodes)} scenarios need as many environments, not {self._num_envs}")
+            self._scripted = {name: x.to(device) for name, x in _script(cfg, robot, self._step_dt).items()}
+        elif cfg is not None and self._kinds:
+            names = cfg.faults.candidates(robot)
+            for name in (joint for group in cfg.groups or () for joint in group):
+                for kind in cfg.faults.kinds:
+                    check_fault(robot, name, kind)
+            self._candidates = torch.tensor([robot.joint_id(name) for name in names], device=device)
+            self._choices = torch.tensor([KINDS.index(kind) for kind in cfg.faults.kinds], device=device)
+            if cfg.groups is not None:
+                self._own = _by_index(cfg.groups, robot, self._num_envs).to(device)
+
+    @property
+    def active(self) -> Tensor:
+        """(N,) bool: some joint is broken now."""
+        return self.severity.amax(1) > 0
+
+    def restart(self, mask: Tensor, generator: torch.Generator) -> None:
+        """New episodes of the environments in `mask`: everything is undone and the next faults are planned."""
+        if not self._kinds:
+            return
+        plan = self._scripted if isinstance(self._cfg, Scenarios) else self._draw(generator)
+        self.set_plan(mask, **plan)
+
+    def set_plan(self, mask: Tensor, joint: Tensor, which: Tensor, level: Tensor, start: Tensor, stop: Tensor) -> None:
+        """Plans the episodes of the environments in `mask` outright; each (N, S), see the class."""
+        rows = mask[:, None]
+        new = dict(zip(_PLAN, (joint, which, level, start, stop), strict=True))
+        for name, value in new.items():
+            setattr(self, name, torch.where(rows, value, getattr(self, name)))
+        for table in (*self._level.values(), *self._held.values(), self.severity):
+            table.masked_fill_(rows, 0.0)
+        self.kind.masked_fill_(rows, -1)
+        self._refresh_fields()
+
+    def _draw(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """A plan for every environment, by the schedule."""
+        cfg = self._cfg
+        assert isinstance(cfg, FaultSchedule)
+        n, s, faults = self._num_envs, self.joint.shape[1], cfg.faults
+        u = torch.rand(n, 4 * s + 2, generator=generator, device=self._device)
+        severity, onset, kind, lasts = u[:, : 4 * s].unflatten(1, (4, s)).unbind(1)
+        low, high = faults.severity
+        first, last = (round(t / self._step_dt) for t in cfg.onset_s)
+        start = (first + (last - first + 1) * onset).long().clamp(max=last)
+        joint, number = self._who(u[:, -2], generator)
+        breaks = (torch.arange(s, device=self._device) < number[:, None]) & (u[:, -1:] < cfg.probability)
+        stop = torch.full_like(start, NEVER)
+        if faults.duration_s is not None:
+            shortest, longest = (max(1, round(t / self._step_dt)) for t in faults.duration_s)
+            stop = start + (shortest + (longest - shortest + 1) * lasts).long().clamp(max=longest)
+        return {
+            "joint": joint,
+            "which": self._choices[(kind * len(self._choices)).long().clamp(max=len(self._choices) - 1)],
+            "level": low + (high - low) * severity,
+            "start": torch.where(breaks, start, NEVER),
+            "stop": torch.where(breaks, stop, NEVER),
+        }
+
+    def _who(self, u: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(N, S) joints in a random order and (N,) how many of them break."""
+        cfg = self._cfg
+        assert isinstance(cfg, FaultSchedule)
+        if cfg.groups is not None:
+            return self._own[:, None], torch.ones_like(self._own)
+        low, high = cfg.faults.count
+        order = torch.rand(len(u), len(self._candidates), generator=generator, device=self._device)
+        return self._candidates[order.topk(high, dim=1).indices], (low + (high - low + 1) * u).long().clamp(max=high)
+
+    def advance(self, episode_step: Tensor) -> None:
+        """Begins and ends what is due at the control step that starts now. episode_step (N,): steps done so far."""
+        if not self._kinds:
+            return
+        now = episode_step[:, None]
+        if anyone((self.start == now) | (self.stop == now)):
+            self._update((self.start <= now) & (now < self.stop), self.start == now)
+
+    def _update(self, active: Tensor, begins: Tensor) -> None:
+        """active, begins (N, S)."""
+        here = self.joint[:, :, None] == torch.arange(self.severity.shape[1], device=self._device)
+        level = (self.level * active)[:, :, None] * here
+        pos = self._qpos[:, self._joints.qpos].to(level.dtype)
+        for kind in self._kinds:
+            mine = (self.which == KINDS.index(kind))[:, :, None]
+            self._level[kind].copy_((level * mine).amax(1))
+            if kind in self._held:
+                began = (begins[:, :, None] & here & mine).any(1)
+                self._held[kind].copy_(torch.where(began, pos, self._held[kind]))
+        worst, slot = level.max(1)
+        self.severity.copy_(worst)
+        self.kind.copy_(torch.where(worst > 0, self.which.gather(1, slot), -1))
+        self._refresh_fields()
+
+    def _refresh_fields(self) -> None:
+        for name in {EFFECTS[kind].field for kind in self._kinds if kind in EFFECTS}:
+            self._fields.refresh(name)
+
+    def _faulty(self, name: str, value: Tensor) -> Tensor:
+        """(N, …) a field as the faults in force leave it."""
+        value = value.clone()
+        for kind, effect in self._effects(name).items():
+            columns = getattr(self._joints, effect.columns)
+            own = value[:, columns]
+            held = self._held.get(kind, self.severity)
+            value[:, columns] = effect.apply(own, self._level[kind].to(own.dtype), held.to(own.dtype))
+        return value
+
+    def _effects(self, name: str) -> dict[str, FieldEffect]:
+        return {kind: EFFECTS[kind] for kind in self._kinds if kind in EFFECTS and EFFECTS[kind].field == name}
+
+    def sense(self, joint_pos: Tensor) -> Tensor:
+        """(N, J) what the encoders show for these positions."""
+        if "sensor_bias" in self._kinds:
+            joint_pos = joint_pos + SENSOR_BIAS * self._level["sensor_bias"]
+        if "sensor_freeze" in self._kinds:
+            joint_pos = torch.where(self._level["sensor_freeze"] > 0, self._held["sensor_freeze"], joint_pos)
+        return joint_pos
+
+    def sense_rate(self, joint_vel: Tensor) -> Tensor:
+        """(N, J) what the encoders show for these velocities."""
+        if "sensor_freeze" in self._kinds:
+            return torch.where(self._level["sensor_freeze"] > 0, 0.0, joint_vel)
+        return joint_vel
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self._tables().items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Model fields follow when `ModelFields` is restored after this."""
+        for name, value in self._tables().items():
+            value.copy_(state[name])
+
+    def _tables(self) -> dict[str, Tensor]:
+        own = {name: getattr(self, name) for name in (*_PLAN, "severity", "kind")}
+        own |= {f"level.{kind}": table for kind, table in self._level.items()}
+        return own | {f"held.{kind}": table for kind, table in self._held.items()}
+
+
+def _kinds(cfg: FaultSchedule | Scenarios | None) -> tuple[str, ...]:
+    """The kinds that may occur, in KINDS' order."""
+    found = () if cfg is None else cfg.kinds if isinstance(cfg, Scenarios) else cfg.faults.kinds
+    return tuple(kind for kind in KINDS if kind in found)
+
+
+def _slots(cfg: FaultSchedule | Scenarios | None) -> int:
+    """S, how many faults an episode may have."""
+    if isinstance(cfg, Scenarios):
+        return max((len(episode.faults) for episode in cfg.episodes), default=0)
+    if cfg is None or cfg.probability == 0:
+        return 0
+    return 1 if cfg.groups is not None else cfg.faults.count[1]
+
+
+def _script(scenarios: Scenarios, robot: Robot, step_dt: float) -> dict[str, Tensor]:
+    """The plan of frozen scenarios, each (N, S)."""
+    shape = (len(scenarios.episodes), _slots(scenarios))
+    plan = {name: torch.zeros(shape, dtype=torch.int64) for name in ("joint", "which")}
+    plan |= {"level": torch.zeros(shape)} | {name: torch.full(shape, NEVER) for name in ("start", "stop")}
+    for i, episode in enumerate(scenarios.episodes):
+        for s, fault in enumerate(episode.faults):
+            start = round(fault.onset_s / step_dt)
+            lasts = NEVER if fault.duration_s is None else start + max(1, round(fault.duration_s / step_dt))
+            row = (robot.joint_id(fault.joint), KINDS.index(fault.kind), fault.severity, start, lasts)
+            for name, value in zip(_PLAN, row, strict=True):
+                plan[name][i, s] = value
+    return plan
+
+
+def _by_index(groups: tuple[tuple[str, ...], ...], robot: Robot, num_envs: int) -> Tensor:
+    """(N,) the joint that each environment's index stands for; see `FaultSchedule`."""
+    block, rest = divmod(num_envs, len(groups))
+    if rest:
+        raise KoboshiError(f"{num_envs} environments cannot be divided among {len(groups)} groups")
+    own = [groups[i // block] for i in range(num_envs)]
+    return torch.tensor([robot.joint_id(group[i % len(group)]) for i, group in enumerate(own)])
