@@ -88,9 +88,8 @@ def randomise_gains(env: Env, mask: Tensor, stiffness: Range = (0.9, 1.1), dampi
     """Factors on each actuator's stiffness and damping (for a velocity servo, the gain is its damping)."""
     shape = (env.num_envs, env.model.nu)
     kp, kd = env.uniform(shape, *stiffness), env.uniform(shape, *damping)
-    gain, bias = (
-        env.fields.nominal(f"actuator_{name}prm").expand(env.num_envs, -1, -1).clone() for name in ("gain", "bias")
-    )
+    nominal = (env.fields.nominal(f"actuator_{name}prm") for name in ("gain", "bias"))
+    gain, bias = (value.expand(env.num_envs, -1, -1).clone() for value in nominal)
     holds_position = bias[:, :, 1] != 0
     gain[:, :, 0] *= torch.where(holds_position, kp, kd)
     bias[:, :, 1] *= kp

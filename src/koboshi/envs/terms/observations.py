@@ -1,7 +1,8 @@
 """Observation terms: `term(env, **params) -> (N, d)`.
 
 Each says how it looks in the mirror (left and right swapped): `vector` (x, −y, z), `axial` (−x, y, −z),
-`command` (v_x, −v_y, −ω_z), `joint` (the robot's joint mirror), `action` (the same for what the policy gives), `feet` (left and right swapped), `same`.
+`command` (v_x, −v_y, −ω_z), `joint` (the robot's joint mirror), `action` (the same for what the policy gives),
+`feet` (left and right swapped), `same`.
 """
 
 from __future__ import annotations

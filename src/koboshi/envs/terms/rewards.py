@@ -33,6 +33,14 @@ def feet_air_time_biped(env: Env, threshold: float = 0.4) -> Tensor:
     return in_mode.clamp(max=threshold) * (single & moving)
 
 
+def feet_air_time(env: Env, threshold: float = 0.5) -> Tensor:
+    """(N,) Σ (time in the air − `threshold`) over feet that just touched down, s; 0 where no motion is asked for."""
+    state = env.state
+    landed = state.foot_contact & (state.contact_time <= 1.5 * env.step_dt)
+    moving = env.command.value.norm(dim=1) > 0.1
+    return ((state.last_air_time - threshold) * landed).sum(1) * moving
+
+
 def feet_slide(env: Env) -> Tensor:
     """(N,) horizontal speed of the feet that touch the ground, m/s."""
     return (env.state.foot_vel[:, :, :2].norm(dim=2) * env.state.foot_contact).sum(1)
@@ -74,6 +82,11 @@ def joint_torque(env: Env) -> Tensor:
 def lin_vel_z(env: Env) -> Tensor:
     """(N,) vertical velocity in the base frame, m/s."""
     return env.state.base_lin_vel[:, 2]
+
+
+def ang_vel_xy(env: Env) -> Tensor:
+    """(N, 2) roll and pitch rate in the base frame, rad/s."""
+    return env.state.base_ang_vel[:, :2]
 
 
 def base_height_error(env: Env, target: float) -> Tensor:

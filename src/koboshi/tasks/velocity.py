@@ -1,0 +1,72 @@
+"""What all tasks of walking under velocity commands share: senses, the critic's view, resets and terminations."""
+
+from __future__ import annotations
+
+from koboshi.envs.cfg import ActionsCfg, ActionTerm, EventTerm, ObsGroup, ObsTerm, TerminationTerm
+from koboshi.envs.terms import actions, events, observations, terminations
+from koboshi.robots import Robot
+
+TORQUE_NOISE = 0.005
+"""Noise of a measured torque as a share of the joint's effort limit: currents are measured to a share of the range."""
+
+
+def senses() -> dict[str, ObsTerm | None]:
+    """What a real robot senses. Noise is uniform; joint velocities are those of filtered encoders."""
+    return {
+        "base_lin_vel": ObsTerm(observations.base_lin_vel, noise=0.1),
+        "base_ang_vel": ObsTerm(observations.base_ang_vel, noise=0.1),
+        "projected_gravity": ObsTerm(observations.projected_gravity, noise=0.03),
+        "command": ObsTerm(observations.velocity_command),
+        "joint_pos": ObsTerm(observations.joint_pos, noise=0.01),
+        "joint_vel": ObsTerm(observations.joint_vel, noise=0.1),
+        "last_action": ObsTerm(observations.last_action),
+    }
+
+
+def privileged() -> dict[str, ObsTerm | None]:
+    """The critic's clean, undelayed view, and what no sensor shows."""
+    return {
+        "base_lin_vel": ObsTerm(observations.base_lin_vel),
+        "base_ang_vel": ObsTerm(observations.base_ang_vel),
+        "projected_gravity": ObsTerm(observations.projected_gravity),
+        "command": ObsTerm(observations.velocity_command),
+        "joint_pos": ObsTerm(observations.joint_pos, {"sensed": False}),
+        "joint_vel": ObsTerm(observations.joint_vel, {"sensed": False}),
+        "last_action": ObsTerm(observations.last_action),
+        "base_height": ObsTerm(observations.base_height),
+        "foot_contact": ObsTerm(observations.foot_contact),
+        "foot_air_time": ObsTerm(observations.foot_air_time),
+    }
+
+
+def walking_groups() -> dict[str, ObsGroup]:
+    """What a policy and its critic see."""
+    return {"policy": ObsGroup(senses()), "critic": ObsGroup(privileged(), noise=False)}
+
+
+def fault_groups(robot: Robot) -> dict[str, ObsGroup]:
+    """What a detector sees, the policy's very numbers and the joints' torques, and the truth for labels and oracles."""
+    noise = tuple((TORQUE_NOISE * robot.effort_limit).tolist())
+    return {
+        "detector": ObsGroup({"joint_torque": ObsTerm(observations.joint_torque, noise=noise)}, base="policy"),
+        "fault": ObsGroup({"severity": ObsTerm(observations.fault_severity)}, noise=False),
+    }
+
+
+def position_targets(scale: float) -> ActionsCfg:
+    """Every joint's position target around the default pose, `scale` rad a unit."""
+    return ActionsCfg({"joint_position": ActionTerm(actions.joint_position, scale=scale)})
+
+
+def resets() -> dict[str, EventTerm | None]:
+    """Upright at any heading, near the default pose."""
+    return {"reset_base": EventTerm(events.reset_base), "reset_joints": EventTerm(events.reset_joints)}
+
+
+def falls(robot: Robot) -> dict[str, TerminationTerm | None]:
+    """Time-out, a base too low above the ground, or tilted by more than 60°."""
+    return {
+        "time_out": TerminationTerm(terminations.time_out, time_out=True),
+        "base_low": TerminationTerm(terminations.base_low, {"height": robot.fall_height}),
+        "bad_orientation": TerminationTerm(terminations.bad_orientation, {"limit": 0.5}),
+    }
