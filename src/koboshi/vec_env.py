@@ -64,3 +64,8 @@ class VecEnv(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
+
+
+def anyone(mask: Tensor) -> bool:
+    """Whether any of (N,) bool is set; True without looking where looking would wait for the device."""
+    return bool(mask.any()) if mask.device.type == "cpu" else True

@@ -5,12 +5,13 @@ from __future__ import annotations
 import mujoco
 
 from koboshi.errors import unknown
-from koboshi.sim.backend import Backend
+from koboshi.sim.backend import Backend, make_generator
 from koboshi.sim.cpu import CpuBackend
+from koboshi.vec_env import anyone
 
 BACKENDS = ("cpu", "warp")
 
-__all__ = ["BACKENDS", "Backend", "CpuBackend", "make_backend"]
+__all__ = ["BACKENDS", "Backend", "CpuBackend", "anyone", "make_backend", "make_generator"]
 
 
 def make_backend(name: str, model: mujoco.MjModel, num_envs: int, device: str = "cpu") -> Backend:
