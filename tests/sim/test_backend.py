@@ -9,7 +9,7 @@ import torch
 
 from koboshi.errors import KoboshiError
 from koboshi.robots import UNITREE_H1, physics_spec
-from koboshi.sim import Backend, CpuBackend, make_backend
+from koboshi.sim import Backend, CpuBackend, anyone, make_backend, make_generator
 
 N = 3
 TOLERANCE = {"cpu": 0.0, "warp": 2e-4}
@@ -103,7 +103,7 @@ def test_forward_makes_derived_fields_current(name: str, backend: Backend) -> No
     sensors, qpos = backend.read("sensordata"), backend.read("qpos")
     backend.step(3)
     lagging = sensors.clone()
-    backend.forward(torch.tensor([0, 2]))
+    backend.forward(torch.tensor([True, False, True]))
     assert not torch.equal(sensors[0], lagging[0])
     assert torch.equal(sensors[1], lagging[1])
     data = mujoco.MjData(backend.model)
@@ -155,28 +155,69 @@ def test_unknown_fields_name_a_guess(backend: Backend) -> None:
         backend.expand("bdy_mass")
 
 
-def test_reset_touches_only_its_ids(backend: Backend) -> None:
+def test_reset_touches_only_its_mask(backend: Backend) -> None:
     fields = [backend.read(field) for field in ("qpos", "qvel", "ctrl", "time", "sensordata")]
     start = backend.snapshot()
-    backend.reset()
-    sensors = fields[-1].clone()
-    assert sensors[0, 3].item() == pytest.approx(0.62 - 0.3 - 0.27, abs=1e-6)
     for action in controls(5, 2):
         fields[2][:] = action
         backend.step()
     before, moved = backend.snapshot(), [field.clone() for field in fields]
-    fields[0][1] = 7.0  # written since the last call: dropped too
-    backend.reset(torch.tensor([1]))
+    fields[0][1] = fields[2][1] = 7.0  # written since the last call: dropped too
+    second = torch.tensor([False, True, False])
+    backend.reset(second)
+    backend.forward(second)
+    assert fields[-1][1, 3].item() == pytest.approx(0.62 - 0.3 - 0.27, abs=1e-6)
     after = backend.snapshot()
-    nq_nv = 1 + backend.model.nq + backend.model.nv
-    assert torch.equal(after[1, :nq_nv], start[1, :nq_nv])
-    assert torch.equal(sensors[1], fields[-1][1])
+    assert torch.equal(after[1], start[1])
     assert torch.equal(after[[0, 2]], before[[0, 2]])
     for field, value in zip(fields, moved, strict=True):
         assert torch.equal(field[[0, 2]], value[[0, 2]])
+    backend.reset()
+    assert torch.equal(backend.snapshot(), start)
 
 
-def test_restored_snapshot_goes_on_with_the_same_numbers(backend: Backend) -> None:
+def test_a_reset_simulation_starts_like_a_new_one(name: str, backend: Backend) -> None:
+    """Also out of NaN, and whatever was placed after the reset is what it starts from."""
+    new = make_backend(name, backend.model, N)
+    first = torch.tensor([True, False, False])
+    for one in (backend, new):
+        one.read("sensordata"), one.read("actuator_force")
+    backend.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    backend.read("qpos")[0] = torch.nan
+    backend.step(2)
+    backend.reset(first)
+    for one in (backend, new):
+        one.read("qpos")[0, 2] = 0.57
+        one.forward(first)
+    for field in ("sensordata", "actuator_force"):
+        assert torch.equal(backend.read(field)[0], new.read(field)[0])
+    for one in (backend, new):
+        one.step(10)
+    assert torch.equal(backend.snapshot()[0, 1:], new.snapshot()[0, 1:])
+    assert torch.isfinite(backend.read("qpos")).all()
+
+
+def test_reset_follows_an_expanded_qpos0(backend: Backend) -> None:
+    backend.expand("qpos0")[2, 7] = 0.25
+    backend.step(2)
+    backend.reset()
+    assert backend.read("qpos")[:, 7].tolist() == [0.0, 0.0, 0.25]
+
+
+def test_no_mask_set_does_nothing(backend: Backend) -> None:
+    sensors, mass = backend.read("sensordata"), backend.expand("body_mass")
+    backend.step(3)
+    mass *= 2
+    before, sensed = backend.snapshot(), sensors.clone()
+    nobody = torch.zeros(N, dtype=torch.bool)
+    backend.reset(nobody)
+    backend.forward(nobody)
+    backend.set_const(nobody)
+    assert torch.equal(backend.snapshot(), before)
+    assert torch.equal(sensors, sensed)
+
+
+def test_a_restored_snapshot_continues_with_the_same_numbers(backend: Backend) -> None:
     def go(actions: torch.Tensor) -> torch.Tensor:
         for action in actions:
             backend.read("ctrl")[:] = action
@@ -237,17 +278,65 @@ def test_cpu_equals_serial_mj_step_bit_for_bit_on_h1() -> None:
         assert np.array_equal(sensors[env].numpy(), data.sensordata)
 
 
-def test_cpu_set_const_follows_a_mass() -> None:
-    backend = CpuBackend(mujoco.MjModel.from_xml_string(LEG), N)
+def test_set_const_follows_a_mass(name: str, backend: Backend) -> None:
+    """What the model knows and how it moves are serial MuJoCo's; before it, the model keeps what was compiled."""
     mass, subtree = backend.expand("body_mass"), backend.expand("body_subtreemass")
-    mass[1, 1] = 10.0
-    backend.set_const(torch.tensor([1]))
+    armature, xpos = backend.expand("dof_armature"), backend.read("xpos")
+    second = torch.tensor([False, True, False])
+    mass[1, 1], armature[1, 6:] = 10.0, 0.2
+    start, seen = backend.snapshot(), xpos.clone()
+    assert subtree[:, 1].tolist() == pytest.approx([4.6, 4.6, 4.6])
+    backend.set_const(second)
     assert subtree[:, 1].tolist() == pytest.approx([4.6, 11.6, 4.6])
+    assert torch.equal(backend.snapshot(), start), "the simulations moved"
+    assert torch.equal(xpos, seen)
+    mass[1, 1] = 12.0
+    backend.set_const(second)  # the second time as the first
+    assert subtree[:, 1].tolist() == pytest.approx([4.6, 13.6, 4.6])
+    mass[1, 1] = 10.0
+    backend.set_const()
+    for action in controls(40, 2):
+        backend.read("ctrl")[:] = action
+        backend.step()
+    heavy, stale = serial(1, set_const=True), serial(1, set_const=False)
+    assert_close(name, backend.read("qpos")[0], serial(0, set_const=False))
+    assert_close(name, backend.read("qpos")[1], heavy)
+    assert abs(heavy - stale).max() > 10 * TOLERANCE["warp"], "set_const changes too little to say anything"
 
 
-def test_warp_refuses_set_const() -> None:
-    with pytest.raises(KoboshiError, match="set_const"):
-        make_backend("warp", mujoco.MjModel.from_xml_string(LEG), 1).set_const()
+def serial(env: int, set_const: bool) -> np.ndarray:
+    """`qpos` in MuJoCo after the same controls; 1 is heavier than the compiled model."""
+    model = mujoco.MjModel.from_xml_string(LEG)
+    data = mujoco.MjData(model)
+    if env:
+        model.body_mass[1], model.dof_armature[6:] = 10.0, 0.2
+    if set_const:
+        mujoco.mj_setConst(model, data)
+        mujoco.mj_resetData(model, data)
+    for action in controls(40, 2)[:, env]:
+        data.ctrl[:] = action.numpy()
+        mujoco.mj_step(model, data)
+    return data.qpos.copy()
+
+
+def test_sleeping_models_are_refused(name: str) -> None:
+    model = mujoco.MjModel.from_xml_string(LEG)
+    model.opt.enableflags |= mujoco.mjtEnableBit.mjENBL_SLEEP
+    with pytest.raises(KoboshiError, match="sleep"):
+        make_backend(name, model, 1)
+
+
+def test_anyone_asks_only_the_cpu() -> None:
+    """A device that would have to be waited for is not asked: a meta tensor could not even answer."""
+    assert anyone(torch.tensor([False, True]))
+    assert not anyone(torch.tensor([False, False]))
+    assert anyone(torch.zeros(2, dtype=torch.bool, device="meta"))
+
+
+def test_generators_are_functions_of_their_seed() -> None:
+    draws = [torch.rand(3, generator=make_generator("cpu", seed)) for seed in (1, 1, 2)]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
 
 
 def test_warp_raises_where_constraints_do_not_fit() -> None:
@@ -255,8 +344,10 @@ def test_warp_raises_where_constraints_do_not_fit() -> None:
 
     backend = WarpBackend(mujoco.MjModel.from_xml_string(LEG), N, "cpu", njmax=2)
     backend.read("qpos")[2, 2] = 0.55  # the foot is in the floor: a contact of four rows
+    backend.step(2)
     with pytest.raises(KoboshiError, match="simulation 2: njmax=2 is too small"):
-        backend.step()
+        backend.check()
+    backend.check()  # said once
 
 
 def test_warp_lists_its_devices() -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import mujoco
-import torch
 
 from koboshi.errors import unknown
-from koboshi.sim.backend import Backend
+from koboshi.sim.backend import Backend, make_generator
 from koboshi.sim.cpu import CpuBackend
 from koboshi.sim.fields import ModelFields
 from koboshi.vec_env import anyone
@@ -25,8 +24,3 @@ def make_backend(name: str, model: mujoco.MjModel, num_envs: int, device: str = 
 
         return WarpBackend(model, num_envs, device)
     raise unknown("physics backend", name, BACKENDS)
-
-
-def make_generator(device: torch.device, seed: int = 0) -> torch.Generator:
-    """Random numbers on a device."""
-    return torch.Generator(device).manual_seed(seed)

@@ -8,22 +8,27 @@ import mujoco
 import torch
 from torch import Tensor
 
+from koboshi.errors import KoboshiError
+
 
 @runtime_checkable
 class Backend(Protocol):
     """N MuJoCo simulations of one model.
 
     Fields carry MuJoCo's names and layout with a leading N. Tensors that `read` and `expand` return are live:
-    asked for once, they always show (and, for inputs, set) what the simulations hold.
+    asked for once, they always show (and, for inputs, set) what the simulations hold. `mask` is (N,) bool on
+    `device`: the simulations meant; None is all.
 
     Inputs that may be written between calls: `qpos, qvel, ctrl, qacc_warmstart` and every expanded model
     field. Derived fields (`sensordata, actuator_force, xpos`, …) lag one substep behind `qpos` and `qvel`
-    after `step`, as with `mj_step` itself; `forward` makes them current. They must be read for the first time
-    before the first step, so that the backend knows to deliver them.
+    after `step`, as with `mj_step` itself, and keep their old values after `reset`; `forward` makes them current.
+    They must be read for the first time before the first step, so that the backend knows to deliver them.
+
+    No call but `check` and `snapshot` reads anything back from the device, so none waits for it.
 
     Where the two differ: the CPU holds float64 states (derived and expanded fields likewise), Warp float32;
-    Warp's tensors live on its device. Warp refuses `set_const`, varies fewer model fields, and runs every
-    call on all simulations, then puts back those that `ids` leaves out.
+    Warp's tensors live on its device. Warp varies fewer model fields, and runs `forward` on all
+    simulations, then puts back those that `mask` leaves out.
     """
 
     num_envs: int
@@ -42,20 +47,27 @@ class Backend(Protocol):
         """
         ...
 
-    def set_const(self, ids: Tensor | None = None) -> None:
-        """`mj_setConst`: recomputes what follows from expanded masses, lengths and so on."""
+    def set_const(self, mask: Tensor | None = None) -> None:
+        """`mj_setConst`: recomputes what follows from expanded masses, armatures, lengths and so on.
+
+        At least in the simulations meant; those left out may be made to agree with their expanded fields as well.
+        """
         ...
 
     def step(self, n: int = 1) -> None:
         """n times `mj_step`, for all."""
         ...
 
-    def forward(self, ids: Tensor | None = None) -> None:
-        """`mj_forward`: makes derived fields current. `ids`: (M,) int64 ascending; None is all."""
+    def forward(self, mask: Tensor | None = None) -> None:
+        """`mj_forward`: makes derived fields current."""
         ...
 
-    def reset(self, ids: Tensor | None = None) -> None:
-        """`mj_resetData`, then `mj_forward`; drops what was written before. Expanded model fields stay."""
+    def reset(self, mask: Tensor | None = None) -> None:
+        """The state that `mj_resetData` gives; what was written before is gone. Expanded model fields stay."""
+        ...
+
+    def check(self) -> None:
+        """Raises KoboshiError for what went wrong in any call since the last check; waits for the device."""
         ...
 
     def snapshot(self) -> Tensor:
@@ -65,3 +77,16 @@ class Backend(Protocol):
     def restore(self, state: Tensor) -> None:
         """Puts a `snapshot` back, bit for bit. Derived fields are stale until the next call."""
         ...
+
+
+def check_request(model: mujoco.MjModel, num_envs: int) -> None:
+    """KoboshiError for what no backend steps."""
+    if num_envs < 1:
+        raise KoboshiError(f"num_envs must be at least 1, not {num_envs}")
+    if model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP:
+        raise KoboshiError("models with sleep enabled are refused: its bookkeeping is not in the state")
+
+
+def make_generator(device: torch.device | str, seed: int) -> torch.Generator:
+    """Random numbers that are drawn on `device`, a function of the seed."""
+    return torch.Generator(device).manual_seed(seed)

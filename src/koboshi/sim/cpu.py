@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from koboshi.errors import KoboshiError, unknown
+from koboshi.sim.backend import check_request
 
 
 class CpuBackend:
@@ -16,13 +17,14 @@ class CpuBackend:
 
     def __init__(self, model: mujoco.MjModel, num_envs: int, num_threads: int = 0) -> None:
         """`num_threads` 0 uses every logical CPU."""
-        if num_envs < 1:
-            raise KoboshiError(f"num_envs must be at least 1, not {num_envs}")
+        check_request(model, num_envs)
         self.model = model
         self.num_envs = num_envs
         self.device = torch.device("cpu")
         self._batch = mjbatch.Batch(model, num_envs, num_threads)
         self._state = self._batch.bind("state")
+        self._initial = self._state.copy()
+        self._qpos_columns = _position_columns(model)
         self._fields: dict[str, Tensor] = {}
         self._expanded: dict[str, Tensor] = {}
         self._stepped = False
@@ -50,20 +52,26 @@ class CpuBackend:
             raise unknown("mjModel field", field, valid) from error
         return self._expanded[field]
 
-    def set_const(self, ids: Tensor | None = None) -> None:
-        self._batch.set_const(_rows(ids))
+    def set_const(self, mask: Tensor | None = None) -> None:
+        self._batch.set_const(_rows(mask))
 
     def step(self, n: int = 1) -> None:
         self._stepped = True
         self._batch.step(nstep=n)
 
-    def forward(self, ids: Tensor | None = None) -> None:
-        self._batch.forward(_rows(ids))
+    def forward(self, mask: Tensor | None = None) -> None:
+        self._batch.forward(_rows(mask))
 
-    def reset(self, ids: Tensor | None = None) -> None:
-        # mjbatch puts what was written since its last call on top of the reset; the second one drops it.
-        for _ in range(2):
-            self._batch.reset(_rows(ids))
+    def reset(self, mask: Tensor | None = None) -> None:
+        # mjbatch's own reset would run mj_forward too, which the caller does anyway once all is placed, and put
+        # what was written since the last call on top. The state is all that the next call starts from.
+        rows = slice(None) if mask is None else mask.numpy()
+        self._state[rows] = self._initial[rows]
+        if "qpos0" in self._expanded:
+            self._state[rows, self._qpos_columns] = self._expanded["qpos0"].numpy()[rows]
+
+    def check(self) -> None:
+        """Nothing to find: MuJoCo makes room as it needs it."""
 
     def check(self) -> None:
         """MuJoCo's errors are raised at once."""
@@ -75,8 +83,14 @@ class CpuBackend:
         self._state[:] = state.numpy()
 
 
-def _rows(ids: Tensor | None) -> np.ndarray | None:
-    return None if ids is None else np.ascontiguousarray(ids.numpy())
+def _position_columns(model: mujoco.MjModel) -> slice:
+    """Where `qpos` lies in the state."""
+    before = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_TIME)
+    return slice(before, before + model.nq)
+
+
+def _rows(mask: Tensor | None) -> np.ndarray | None:
+    return None if mask is None else np.ascontiguousarray(mask.numpy())
 
 
 def _array_names(holder: object) -> list[str]:

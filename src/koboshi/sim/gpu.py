@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from koboshi.errors import KoboshiError, unknown
+from koboshi.sim.backend import check_request
 
 _STATE = (
     "time",
@@ -34,6 +35,18 @@ _STATE = (
 
 _OWN_LAYOUT = ("qLD", "qLDiagInv")
 """Data fields that Warp stores otherwise than MuJoCo under the same name."""
+
+_DERIVED = (
+    "body_subtreemass",
+    "body_invweight0",
+    "dof_invweight0",
+    "tendon_length0",
+    "tendon_lengthspring",
+    "tendon_invweight0",
+    "actuator_acc0",
+    "meaninertia",
+)
+"""Model fields that `set_const` recomputes, of those that physics reads (not where cameras and lights look)."""
 
 _FLUID = ("wind", "density", "viscosity")
 
@@ -58,7 +71,7 @@ class WarpBackend:
     """`Backend` over MuJoCo Warp; its tensors are zero-copy views of Warp's arrays, float32, on `device`.
 
     Warp works on its default stream, which CUDA orders against torch's default stream; use no other here.
-    Calls with `ids` compute all simulations, then put back the state and the read fields of the rest.
+    `forward` with a mask computes all simulations, then puts back the state and the read fields of the rest.
     """
 
     def __init__(
@@ -72,12 +85,9 @@ class WarpBackend:
         """`device`: "cuda:0", … or "cpu".
 
         `nconmax`, `njmax`: room for contacts and constraint rows in one simulation; by default what the
-        model's geoms and joints can need. A step that needs more raises KoboshiError.
+        model's geoms and joints can need. `check` raises KoboshiError where a step needed more.
         """
-        if num_envs < 1:
-            raise KoboshiError(f"num_envs must be at least 1, not {num_envs}")
-        if model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP:
-            raise KoboshiError("models with sleep enabled are refused: its bookkeeping is not in the state")
+        check_request(model, num_envs)
         self._wp, self._mjw = _import_warp()
         self._wp_device = _warp_device(self._wp, device)
         self.model = model
@@ -87,7 +97,7 @@ class WarpBackend:
         mujoco.mj_forward(model, self._mjdata)
         with self._wp.ScopedDevice(self._wp_device):
             self._put(nconmax, njmax)
-        self._graphs: dict[str, Any] = {}
+        self._graphs: dict[tuple[str, int], Any] = {}
         self._compiled: set[str] = set()
         self._fields: dict[str, Tensor] = {}
         self._expanded: dict[str, Tensor] = {}
@@ -105,7 +115,7 @@ class WarpBackend:
             self._model = self._mjw.put_model(model)
         except NotImplementedError as error:
             raise KoboshiError(f"MuJoCo Warp cannot run this model: {error}") from error
-        self._model.opt.warn_overflow = 0  # it prints from kernels; `_check_overflow` raises instead
+        self._model.opt.warn_overflow = 0  # it prints from kernels; `check` raises instead
         contacts, rows = _capacity(self.model, self._model.nxn_geom_pair_filtered.numpy(), nconmax)
         self._room = {"nconmax": contacts, "njmax": rows if njmax is None else njmax}
         try:
@@ -128,17 +138,23 @@ class WarpBackend:
         return self._same_size(self._mjdata, self._data, [n for n in names if n not in _OWN_LAYOUT])
 
     def expand(self, field: str) -> Tensor:
-        if field in self._expanded:
-            return self._expanded[field]
-        if self._stepped:
+        if self._stepped and field not in self._expanded:
             raise KoboshiError(f"'{field}' must be expanded before the first step")
-        for source, target in ((self.model, self._model), (self.model.opt, self._model.opt)):
-            valid = self._expandable(source, target)
-            if field in valid:
-                self._expanded[field] = self._replace(target, field).view(self.num_envs, *valid[field])
-                return self._expanded[field]
-        valid = self._expandable(self.model, self._model) | self._expandable(self.model.opt, self._model.opt)
-        raise unknown("mjModel field that MuJoCo Warp can vary", field, valid, "fields")
+        return self._expand(field)
+
+    def _expand(self, field: str) -> Tensor:
+        """As `expand`, at any time."""
+        if field not in self._expanded:
+            valid: dict[str, tuple[int, ...]] = {}
+            for part in ("", "opt", "stat"):
+                source, target = ((getattr(m, part) if part else m) for m in (self.model, self._model))
+                shapes = self._expandable(source, target)
+                if field in shapes:
+                    self._expanded[field] = self._replace(target, field).view(self.num_envs, *shapes[field])
+                    return self._expanded[field]
+                valid |= shapes
+            raise unknown("mjModel field that MuJoCo Warp can vary", field, valid, "fields")
+        return self._expanded[field]
 
     def _expandable(self, source: object, target: Any) -> dict[str, tuple[int, ...]]:
         names = [f.name for f in dataclasses.fields(target) if _leading(f) == "*"]
@@ -167,68 +183,40 @@ class WarpBackend:
         self._graphs.clear()  # they hold the old array's address
         return self._wp.to_torch(array)
 
-    def set_const(self, ids: Tensor | None = None) -> None:
-        raise KoboshiError(
-            "MuJoCo Warp has no set_const for single simulations; use the cpu backend, or expand "
-            "and write the derived fields too (body_subtreemass, body_invweight0, dof_invweight0)"
-        )
+    def set_const(self, mask: Tensor | None = None) -> None:
+        """Recomputes the fields of `_DERIVED` in all simulations, which have a row each from the first call on."""
+        for name in _DERIVED:
+            if np.size(getattr(self.model, name, 1)):
+                self._expand(name)
+        read = list(self._fields.values())
+        before = [tensor.clone() for tensor in read]
+        self._run(self._mjw.set_const)
+        for tensor, old in zip(read, before, strict=True):
+            tensor.copy_(old)
 
     def step(self, n: int = 1) -> None:
         self._stepped = True
-        for _ in range(n):
-            self._run(self._mjw.step)
-        self._check_overflow()
+        self._run(self._mjw.step, n)
 
-    def forward(self, ids: Tensor | None = None) -> None:
-        if ids is None:
+    def forward(self, mask: Tensor | None = None) -> None:
+        if mask is None:
             self._run(self._mjw.forward)
             return
-        mask = self._mask(ids)
-        kept = [*self._state, *self._fields.values()]
-        saved = [tensor.clone() for tensor in kept]
+        tensors = [*self._state, *self._fields.values()]
+        before = [tensor.clone() for tensor in tensors]
         self._run(self._mjw.forward)
-        for tensor, old in zip(kept, saved, strict=True):
+        for tensor, old in zip(tensors, before, strict=True):
             tensor.copy_(torch.where(_align(mask, tensor), tensor, old))
 
-    def reset(self, ids: Tensor | None = None) -> None:
-        mask = self._mask(ids)
-        for name, part, initial in zip(_STATE, self._state, self._initial, strict=True):
-            value = self._expanded.get("qpos0", initial) if name == "qpos" else initial
-            part.copy_(torch.where(_align(mask, part), value, part))
-        self.forward(ids)
+    def reset(self, mask: Tensor | None = None) -> None:
+        initial = dict(zip(_STATE, self._initial, strict=True))
+        if "qpos0" in self._expanded:
+            initial["qpos"] = self._expanded["qpos0"]
+        for name, part in zip(_STATE, self._state, strict=True):
+            part.copy_(initial[name] if mask is None else torch.where(_align(mask, part), initial[name], part))
 
-    def snapshot(self) -> Tensor:
-        return torch.cat([part.reshape(self.num_envs, -1).float() for part in self._state], dim=1)
-
-    def restore(self, state: Tensor) -> None:
-        widths = [part[0].numel() for part in self._state]
-        for part, values in zip(self._state, state.split(widths, dim=1), strict=True):
-            part.copy_(values.reshape(part.shape))
-
-    def _mask(self, ids: Tensor | None) -> Tensor:
-        mask = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
-        mask[slice(None) if ids is None else ids] = True
-        return mask
-
-    def _run(self, function: Callable[[Any, Any], None]) -> None:
-        """The first call compiles the kernels; on CUDA, the next ones launch a captured graph of one call."""
-        name = function.__name__
-        with self._wp.ScopedDevice(self._wp_device):
-            if name not in self._graphs and name in self._compiled and self._can_capture():
-                with self._wp.ScopedCapture() as capture:
-                    function(self._model, self._data)
-                self._graphs[name] = capture.graph
-            if name in self._graphs:
-                self._wp.capture_launch(self._graphs[name])
-            else:
-                function(self._model, self._data)
-                self._compiled.add(name)
-
-    def _can_capture(self) -> bool:
-        """Steps allocate work arrays, which a graph may do only from the memory pool."""
-        return self._wp_device.is_cuda and self._wp.is_mempool_enabled(self._wp_device)
-
-    def _check_overflow(self) -> None:
+    def check(self) -> None:
+        """KoboshiError where contacts or constraint rows did not fit, which were then left out."""
         lost = self._overflow & self._fatal
         if not bool(lost.any()):
             return
@@ -238,6 +226,36 @@ class WarpBackend:
         fields = {_TOO_SMALL[flag.name] for flag in flags}
         room = ", ".join(f"{n}={self._room[n]}" if n in self._room else n for n in sorted(fields))
         raise KoboshiError(f"MuJoCo Warp ran out of room in simulation {env}: {room} is too small")
+
+    def snapshot(self) -> Tensor:
+        return torch.cat([part.reshape(self.num_envs, -1).float() for part in self._state], dim=1)
+
+    def restore(self, state: Tensor) -> None:
+        widths = [part[0].numel() for part in self._state]
+        for part, values in zip(self._state, state.split(widths, dim=1), strict=True):
+            part.copy_(values.reshape(part.shape))
+
+    def _run(self, function: Callable[[Any, Any], None], n: int = 1) -> None:
+        """n calls. The first time compiles the kernels; on CUDA, later ones launch one captured graph of all n."""
+        key = (function.__name__, n)
+        with self._wp.ScopedDevice(self._wp_device):
+            if key not in self._graphs and function.__name__ in self._compiled and self._can_capture():
+                with self._wp.ScopedCapture() as capture:
+                    self._repeat(function, n)
+                self._graphs[key] = capture.graph
+            if key in self._graphs:
+                self._wp.capture_launch(self._graphs[key])
+            else:
+                self._repeat(function, n)
+                self._compiled.add(function.__name__)
+
+    def _repeat(self, function: Callable[[Any, Any], None], n: int) -> None:
+        for _ in range(n):
+            function(self._model, self._data)
+
+    def _can_capture(self) -> bool:
+        """Steps allocate work arrays, which a graph may do only from the memory pool."""
+        return self._wp_device.is_cuda and self._wp.is_mempool_enabled(self._wp_device)
 
 
 def _import_warp() -> tuple[ModuleType, ModuleType]:
