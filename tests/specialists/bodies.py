@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from koboshi.errors import unknown
 from koboshi.nets.normalizer import Normalizer
+from koboshi.nets.state_tree import map_state
 from koboshi.vec_env import ActionSpace, MirrorMap, Obs, ObsSpec, State
 
 
@@ -97,21 +99,24 @@ class ToyPolicies(nn.Module):
         super().__init__()
         self.members, self.obs_spec, self.action_space = members, obs_spec, action
         self.remembers = network == "remembers"
-        self.actor_groups = tuple(g for g in obs_spec if g != "critic")
-        width = sum(obs_spec[g].shape[0] for g in self.actor_groups)
+        self.actor = SimpleNamespace(groups=tuple(g for g in obs_spec if g != "critic"))
+        width = sum(obs_spec[g].shape[0] for g in self.actor.groups)
         self.weight = nn.Parameter(torch.zeros(members, width, action.dim))
         self.log_std = nn.Parameter(torch.zeros(members, 1, action.dim))
         self.norm = Normalizer(members, width)
 
+    @property
+    def device(self) -> torch.device:
+        return self.weight.device
+
     def initial_state(self, batch: int) -> State:
-        return (self.weight.new_zeros(self.members, batch, self.weight.shape[1]),) if self.remembers else ()
+        return self.weight.new_zeros(self.members, batch, self.weight.shape[1]) if self.remembers else ()
 
     @torch.no_grad()
     def act(self, obs: Obs, state: State, reset: Tensor) -> tuple[Tensor, State]:
-        seen = torch.cat([obs[group] for group in self.actor_groups], 2)
+        seen = torch.cat([obs[group] for group in self.actor.groups], 2)
         if self.remembers:
-            seen = seen + 0.5 * state[0].masked_fill(reset[..., None], 0.0)
-            state = (seen,)
+            state = seen = seen + 0.5 * state.masked_fill(reset[..., None], 0.0)
         return torch.bmm(seen, self.weight), state
 
     def member(self, k: int) -> dict[str, Tensor]:
@@ -133,12 +138,12 @@ class Alone:
         self.stack = stack
 
     def initial_state(self, num_envs: int, device: torch.device | str) -> State:
-        return tuple(x[0].to(device) for x in self.stack.initial_state(num_envs))
+        return map_state(lambda x: x[0].to(device), self.stack.initial_state(num_envs))
 
     def act(self, obs: Obs, state: State, reset: Tensor) -> tuple[Tensor, State]:
         rows = {group: x[None] for group, x in obs.items()}
-        action, state = self.stack.act(rows, tuple(x[None] for x in state), reset[None])
-        return action[0], tuple(x[0] for x in state)
+        action, state = self.stack.act(rows, map_state(lambda x: x[None], state), reset[None])
+        return action[0], map_state(lambda x: x[0], state)
 
 
 def make_policies(members: int, groups: dict[str, int], actions: int, remembers: bool = False, seed: int = 0):

@@ -29,7 +29,7 @@ def after(bank: Assignment, sets: list[set[int]], probability: list[float] | Non
     for joints in sets:
         alarm = torch.zeros(1, 5, dtype=torch.bool)
         alarm[0, list(joints)] = True
-        charge = table.take(alarm, belief, torch.tensor([False]), charge)
+        charge = table.take(alarm, belief, None, charge)
         seen.append((int(charge.member), bool(charge.mirrored)))
     return seen
 
@@ -81,7 +81,7 @@ def test_a_new_episode_forgets_who_was_in_charge() -> None:
     table = SeatTable(assign(TINY, "joint"), TINY)
     alarm, belief = torch.zeros(2, 5, dtype=torch.bool), torch.full((2, 5), 0.5)
     alarm[:, LK] = True
-    charge = table.take(alarm, belief, torch.zeros(2, dtype=torch.bool), table.initial(2, "cpu"))
+    charge = table.take(alarm, belief, None, table.initial(2, "cpu"))
     alarm, belief[:, RH] = alarm.clone(), 0.9
     alarm[:, RH] = True
     for _ in range(2):  # also where the alarms are the same as before the reset
@@ -148,6 +148,6 @@ def test_whose_environment_it_is() -> None:
 
 def test_unchanged_alarms_are_not_looked_at_again() -> None:
     table = SeatTable(assign(H1, "mirrored_pair"), H1)
-    charge, quiet = table.initial(3, "cpu"), torch.zeros(3, dtype=torch.bool)
-    same = table.take(torch.zeros(3, 19, dtype=torch.bool), torch.zeros(3, 19), quiet, charge)
+    charge = table.initial(3, "cpu")
+    same = table.take(torch.zeros(3, 19, dtype=torch.bool), torch.zeros(3, 19), None, charge)
     assert same is charge

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from torch import Tensor
 
 from koboshi.errors import KoboshiError
+from koboshi.vec_env import State
 
 
-def leaves(state: Any) -> Iterator[Tensor]:
+def leaves(state: State) -> Iterator[Tensor]:
     """All tensors, in order."""
     if isinstance(state, Tensor):
         yield state
@@ -19,19 +19,24 @@ def leaves(state: Any) -> Iterator[Tensor]:
             yield from leaves(part)
 
 
-def map_state(function: Callable[..., Tensor], state: Any, *others: Any) -> Any:
+def is_empty(state: State) -> bool:
+    """Whether nothing is carried."""
+    return next(leaves(state), None) is None
+
+
+def map_state(function: Callable[..., Tensor], state: State, *others: State) -> State:
     """A state like `state` whose tensors are function(its tensor, the others' tensors at the same place)."""
     if isinstance(state, Tensor):
         return function(state, *others)
     return _like(state, [map_state(function, *parts) for parts in zip(state, *others, strict=True)])
 
 
-def flatten(state: Any, prefix: str = "state") -> dict[str, Tensor]:
+def flatten(state: State, prefix: str = "state") -> dict[str, Tensor]:
     """Name -> tensor, in order: for files."""
     return {f"{prefix}.{i}": leaf for i, leaf in enumerate(leaves(state))}
 
 
-def unflatten(template: Any, tensors: dict[str, Tensor], prefix: str = "state") -> Any:
+def unflatten(template: State, tensors: dict[str, Tensor], prefix: str = "state") -> State:
     """A state shaped like `template`, where its tensors lie, with the values that `flatten` gave.
 
     KoboshiError where a tensor is missing, or has another shape than the template's.
@@ -50,6 +55,6 @@ def unflatten(template: Any, tensors: dict[str, Tensor], prefix: str = "state") 
     return map_state(take, template)
 
 
-def _like(state: Any, parts: list[Any]) -> Any:
+def _like(state: State, parts: list[State]) -> State:
     # A named tuple takes its fields one by one, a plain one as a whole.
     return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)

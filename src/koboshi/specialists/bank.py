@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from koboshi.errors import KoboshiError
-from koboshi.nets.state_tree import map_state
+from koboshi.nets.state_tree import is_empty, map_state
 from koboshi.specialists.assignment import Assignment
 from koboshi.specialists.mirror import Mirror
 from koboshi.specialists.routing import HEALTHY, Device, Route
@@ -60,15 +60,14 @@ class SpecialistBank:
         if assignment.uses_mirror and mirror is None:
             seen = next(m.name for m in assignment.members if m.mirrored)
             raise KoboshiError(f"specialist '{seen}' sees the robot through the mirror, and this robot has none")
-        device = next(policy.parameters()).device
         self.policy, self.assignment = policy, assignment
-        self._groups = policy.actor_groups
-        self._mirror = Mirror(mirror if assignment.uses_mirror else None, self._groups, device)
+        self._groups = policy.actor.groups
+        self._mirror = Mirror(mirror if assignment.uses_mirror else None, self._groups, policy.device)
 
     def initial_state(self, num_envs: int, device: Device = "cpu") -> State:
         """`()` where the policies carry nothing."""
         memory = self.policy.initial_state(num_envs)
-        if memory == ():
+        if is_empty(memory):
             return ()
         member = torch.full((num_envs,), HEALTHY, device=device)
         return Acting(map_state(lambda x: x[0].clone(), memory), member, torch.zeros_like(member, dtype=torch.bool))
@@ -83,12 +82,12 @@ class SpecialistBank:
         acts = route.member != HEALTHY
         memory: State = ()
         anew = reset
-        if state != ():
+        if isinstance(state, Acting):
             memory = state.memory
             anew = reset | (route.member != state.member) | (route.mirrored != state.mirrored)
         if anyone(acts):
             action, memory = self._answer(obs, route, acts, action, anew, memory)
-        return action, Acting(memory, route.member, route.mirrored) if state != () else ()
+        return action, Acting(memory, route.member, route.mirrored) if isinstance(state, Acting) else ()
 
     def _answer(
         self, obs: Obs, route: Route, acts: Tensor, action: Tensor, anew: Tensor, memory: State

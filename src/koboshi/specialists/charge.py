@@ -65,16 +65,17 @@ class SeatTable:
         seat = torch.full((num_envs,), NOBODY, device=device)
         return Charge(alarm, seat, torch.full_like(seat, -1), torch.zeros_like(seat, dtype=torch.bool))
 
-    def take(self, alarm: Tensor, probability: Tensor, reset: Tensor, before: Charge) -> Charge:
+    def take(self, alarm: Tensor, probability: Tensor, reset: Tensor | None, before: Charge) -> Charge:
         """Who is in charge now that `alarm` (N, J) stands; the probabilities (N, J) say who is first of several.
 
         Whoever is in charge stays while a joint that they serve is alarmed, unless another covers the whole set
-        and they do not. `reset` (N,) bool: robots of which nobody was in charge.
+        and they do not. `reset` (N,) bool: robots that begin an episode, with nobody in charge; None: there are none.
         """
         # The same alarms give the same answer again, and asking is cheaper than answering.
-        if not anyone(alarm != before.alarm) and not anyone(reset):
+        if reset is None and not anyone(alarm != before.alarm):
             return before
-        seat = self._seat(alarm, probability, before.seat.masked_fill(reset, NOBODY))
+        present = before.seat if reset is None else before.seat.masked_fill(reset, NOBODY)
+        seat = self._seat(alarm, probability, present)
         return Charge(alarm, seat, self.member[seat], self.mirrored[seat])
 
     def _seat(self, alarm: Tensor, probability: Tensor, present: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class SpecialistEnv:
         acts = self._acts
         own = self._mirror.action(action, self._mirrored)
         # Where it has a memory the healthy policy listens on while a member acts, as it does at run time.
-        if self._healthy_state != () or anyone(~acts):
+        if anyone(~acts) or not state_tree.is_empty(self._healthy_state):
             healthy, self._healthy_state = self._healthy.act(self._obs, self._healthy_state, self._reset)
             own = torch.where(acts[:, None], own, healthy)
         step = self._env.step(own)

@@ -101,7 +101,8 @@ class OracleRouter:
         draw = torch.where(reset, (state.draw * 1664525 + 1013904223) % 2**32, state.draw)
         alarm = since > (self._low + (draw >> 16) % self._span)[:, None]
         belief = Belief(severity * alarm, alarm)
-        charge = self._table.on(severity.device).take(alarm, belief.probability, reset, state.charge)
+        fresh = reset if anyone(reset) else None
+        charge = self._table.on(severity.device).take(alarm, belief.probability, fresh, state.charge)
         return Route(charge.member, charge.mirrored, belief), OracleState(since, draw, charge)
 
 
@@ -132,6 +133,6 @@ class DetectorRouter:
         logits, hidden = self.detector.step(obs["detector"], fresh, state.hidden)
         probability = logits.sigmoid()
         alarm, alarms = alarm_step(self.alarm, probability, state.alarms, fresh)
-        charge = self._table.on(alarm.device).take(alarm, probability, reset, state.charge)
+        charge = self._table.on(alarm.device).take(alarm, probability, fresh, state.charge)
         route = Route(charge.member, charge.mirrored, Belief(probability, alarm))
         return route, DetectorState(hidden, alarms, charge)

@@ -15,7 +15,7 @@ from koboshi.detect.model import DetectorCfg, DetectorSpec, FaultDetector
 from koboshi.envs import Env
 from koboshi.errors import KoboshiError
 from koboshi.policies.actor_critic import ActorCritic
-from koboshi.policies.storage import build_policy, check_layouts
+from koboshi.policies.storage import build_policy, check_layouts, layout_of
 from koboshi.runs import check_shapes, load_checkpoint, save_checkpoint
 from koboshi.specialists.assignment import Assignment
 from koboshi.specialists.bank import SpecialistBank
@@ -58,12 +58,10 @@ class StoredController:
         check_layouts(self.meta, env, path)
         self.robot = env.robot
         self.assignment, self.alarm, self.detector = _described(self.meta, path)
-        for member in self.assignment.members:
-            for joint in member.joints:
-                self.robot.joint_id(joint)  # raises where there is no such joint
-        self.healthy = build_policy(tensors, self.meta, 1, "healthy", path).to(device)
+        _check_senses(self.detector.spec, env, path)
+        self.healthy = build_policy(tensors, self.meta, 1, "healthy", path).to(device).single()
         policy = build_policy(tensors, self.meta, len(self.assignment.members), "bank", path).to(device)
-        mirror = env.mirror_map(policy.actor_groups) if self.assignment.uses_mirror else None
+        mirror = env.mirror_map(policy.actor.groups) if self.assignment.uses_mirror else None
         self.bank = SpecialistBank(policy, self.assignment, mirror)
         state = _under(tensors, "detector.")
         check_shapes(state, self.detector.state_dict(), f"the detector network of {path}")
@@ -76,7 +74,7 @@ class StoredController:
 
     def routed_by(self, router: Router) -> Controller:
         """The same policies under another router."""
-        return Controller(self.healthy.single(), self.bank, router)
+        return Controller(self.healthy, self.bank, router)
 
 
 def _described(meta: dict[str, Any], path: Path) -> tuple[Assignment, AlarmCfg, FaultDetector]:
@@ -87,6 +85,17 @@ def _described(meta: dict[str, Any], path: Path) -> tuple[Assignment, AlarmCfg, 
         return assignment, AlarmCfg(**meta["alarm"]), FaultDetector(spec, DetectorCfg(**meta["detector_cfg"]))
     except (KeyError, TypeError, ValueError) as error:
         raise KoboshiError(f"{path} was written by another version of koboshi: {error!r}") from error
+
+
+def _check_senses(spec: DetectorSpec, env: Env, path: Path) -> None:
+    """KoboshiError where the detector listens to other senses than the environment's."""
+    mine = [e[:3] for e in layout_of(env, "detector")] if "detector" in env.obs_spec else []
+    if [list(e) for e in spec.layout] != mine:
+        theirs, mine = ([f"{name} {width}" for name, _, width in layout] for layout in (spec.layout, mine))
+        raise KoboshiError(
+            f"{path} was made for another layout of observation group 'detector': "
+            f"{', '.join(theirs)}, not {', '.join(mine) or '(none)'}"
+        )
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
