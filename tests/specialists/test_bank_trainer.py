@@ -1,33 +1,116 @@
-"""Training a bank can be cut off anywhere and goes on with the same numbers."""
+"""Training a bank: who rests, what members start from, and that it can be cut off anywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from bodies import TINY, mirrors
 from torch import Tensor
 
-from koboshi.algos.ppo import NetworkCfg, PPOCfg, TrainerCfg
+from koboshi.algos.ppo import MlpCfg, NetworkCfg, PPOCfg, TrainerCfg
 from koboshi.config import override
 from koboshi.detect import AlarmCfg
 from koboshi.errors import KoboshiError
-from koboshi.robots import UNITREE_H1
-from koboshi.specialists.assignment import assign
+from koboshi.faults import FaultsCfg
+from koboshi.policies.actor_critic import ActorCritic
+from koboshi.specialists import training
+from koboshi.specialists.assignment import Assignment, assign
 from koboshi.specialists.routing import DetectorRouter, OracleRouter, Router
 from koboshi.specialists.training import BankTrainer, SpecialistsCfg, specialist_env_cfg
-from koboshi.tasks.h1_walk import env_cfg
+from koboshi.vec_env import ActionSpace, MirrorMap, Obs, ObsSpec, Step
 
-PAIRS = assign(UNITREE_H1, "mirrored_pair", ("left_knee", "right_knee", "torso"))
+J = 5
+PAIRS = assign(TINY, "mirrored_pair", ("left_knee", "right_knee", "torso"))
+KNEE, TORSO = range(2)
+SPEC = {"policy": ObsSpec((6,)), "critic": ObsSpec((4,))}
+
+
+@dataclass(frozen=True)
+class WorldCfg:
+    """As much of `EnvCfg` as a bank needs."""
+
+    num_envs: int = 4
+    episode_length_s: float = 20.0
+    faults: Any = None
+    step_dt: float = 0.02
+    wobbly: tuple[str, ...] = ("torso",)
+
+
+class World:
+    """A robot that has to hold its broken joint's action near 1, and falls if it does not and is `wobbly`."""
+
+    device, action_space, robot = torch.device("cpu"), ActionSpace(J), TINY
+    obs_spec = SPEC | {"fault": ObsSpec((J,)), "detector": ObsSpec((J,)), "unused": ObsSpec((3,))}
+    seeds: list[int] = []
+
+    def __init__(self, cfg: WorldCfg) -> None:
+        self.cfg, self.num_envs, self.step_dt = cfg, cfg.num_envs, cfg.step_dt
+        groups, block = cfg.faults.groups, cfg.num_envs // len(cfg.faults.groups)
+        names = [groups[i // block][i % len(groups[i // block])] for i in range(cfg.num_envs)]
+        self.joint = torch.tensor([TINY.joint_id(name) for name in names])
+        self.wobbly = torch.tensor([name in cfg.wobbly for name in names])
+        self.age = torch.zeros(cfg.num_envs, dtype=torch.int64)
+        self.generator = torch.Generator()
+
+    def mirror_map(self, groups: tuple[str, ...]) -> MirrorMap:
+        return mirrors(TINY, {group: SPEC[group].shape[0] for group in groups})
+
+    def _obs(self) -> Obs:
+        obs = {g: torch.randn(self.num_envs, *s.shape, generator=self.generator) for g, s in self.obs_spec.items()}
+        broken = torch.nn.functional.one_hot(self.joint, J) * (self.age >= 2)[:, None]
+        return obs | {"fault": broken.float(), "detector": broken * 8.0 - 4.0}
+
+    def reset(self, seed: int) -> Obs:
+        World.seeds.append(seed)
+        self.generator.manual_seed(seed)
+        self.age.zero_()
+        return self._obs()
+
+    def step(self, action: Tensor) -> Step:
+        self.age += 1
+        error = (action.gather(1, self.joint[:, None]).squeeze(1) - 1).square()
+        final = self._obs()
+        terminated = self.wobbly & (self.age >= 5) & (error > 0.5)
+        truncated = ~terminated & (self.age >= round(self.cfg.episode_length_s / self.step_dt))
+        self.age.masked_fill_(terminated | truncated, 0)
+        return Step(self._obs(), -error, terminated, truncated, final, {})
+
+    def pop_log(self) -> dict[str, float]:
+        return {"episode/from": 1.0}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"age": self.age.clone(), "rng": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.age.copy_(state["age"])
+        self.generator.set_state(state["rng"])
+
+
+class Ears:
+    """A detector with a memory: it believes what it has heard for some steps."""
+
+    spec = SimpleNamespace(joint_names=TINY.joint_names)
+
+    def initial(self, num_envs: int) -> Tensor:
+        return torch.zeros(num_envs, J)
+
+    def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = 0.5 * (hidden if reset is None else hidden.masked_fill(reset[:, None], 0.0)) + obs
+        return hidden, hidden
+
+
+@pytest.fixture(autouse=True)
+def world(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "Env", World)
 
 
 def settings(**changes: Any) -> SpecialistsCfg:
-    agent = PPOCfg(
-        TrainerCfg(rollout=6), NetworkCfg((8,), init_log_std=-1.0), epochs=2, minibatches=1, mirror_coef=0.0
-    )
+    network = NetworkCfg(MlpCfg(hidden=(8,)), critic_hidden=(8,), init_log_std=-1.0)
+    agent = PPOCfg(TrainerCfg(rollout=6), network, epochs=2, minibatches=1, mirror_coef=0.0)
     cfg = SpecialistsCfg(
         agent, num_envs=4, stages=(12, 12), solved=-1.0, onset_s=(0.0, 0.04), switch_delay_s=(0.0, 0.06),
         episode_length_s=0.3,
@@ -35,54 +118,54 @@ def settings(**changes: Any) -> SpecialistsCfg:
     return replace(cfg, **changes)
 
 
-class Nervous:
-    """A detector with a memory that believes now this, now that of the joints whose torques it adds up."""
-
-    spec = SimpleNamespace(joint_names=UNITREE_H1.joint_names)
-
-    def initial(self, num_envs: int) -> Tensor:
-        return torch.zeros(num_envs, 19)
-
-    def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        kept = hidden if reset is None else hidden.masked_fill(reset[:, None], 0.0)
-        hidden = 0.7 * kept + obs[:, 69:]
-        others = torch.tensor([name not in ("left_knee", "right_knee", "torso") for name in UNITREE_H1.joint_names])
-        return (hidden / 20).masked_fill(others, -20.0), hidden
+def healthy(cfg: SpecialistsCfg, count: float = 1e6) -> ActorCritic:
+    torch.manual_seed(7)
+    policy = ActorCritic(1, SPEC, ActionSpace(J), cfg.agent.network)
+    for name, value in policy.state_dict().items():
+        if name.endswith(".count"):
+            value.fill_(count)
+        elif name.endswith((".mean", ".var")):
+            value.copy_(torch.rand(value.shape) + 0.5)
+    return policy.requires_grad_(False)
 
 
-def router_of(kind: str) -> Callable[[], Router]:
+def oracle(assignment: Assignment) -> Router:
+    return OracleRouter(assignment, TINY, 0.02, (0.0, 0.06))
+
+
+def detector(assignment: Assignment) -> Router:
     alarm = AlarmCfg(threshold=0.6, persistence=2, release_threshold=0.5, release_steps=3)
-    oracle = OracleRouter(0.02, (0.0, 0.06))
-    return lambda: oracle if kind == "oracle" else DetectorRouter(Nervous(), alarm)
+    return DetectorRouter(Ears(), alarm, assignment, TINY)
 
 
-@pytest.mark.parametrize("kind", ["oracle", "detector"])
-def test_resume_is_exact(make_policy, kind: str) -> None:
-    def start() -> BankTrainer:
-        return BankTrainer(env_cfg(), settings(), make_policy(1), PAIRS, router_of(kind))
+def start(cfg: SpecialistsCfg, make_router=oracle, world: WorldCfg = WorldCfg(), rank: int = 0) -> BankTrainer:  # noqa: B008
+    return BankTrainer(world, FaultsCfg(), cfg, healthy(cfg), PAIRS, make_router, rank)
 
-    trainer, saved = start(), []
-    fresh = trainer.bank.actor.layers[0].weight.clone()
-    valid = []
+
+@pytest.mark.parametrize("make_router", [oracle, detector])
+def test_resume_is_exact(make_router) -> None:
+    # Three stages, and the knee, which never falls, rests in the second.
+    cfg = settings(stages=(12, 12, 12), solved=0.0)
+    trainer, saved, valid, members = start(cfg, make_router), [], [], []
+    fresh = trainer.policy.member(TORSO)
     while not trainer.done:
-        valid.append(trainer.iterate()["policy/valid"])
+        log = trainer.iterate()
+        valid.append(log["policy/valid"])
+        members.append(log["bank/members"])
         saved.append({name: value.clone() for name, value in trainer.state_dict().items()})
-    assert len(saved) == 4 and trainer.iteration == 4 and trainer.stage == 2
+    assert members == [2, 2, 1, 1, 2, 2] and trainer.iteration == 6 and trainer.stage == 3
     assert any(0 < share < 1 for share in valid), "nobody, or everybody, acted: the test says little"
-    assert not torch.equal(trainer.bank.actor.layers[0].weight, fresh), "nothing was learnt"
+    assert any(not torch.equal(fresh[n], x) for n, x in trainer.policy.member(TORSO).items()), "nothing was learnt"
     for state in saved[:-1]:
-        again = start()
+        again = start(cfg, make_router)
         again.load_state_dict(state)
         while not again.done:
             again.iterate()
         assert_same(again.state_dict(), saved[-1])
 
 
-def test_a_trainer_saved_before_its_first_step(make_policy) -> None:
-    one, other = (
-        BankTrainer(env_cfg(), settings(), make_policy(1), PAIRS, router_of("oracle")) for _ in range(2)
-    )
-    assert one.ppo.iteration == 0
+def test_a_trainer_saved_before_its_first_step() -> None:
+    one, other = start(settings()), start(settings())
     other.load_state_dict(one.state_dict())
     one.iterate(), other.iterate()
     assert_same(one.state_dict(), other.state_dict())
@@ -94,29 +177,107 @@ def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     assert not different
 
 
-def test_specialists_start_from_the_healthy_policy(make_policy) -> None:
-    healthy = make_policy(1)
-    trainer = BankTrainer(env_cfg(), settings(), healthy, PAIRS, router_of("oracle"))
+def test_members_that_fall_rarely_rest() -> None:
+    """The torso's robots fall at once and again, the knees' never: only the torso's member trains on."""
+    trainer = start(settings(stages=(24, 24, 24), solved=0.5))
+    members, seen = [], []
+    while not trainer.done:
+        members.append(trainer.iterate()["bank/members"])
+        seen.append({k: trainer.policy.member(k) for k in (KNEE, TORSO)})
+        if len(members) == 4:
+            assert trainer.active == [TORSO]
+            assert trainer.falls[KNEE] == 0 and trainer.falls[TORSO] > 1
+    assert members == [2] * 4 + [1] * 4 + [2] * 4
+
+    def same(before: int, after: int, k: int) -> bool:
+        return all(torch.equal(seen[before][k][name], seen[after][k][name]) for name in seen[before][k])
+
+    assert same(3, 7, KNEE) and not same(3, 7, TORSO)
+    assert not same(7, 8, KNEE), "in the last stage all learn again"
+
+
+def test_when_all_rest_the_last_stage_begins() -> None:
+    trainer = start(settings(stages=(6, 6, 6, 6), solved=0.5), world=WorldCfg(wobbly=()))
+    trainer.iterate()
+    assert (trainer.stage, trainer.active) == (3, [KNEE, TORSO])
+    trainer.iterate()
+    assert trainer.done
+
+
+def test_a_member_that_never_acted_does_not_rest() -> None:
+    late = settings(stages=(6, 6, 6), solved=0.5)
+    trainer = start(late, lambda assignment: OracleRouter(assignment, TINY, 0.02, 5.0), WorldCfg(wobbly=()))
+    trainer.iterate()
+    assert trainer.active == [KNEE, TORSO] and trainer.stage == 1
+
+
+def test_a_specialist_learns_what_the_healthy_policy_cannot() -> None:
+    """Within 60 iterations the action of the broken joint, on both sides of the knees, comes close to 1."""
+    cfg = settings(num_envs=64, stages=(480,), episode_length_s=0.4)
+    agent = replace(cfg.agent, trainer=TrainerCfg(rollout=8), epochs=4, learning_rate=3e-3, schedule="fixed")
+    trainer = start(replace(cfg, agent=agent), world=WorldCfg(wobbly=()))
+    errors = [-trainer.iterate()["policy/reward"] for _ in range(60)]
+    assert errors[-1] < 0.5 * errors[0]
+    obs = {group: torch.zeros(2, 1, *spec.shape) for group, spec in SPEC.items()}
+    action, _ = trainer.policy.act(obs, (), torch.ones(2, 1, dtype=torch.bool))
+    assert action[KNEE, 0, TINY.joint_id("left_knee")] == pytest.approx(1.0, abs=0.25)
+    assert action[TORSO, 0, TINY.joint_id("torso")] == pytest.approx(1.0, abs=0.25)
+
+
+def test_specialists_start_from_the_healthy_policy() -> None:
+    cfg = settings(statistics_weight=2e3)
+    policy = healthy(cfg)
+    trainer = BankTrainer(WorldCfg(), FaultsCfg(), cfg, policy, PAIRS, oracle)
     for k in range(2):
-        for name, value in trainer.bank.member(k).items():
+        counts = 0
+        for name, value in trainer.policy.member(k).items():
             if name == "log_std":
                 assert (value == -1.0).all()
+            elif name.endswith(".count"):
+                assert (value == 2e3).all(), "statistics of a million samples would not move on"
+                counts += 1
             else:
-                assert torch.equal(value, healthy.member(0)[name]), name
+                assert torch.equal(value, policy.member(0)[name]), name
+        assert counts == 3, "of both groups and of the returns"
+    assert all((value == 1e6).all() for name, value in policy.state_dict().items() if name.endswith(".count"))
+
+
+def test_young_statistics_keep_their_weight() -> None:
+    cfg = settings(statistics_weight=2e3)
+    trainer = BankTrainer(WorldCfg(), FaultsCfg(), cfg, healthy(cfg, count=500.0), PAIRS, oracle)
+    found = {name: x for name, x in trainer.policy.state_dict().items() if name.endswith(".count")}
+    assert found and all((x == 500.0).all() for x in found.values())
+
+
+def test_another_network_than_the_healthy_policys() -> None:
+    other = NetworkCfg(MlpCfg(hidden=(9,)), critic_hidden=(8,))
+    cfg = settings()
+    cfg = replace(cfg, agent=replace(cfg.agent, network=other))
+    with pytest.raises(KoboshiError, match="do not fit specialists with the network of specialists.agent"):
+        BankTrainer(WorldCfg(), FaultsCfg(), cfg, healthy(settings()), PAIRS, oracle)
+
+
+def test_processes_differ_in_their_environments() -> None:
+    World.seeds.clear()
+    for rank in (0, 1):
+        start(settings(), rank=rank).iterate()
+    assert len(set(World.seeds)) == 2
 
 
 def test_the_environment_of_a_bank() -> None:
-    cfg = specialist_env_cfg(env_cfg(), PAIRS, settings(num_envs=5))
+    faults = FaultsCfg(severity=(0.5, 0.9))
+    cfg = specialist_env_cfg(WorldCfg(), faults, PAIRS, settings(num_envs=5))
     assert cfg.num_envs == 4, "a stage takes the largest multiple of its members"
     assert cfg.episode_length_s == 0.3
-    schedule = cfg.events["change_joint_torque"].params["schedule"]
+    schedule = cfg.faults
+    assert (schedule.faults, schedule.probability, schedule.onset_s) == (faults, 1.0, (0.0, 0.04))
     assert schedule.groups == (("left_knee", "right_knee"), ("torso",))
     with pytest.raises(KoboshiError, match="specialists.stages must be positive"):
         override(settings(), ["stages=[0]"])
 
 
 @pytest.mark.parametrize(("num_envs", "near"), [(5, "4 or 6"), (0, "2 or 4"), (1, "2 or 4")])
-def test_indivisible_counts_are_refused(make_policy, num_envs: int, near: str) -> None:
+def test_indivisible_counts_are_refused(num_envs: int, near: str) -> None:
     message = f"specialists.num_envs={num_envs} cannot be divided among 2 specialists; {near} can"
     with pytest.raises(KoboshiError, match=message):
-        BankTrainer(env_cfg(), settings(num_envs=num_envs), make_policy(1), PAIRS, router_of("oracle"))
+        start(settings(num_envs=num_envs))

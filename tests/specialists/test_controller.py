@@ -7,27 +7,29 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from bodies import GO2, TINY, make_policies, mirrors
 from torch import Tensor
 
-from koboshi.algos.ppo import MirrorMap
-from koboshi.detect import AlarmCfg, FaultDetector
-from koboshi.robots import UNITREE_H1
-from koboshi.specialists.assignment import assign
+from koboshi.detect import AlarmCfg
+from koboshi.nets.state_tree import leaves
+from koboshi.specialists.assignment import Assignment, Member, assign
 from koboshi.specialists.bank import SpecialistBank
 from koboshi.specialists.controller import Controller
-from koboshi.specialists.routing import NOBODY, DetectorRouter, HealthyRouter, OracleRouter
+from koboshi.specialists.routing import HEALTHY, DetectorRouter, HealthyRouter, OracleRouter
 
-J = 19
+J = 12
+EACH = assign(GO2, "joint")
 
 
-def route_all(router: OracleRouter, severity: Tensor, reset: Tensor) -> Tensor:
-    """(T, N, J) severities -> (T, N) joints."""
-    state, joints = router.initial_state(severity.shape[1]), []
+def route_all(router: OracleRouter, severity: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+    """(T, N, J) severities -> (T, N) members and (T, N, J) alarms."""
+    state, members, alarms = router.initial_state(severity.shape[1]), [], []
     for shown, first in zip(severity, reset, strict=True):
         route, state = router.route({"fault": shown}, first, state)
-        assert torch.equal(route.probability, shown * (route.joint != NOBODY)[:, None])
-        joints.append(route.joint)
-    return torch.stack(joints)
+        assert torch.equal(route.belief.probability, shown * route.belief.alarm)
+        members.append(route.member)
+        alarms.append(route.belief.alarm)
+    return torch.stack(members), torch.stack(alarms)
 
 
 @pytest.mark.parametrize(("delay_s", "steps"), [(0.0, 0), (0.06, 3), (0.2, 10)])
@@ -36,98 +38,140 @@ def test_oracle_delay_is_exact(delay_s: float, steps: int) -> None:
     severity[5:, 0, 7], severity[8:20, 1, 3] = 1.0, 0.4
     reset[0] = reset[20] = True
     severity[reset] = 0  # an episode's first observation shows no fault
-    joints = route_all(OracleRouter(0.02, delay_s), severity, reset)
+    members, _ = route_all(OracleRouter(EACH, GO2, 0.02, delay_s), severity, reset)
     for t in range(40):
         first = (5 if t < 20 else 21) + steps
-        assert joints[t].tolist() == [7 if t >= first else -1, 3 if 8 + steps <= t < 20 else -1, -1]
+        assert members[t].tolist() == [7 if t >= first else -1, 3 if 8 + steps <= t < 20 else -1, -1]
 
 
-def test_oracle_takes_the_worst_joint() -> None:
-    severity = torch.zeros(3, 1, J)
-    severity[:, 0, 4], severity[1:, 0, 9] = 0.5, 0.8
-    assert route_all(OracleRouter(0.02), severity, torch.zeros(3, 1, dtype=torch.bool)).tolist() == [[4], [9], [9]]
+def test_the_oracle_sees_each_of_several_faults_after_its_own_delay() -> None:
+    both = Assignment((Member("a", (GO2.joint_names[4],)), Member("both", (GO2.joint_names[4], GO2.joint_names[9]))))
+    severity = torch.zeros(9, 1, J)
+    severity[1:7, 0, 4], severity[3:, 0, 9] = 0.5, 0.8
+    members, alarms = route_all(OracleRouter(both, GO2, 0.02, 0.02), severity, torch.zeros(9, 1, dtype=torch.bool))
+    assert alarms[:, 0, 4].tolist() == [2 <= t < 7 for t in range(9)]
+    assert alarms[:, 0, 9].tolist() == [4 <= t for t in range(9)]
+    assert members[:, 0].tolist() == [-1, -1, 0, 0, 1, 1, 1, 1, 1]
+    alone, _ = route_all(OracleRouter(EACH, GO2, 0.02, 0.02), severity, torch.zeros(9, 1, dtype=torch.bool))
+    assert alone[:, 0].tolist() == [-1, -1, 4, 4, 4, 4, 4, 9, 9], "the first stays, though the other is worse"
 
 
 def test_random_delays_are_drawn_for_each_episode() -> None:
-    router, num_envs = OracleRouter(0.02, (0.04, 0.1)), 64
+    router, num_envs = OracleRouter(EACH, GO2, 0.02, (0.04, 0.1)), 64
     severity, reset = torch.zeros(120, num_envs, J), torch.zeros(120, num_envs, dtype=torch.bool)
     severity[:, :, 2] = 1.0
     reset[::12], severity[::12] = True, 0.0
-    joints = route_all(router, severity, reset)
-    delays = (joints.view(10, 12, num_envs) == NOBODY).sum(1) - 1
+    members, _ = route_all(router, severity, reset)
+    delays = (members.view(10, 12, num_envs) == HEALTHY).sum(1) - 1
     assert sorted(delays.unique().tolist()) == [2, 3, 4, 5]
     assert (delays[1:] != delays[:-1]).float().mean() > 0.5
-    assert torch.equal(joints, route_all(router, severity, reset)), "a function of its state"
+    assert torch.equal(members, route_all(router, severity, reset)[0]), "a function of its state"
+    other, _ = route_all(OracleRouter(EACH, GO2, 0.02, (0.04, 0.1), seed=1), severity, reset)
+    assert not torch.equal(members, other), "another process draws other delays"
 
 
 @dataclass
 class Echo:
-    """A detector that takes its observation for its answer."""
+    """A detector that takes its observation for its answer, if it has been told the same before."""
 
     spec: SimpleNamespace
 
     def initial(self, num_envs: int) -> Tensor:
-        return torch.zeros(num_envs, 1)
+        return torch.zeros(num_envs, len(self.spec.joint_names))
 
-    def step(self, obs: Tensor, reset: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        return obs.logit(), hidden
+    def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        heard = 0.3 * (hidden if reset is None else hidden.masked_fill(reset[:, None], 0.0)) + 0.7 * obs
+        return heard.clamp(0.01, 0.99).logit(), heard
 
 
-def test_the_first_alarm_stays_in_charge_until_it_is_released() -> None:
-    echo = Echo(SimpleNamespace(joint_names=["a", "b", "c"]))
-    router = DetectorRouter(echo, AlarmCfg(threshold=0.8, persistence=2, release_threshold=0.3, release_steps=2))
+def echo(body) -> Echo:
+    return Echo(SimpleNamespace(joint_names=list(body.joint_names)))
+
+
+def test_alarms_and_who_is_in_charge() -> None:
+    class Direct(Echo):
+        def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Tensor, Tensor]:
+            return obs.logit(), hidden
+
+    alarm = AlarmCfg(threshold=0.8, persistence=2, release_threshold=0.3, release_steps=2)
+    detector = Direct(SimpleNamespace(joint_names=list(TINY.joint_names)))
+    router = DetectorRouter(detector, alarm, assign(TINY, "mirrored_pair"), TINY)
+    # knee, hip, torso are members 0, 1, 2; the joints: left knee, left hip, right knee, right hip, torso
     heard = [
-        ([0.1, 0.9, 0.1], -1),
-        ([0.1, 0.9, 0.1], 1),
-        ([0.1, 0.9, 0.99], 1),
-        ([0.1, 0.5, 0.99], 1),  # c is surer by now, but b was first
-        ([0.1, 0.2, 0.99], 1),
-        ([0.1, 0.2, 0.99], 2),
-        ([0.1, 0.2, 0.99], 2),
-        ([0.1, 0.2, 0.99], -1),  # a new episode
-        ([0.9, 0.2, 0.99], 2),
+        ([0.1, 0.9, 0.1, 0.1, 0.1], (-1, False), []),
+        ([0.1, 0.9, 0.1, 0.1, 0.1], (1, False), [1]),
+        ([0.1, 0.9, 0.99, 0.1, 0.1], (1, False), [1]),
+        ([0.1, 0.5, 0.99, 0.1, 0.1], (1, False), [1, 2]),  # the knee is surer by now, but the hip was first
+        ([0.1, 0.2, 0.99, 0.1, 0.1], (1, False), [1, 2]),
+        ([0.1, 0.2, 0.99, 0.1, 0.1], (0, True), [2]),
+        ([0.1, 0.2, 0.99, 0.1, 0.1], (0, True), [2]),
+        ([0.1, 0.2, 0.99, 0.1, 0.1], (-1, False), []),  # a new episode
+        ([0.9, 0.2, 0.99, 0.1, 0.1], (0, True), [2]),
     ]
     state = router.initial_state(1)
-    for t, (probability, joint) in enumerate(heard):
+    for t, (probability, who, alarmed) in enumerate(heard):
         route, state = router.route({"detector": torch.tensor([probability])}, torch.tensor([t in (0, 7)]), state)
-        assert route.joint.tolist() == [joint], t
-        torch.testing.assert_close(route.probability, torch.tensor([probability]))
+        assert (int(route.member), bool(route.mirrored)) == who, t
+        assert route.belief.alarm[0].nonzero().squeeze(1).tolist() == alarmed
+        torch.testing.assert_close(route.belief.probability, torch.tensor([probability]))
 
 
-def test_streamed_equals_batched(make_policy, mirror: MirrorMap, detector: FaultDetector) -> None:
-    steps, num_envs = 60, 5
-    bank = SpecialistBank(make_policy(9), assign(UNITREE_H1, "mirrored_pair"), UNITREE_H1, mirror)
-    generator = torch.Generator().manual_seed(0)
-    seen = 2 * torch.randn(steps, num_envs, 88, generator=generator)
+@pytest.mark.parametrize("remembers", [False, True])
+def test_streamed_equals_batched(remembers: bool) -> None:
+    steps, num_envs, generator = 80, 5, torch.Generator().manual_seed(0)
+    bank = SpecialistBank(
+        make_policies(6, {"policy": 6}, J, remembers), assign(GO2, "mirrored_pair"), mirrors(GO2, {"policy": 6})
+    )
+    seen = torch.randn(steps, num_envs, 6, generator=generator)
+    # Now one joint is loud, now another.
+    loud = torch.rand(steps // 5, num_envs, J, generator=generator).repeat_interleave(5, 0) ** 4
     reset = torch.rand(steps, num_envs, generator=generator) < 0.05
     reset[0] = True
-    whole, _ = detector(seen, reset, detector.initial(num_envs))
-    often, rarely = whole.sigmoid().amax(2).quantile(torch.tensor([0.4, 0.7])).tolist()
-    alarm = AlarmCfg(threshold=rarely, persistence=2, release_threshold=often, release_steps=3)
-    controller = Controller(make_policy(1, seed=5), bank, DetectorRouter(detector, alarm))
+    alarm = AlarmCfg(threshold=0.6, persistence=2, release_threshold=0.3, release_steps=3)
+    healthy = make_policies(1, {"policy": 6}, J, remembers, seed=5).single()
+    controller = Controller(healthy, bank, DetectorRouter(echo(GO2), alarm, bank.assignment, GO2))
 
-    def run(rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+    def run(rows: slice) -> list[Tensor]:
         state, out = controller.initial_state(len(range(num_envs)[rows])), []
-        for obs, first in zip(seen[:, rows], reset[:, rows], strict=True):
-            decision, state = controller.act({"policy": obs[:, :69], "detector": obs}, first, state)
-            out.append((decision.action, decision.route.joint, decision.route.probability))
-        action, joint, probability = (torch.stack(x) for x in zip(*out, strict=True))
-        return action, joint, probability
+        for t, first in enumerate(reset[:, rows]):
+            obs = {"policy": seen[t, rows], "detector": loud[t, rows]}
+            decision, state = controller.act(obs, first, state)
+            assert all(len(leaf) == len(first) for leaf in leaves(state)), "each robot carries its own"
+            out.append(tuple(leaves(decision)))
+        return [torch.stack(x) for x in zip(*out, strict=True)]
 
-    action, joint, probability = run(slice(0, num_envs))
-    assert len(joint.unique()) > 2, "hardly a switch: the test says little"
-    torch.testing.assert_close(probability, whole.sigmoid(), atol=1e-5, rtol=0)
+    whole = run(slice(0, num_envs))
+    assert len(whole[1].unique()) > 4 and len(whole[2].unique()) == 2, "hardly a switch: the test says little"
     for row in range(num_envs):
-        alone = run(slice(row, row + 1))
-        assert torch.equal(alone[1], joint[:, row : row + 1])
-        torch.testing.assert_close(alone[0], action[:, row : row + 1], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(alone[2], probability[:, row : row + 1], atol=1e-5, rtol=0)
+        for one, all_rows in zip(run(slice(row, row + 1)), whole, strict=True):
+            torch.testing.assert_close(one, all_rows[:, row : row + 1], atol=1e-5, rtol=1e-5)
 
 
-def test_without_a_bank_the_healthy_policy_acts(make_policy) -> None:
-    healthy = make_policy(1)
-    obs = {"policy": torch.randn(3, 69), "fault": torch.ones(3, J)}
-    for router in (HealthyRouter(), OracleRouter(0.02)):
+def test_the_healthy_policy_listens_on_while_a_member_acts() -> None:
+    healthy = make_policies(1, {"policy": 6}, J, True).single()
+    bank = SpecialistBank(make_policies(12, {"policy": 6}, J), EACH)
+    controller = Controller(healthy, bank, OracleRouter(EACH, GO2, 0.02))
+    state, own = controller.initial_state(1), healthy.initial_state(1, "cpu")
+    for t in range(9):
+        obs, first = {"policy": torch.randn(1, 6), "fault": torch.zeros(1, J)}, torch.tensor([t == 0])
+        obs["fault"][0, 4] = float(2 <= t < 6)
+        decision, state = controller.act(obs, first, state)
+        action, own = healthy.act(obs, own, first)
+        assert torch.equal(decision.action, action) == (not 2 <= t < 6)
+
+
+def test_without_a_bank_the_healthy_policy_acts() -> None:
+    healthy = make_policies(1, {"policy": 6}, J).single()
+    obs, first = {"policy": torch.randn(3, 6), "fault": torch.ones(3, J)}, torch.ones(3, dtype=torch.bool)
+    for router in (HealthyRouter(J), OracleRouter(EACH, GO2, 0.02)):
         controller = Controller(healthy, None, router)
-        decision, _ = controller.act(obs, torch.ones(3, dtype=torch.bool), controller.initial_state(3))
-        assert torch.equal(decision.action, healthy.act(obs["policy"][None])[0])
+        decision, _ = controller.act(obs, first, controller.initial_state(3))
+        assert torch.equal(decision.action, healthy.act(obs, (), first)[0])
+
+
+def test_the_healthy_router_asks_for_nothing() -> None:
+    router = HealthyRouter(J)
+    route, state = router.route({}, torch.tensor([True, False]), router.initial_state(2))
+    assert route.member.tolist() == [HEALTHY] * 2 and not route.mirrored.any() and state == ()
+    assert route.belief.probability.shape == route.belief.alarm.shape == (2, J)
+    assert not route.belief.probability.any() and route.belief.alarm.dtype == torch.bool

@@ -1,18 +1,19 @@
-"""Which specialist serves which joint: a plain table."""
+"""Which specialist serves which joint, and who covers a set of joints that have failed together."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
-from torch import Tensor
-
-from koboshi.errors import unknown
+from koboshi.errors import KoboshiError, unknown
 from koboshi.robots import Robot
 
 Sharing = Literal["joint", "mirrored_pair", "limb"]
 SHARINGS: tuple[str, ...] = ("joint", "mirrored_pair", "limb")
+Cover = Literal["strongest", "healthy"]
+COVERS: tuple[str, ...] = ("strongest", "healthy")
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Member:
     name: str
     joints: tuple[str, ...]
     mirrored: tuple[str, ...] = ()
+    kinds: tuple[str, ...] | None = None
+    """The kinds of fault it serves; None: all. Nothing tells kinds apart yet, so routing does not read it."""
 
 
 @dataclass(frozen=True)
@@ -29,54 +32,89 @@ class Assignment:
     """All specialists of a bank. Joints that no member serves are left to the healthy policy."""
 
     members: tuple[Member, ...]
+    cover: Cover = "strongest"
+    """Who acts where several joints have failed and no member serves all: `strongest`, the member of the joint that
+    alarmed first (of the most probable, of several at once), or `healthy`, the healthy policy."""
+
+    def __post_init__(self) -> None:
+        twice = [name for name, count in Counter(m.name for m in self.members).items() if count > 1]
+        if twice:
+            raise KoboshiError(f"two specialists have the same name: {', '.join(twice)}")
+        for m in self.members:
+            if not m.joints or not set(m.mirrored) <= set(m.joints):
+                raise KoboshiError(f"specialist '{m.name}' serves {m.joints}, and {m.mirrored} through the mirror")
+        if self.cover not in COVERS:
+            raise unknown("cover", self.cover, COVERS)
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
         """Each member's joints, as `FaultSchedule.groups` takes them."""
         return tuple(m.joints for m in self.members)
 
-    def member_of(self, robot: Robot) -> Tensor:
-        """(J + 1,) int64: joint -> member, −1 where none; the last entry stands for 'no joint' (index −1)."""
-        table = torch.full((len(robot.joint_names) + 1,), -1)
-        for k, member in enumerate(self.members):
-            for joint in member.joints:
-                table[robot.joint_id(joint)] = k
-        return table
+    @property
+    def uses_mirror(self) -> bool:
+        """Whether any member sees a joint through the mirror."""
+        return any(m.mirrored for m in self.members)
 
-    def is_mirrored(self, robot: Robot) -> Tensor:
-        """(J + 1,) bool: joints whose member sees the robot through the mirror."""
-        table = torch.zeros(len(robot.joint_names) + 1, dtype=torch.bool)
-        for member in self.members:
-            for joint in member.mirrored:
-                table[robot.joint_id(joint)] = True
-        return table
-
-    def only(self, keep: list[int]) -> Assignment:
+    def only(self, members: list[int]) -> Assignment:
         """A smaller bank."""
-        return Assignment(tuple(self.members[k] for k in keep))
+        return Assignment(tuple(self.members[k] for k in members), self.cover)
 
 
-def assign(robot: Robot, sharing: Sharing, joints: tuple[str, ...] | None = None) -> Assignment:
-    """One specialist a joint, one a mirrored pair (the left side's, the right seen in the mirror), or one a limb."""
+def assign(
+    robot: Robot, sharing: Sharing, joints: tuple[str, ...] | None = None, cover: Cover = "strongest"
+) -> Assignment:
+    """One specialist a joint, one a mirrored pair (its first joint's, the other seen in the mirror), or one a limb.
+
+    `joints`: which may fail; None: the robot's candidates.
+    """
     names = joints or robot.fault_candidates
     for name in names:
         robot.joint_id(name)  # raises where there is no such joint
     if sharing == "joint":
-        return Assignment(tuple(Member(n, (n,)) for n in names))
+        return Assignment(tuple(Member(n, (n,)) for n in names), cover)
     if sharing == "mirrored_pair":
-        return _pairs(robot, names)
+        return Assignment(_pairs(robot, names), cover)
     if sharing == "limb":
         limbs = ((g, tuple(j for j in members if j in names)) for g, members in robot.groups.items())
-        return Assignment(tuple(Member(g, members) for g, members in limbs if members))
+        return Assignment(tuple(Member(g, members) for g, members in limbs if members), cover)
     raise unknown("sharing", sharing, SHARINGS)
 
 
-def _pairs(robot: Robot, names: tuple[str, ...]) -> Assignment:
+def _pairs(robot: Robot, names: tuple[str, ...]) -> tuple[Member, ...]:
     members = []
     for name in names:
         other = robot.joint_names[robot.mirror_ids[robot.joint_id(name)]]
         if other == name or other not in names:
             members.append(Member(name, (name,)))
         elif robot.joint_id(name) < robot.joint_id(other):
-            members.append(Member(name.removeprefix("left_"), (name, other), mirrored=(other,)))
-    return Assignment(tuple(members))
+            members.append(Member(pair_name(name, other), (name, other), mirrored=(other,)))
+    uses = Counter(m.name for m in members)
+    # A name that says too little to tell two members apart gives way to that of the member's own joint.
+    return tuple(m if uses[m.name] == 1 else replace(m, name=m.joints[0]) for m in members)
+
+
+def pair_name(one: str, other: str) -> str:
+    """What two joints' names have in common: left_knee, right_knee -> knee; FL_hip, FR_hip -> F_hip.
+
+    The names are compared word by word. Where two words differ, equally long ones (FL, FR) keep their common letters
+    and others (left, right) are dropped. `one` itself where that leaves nothing.
+    """
+    ours, theirs = _words(one), _words(other)
+    if len(ours) != len(theirs):
+        return one
+    common = "".join(map(_common, ours, theirs))
+    # Of the separators around a word that is gone, the first stays, and none at either end.
+    common = re.sub(r"([_\W])[_\W]+", r"\1", common)
+    return re.sub(r"^[_\W]+|[_\W]+$", "", common) or one
+
+
+def _words(name: str) -> list[str]:
+    """left_hipPitch2 -> left, _, hip, Pitch, 2."""
+    return re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[\W_]", name)
+
+
+def _common(one: str, other: str) -> str:
+    if len(one) != len(other):
+        return ""
+    return "".join(a for a, b in zip(one, other, strict=True) if a == b)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from koboshi.algos.ppo import ActorCritic
 from koboshi.specialists.bank import SpecialistBank
-from koboshi.specialists.routing import NOBODY, Device, Route, Router
-from koboshi.vec_env import Obs
+from koboshi.specialists.routing import Device, Route, Router
+from koboshi.vec_env import Obs, Policy, State
 
 
 class Decision(NamedTuple):
@@ -23,19 +22,22 @@ class Decision(NamedTuple):
 class Controller:
     """Pure given its carried state: streamed or batched, the same observations give the same actions."""
 
-    def __init__(self, healthy: ActorCritic, bank: SpecialistBank | None, router: Router) -> None:
+    def __init__(self, healthy: Policy, bank: SpecialistBank | None, router: Router) -> None:
         """Without a bank the healthy policy always acts, whatever the router says."""
         self.healthy, self.bank, self.router = healthy, bank, router
 
-    def initial_state(self, num_envs: int, device: Device = "cpu") -> Any:
-        """The router's state before the first observation; `device` is where observations lie."""
-        return self.router.initial_state(num_envs, device)
+    def initial_state(self, num_envs: int, device: Device = "cpu") -> State:
+        """(healthy policy's, bank's, router's) before the first observation; `device` is where observations lie."""
+        bank = self.bank.initial_state(num_envs, device) if self.bank is not None else ()
+        return self.healthy.initial_state(num_envs, device), bank, self.router.initial_state(num_envs, device)
 
     @torch.no_grad()
-    def act(self, obs: Obs, reset: Tensor, state: Any) -> tuple[Decision, Any]:
+    def act(self, obs: Obs, reset: Tensor, state: State) -> tuple[Decision, State]:
         """`reset` (N,) bool: rows whose observation is the first of an episode."""
-        route, state = self.router.route(obs, reset, state)
-        action = self.healthy.act(obs["policy"].unsqueeze(0)).squeeze(0)
-        if self.bank is not None and bool((route.joint != NOBODY).any()):
-            action = self.bank.act(obs["policy"], route.joint, action)
-        return Decision(action, route), state
+        healthy, bank, router = state
+        route, router = self.router.route(obs, reset, router)
+        # The healthy policy listens on while another acts, so that it knows where it is when it takes over.
+        action, healthy = self.healthy.act(obs, healthy, reset)
+        if self.bank is not None:
+            action, bank = self.bank.act(obs, route, action, reset, bank)
+        return Decision(action, route), (healthy, bank, router)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from koboshi.algos.ppo import ActorCritic
 from koboshi.errors import KoboshiError
-from koboshi.robots import Robot
-from koboshi.specialists import carry
+from koboshi.nets import state_tree
+from koboshi.nets.distributed import sum_over_ranks
 from koboshi.specialists.assignment import Assignment
+from koboshi.specialists.charge import own_seats
+from koboshi.specialists.mirror import Mirror
 from koboshi.specialists.routing import Router
-from koboshi.vec_env import Obs, Step, VecEnv
+from koboshi.vec_env import MirrorMap, Obs, Policy, State, Step, VecEnv, anyone
 
 FORGET = 0.998
 """A step's weight in the rate of falls fades by this with every later one: the last 10 s count most."""
@@ -23,76 +22,77 @@ class SpecialistEnv:
     """A `VecEnv` around another whose environment i carries member i // M's fault, on joint i % len(joints).
 
     Observations come mirrored where the member sees that joint through the mirror, and its actions go back
-    through it. `extras["valid"]` marks the transitions in which the environment's own member acted; in all others
-    the frozen healthy policy did. The wrapped environment must offer the groups `policy`, `critic`, and what
-    the router reads.
+    through it. `extras["valid"]` marks the transitions in which the environment's own member acted, through the
+    mirror or not as that joint asks; in all others the frozen healthy policy did, and nothing is learnt from them.
+    Advantages do not end at a switch: where the healthy policy takes over again, those of the member's last steps
+    hold rewards that it did not earn, and the value of states that its critic has not learnt.
     """
 
     def __init__(
         self,
         env: VecEnv,
-        robot: Robot,
-        healthy: ActorCritic,
+        healthy: Policy,
         assignment: Assignment,
         router: Router,
-        mirrors: dict[str, tuple[Tensor, Tensor]],
+        groups: tuple[str, ...],
+        mirror: MirrorMap | None = None,
     ) -> None:
-        """`mirrors`: (ids, signs) for "policy", "critic" and "action"."""
+        """`groups`: what the specialists' actors and critics see; `mirror` must show each where a member needs it."""
         members = len(assignment.members)
         if env.num_envs % members:
             raise KoboshiError(f"{env.num_envs} environments cannot be divided among {members} specialists")
-        self._env, self._healthy, self._router = env, healthy.to(env.device), router
-        self._mirrors = mirrors
+        if assignment.uses_mirror and mirror is None:
+            raise KoboshiError("specialists that share mirrored joints need a robot and a task with a mirror")
+        self._env, self._healthy, self._router, self._members = env, healthy, router, members
+        self._mirror = Mirror(mirror if assignment.uses_mirror else None, groups, env.device)
         self.num_envs, self.device, self.action_space = env.num_envs, env.device, env.action_space
-        self.obs_dims = {group: env.obs_dims[group] for group in ("policy", "critic")}
-        own = [assignment.groups[i // (env.num_envs // members)] for i in range(env.num_envs)]
-        joint = torch.tensor([robot.joint_id(group[i % len(group)]) for i, group in enumerate(own)])
-        self._mirrored = assignment.is_mirrored(robot)[joint][:, None].to(env.device)
-        self._own_joint = joint.to(env.device)
+        self.obs_spec = {group: env.obs_spec[group] for group in groups}
+        self._member, self._mirrored = (x.to(env.device) for x in own_seats(assignment, env.num_envs))
         self._reset = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
-        self._state: Any = None
+        self._healthy_state: State = ()
+        self._router_state: State = ()
         self._obs: Obs = {}
         self._acts = torch.zeros_like(self._reset)
         self.survived = torch.zeros(2, env.num_envs, device=env.device)
         """Falls and steps in which the own member acted, of each environment, fading."""
 
     def reset(self, seed: int) -> Obs:
-        self._state = self._router.initial_state(self.num_envs, self.device)
+        self._healthy_state, self._router_state = self._initial_states()
         self._reset = torch.ones_like(self._reset)
         self.survived.zero_()
         return self._take(self._env.reset(seed))
 
+    def _initial_states(self) -> tuple[State, State]:
+        return tuple(part.initial_state(self.num_envs, self.device) for part in (self._healthy, self._router))
+
     def _take(self, obs: Obs) -> Obs:
         self._obs = obs
-        route, self._state = self._router.route(obs, self._reset, self._state)
-        self._acts = route.joint == self._own_joint
+        route, self._router_state = self._router.route(obs, self._reset, self._router_state)
+        self._acts = (route.member == self._member) & (route.mirrored == self._mirrored)
         return self._seen(obs)
 
     def _seen(self, obs: Obs) -> Obs:
-        return {group: self._through_mirror(obs[group], group) for group in self.obs_dims}
-
-    def _through_mirror(self, x: Tensor, group: str) -> Tensor:
-        ids, signs = self._mirrors[group]
-        return torch.where(self._mirrored, x[:, ids] * signs, x)
+        return self._mirror.obs({group: obs[group] for group in self.obs_spec}, self._mirrored)
 
     def step(self, action: Tensor) -> Step:
         acts = self._acts
-        own = self._through_mirror(action, "action")
-        if not acts.all():
-            healthy = self._healthy.act(self._obs["policy"].unsqueeze(0)).squeeze(0)
+        own = self._mirror.action(action, self._mirrored)
+        # Where it has a memory the healthy policy listens on while a member acts, as it does at run time.
+        if anyone(~acts) or not state_tree.is_empty(self._healthy_state):
+            healthy, self._healthy_state = self._healthy.act(self._obs, self._healthy_state, self._reset)
             own = torch.where(acts[:, None], own, healthy)
         step = self._env.step(own)
         self._reset = step.terminated | step.truncated
         valid = acts & step.extras["valid"] if "valid" in step.extras else acts
         self.survived *= FORGET
-        self.survived[0] += step.terminated & acts
-        self.survived[1] += acts
+        self.survived[0] += step.terminated & valid
+        self.survived[1] += valid
         final = self._seen(step.final_obs)
         return step._replace(obs=self._take(step.obs), final_obs=final, extras=step.extras | {"valid": valid})
 
-    def falls_per_s(self, members: int, step_dt: float) -> Tensor:
-        """(K,) falls a second in which the member acted; recent seconds count most (see `FORGET`)."""
-        falls, steps = self.survived.unflatten(1, (members, -1)).sum(2)
+    def falls_per_s(self, step_dt: float) -> Tensor:
+        """(K,) falls a second in which the member acted, on all processes; recent seconds count most (`FORGET`)."""
+        falls, steps = sum_over_ranks(self.survived.unflatten(1, (self._members, -1)).sum(2))
         # A member that has not acted has shown nothing, so it must not pass for one that never falls.
         return torch.where(steps > 0, falls / (steps * step_dt).clamp(min=1.0), torch.inf)
 
@@ -101,7 +101,7 @@ class SpecialistEnv:
 
     def state_dict(self) -> dict[str, Tensor]:
         own = {"reset": self._reset, "acts": self._acts, "survived": self.survived}
-        own |= carry.flatten(self._state)
+        own |= state_tree.flatten(self._healthy_state, "healthy") | state_tree.flatten(self._router_state, "router")
         own |= {f"obs.{group}": x for group, x in self._obs.items()}
         own |= {f"env.{name}": x for name, x in self._env.state_dict().items()}
         return {name: x.clone() for name, x in own.items()}
@@ -111,6 +111,8 @@ class SpecialistEnv:
         self._reset, self._acts, self.survived = own
         obs = {k.removeprefix("obs."): v for k, v in state.items() if k.startswith("obs.")}
         self._obs = {group: x.to(self.device, copy=True) for group, x in obs.items()}
-        # Saved before its first reset, it carries nothing yet.
-        self._state = carry.unflatten(self._router.initial_state(self.num_envs, self.device), state) if obs else None
+        if obs:  # saved before its first reset, it carries nothing yet
+            healthy, router = self._initial_states()
+            self._healthy_state = state_tree.unflatten(healthy, state, "healthy")
+            self._router_state = state_tree.unflatten(router, state, "router")
         self._env.load_state_dict({k.removeprefix("env."): v for k, v in state.items() if k.startswith("env.")})

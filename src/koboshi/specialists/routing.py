@@ -1,107 +1,138 @@
-"""Routers: who acts now. Each gives a joint index for every robot, −1 for the healthy policy."""
+"""Routers: who acts now, and what they believe."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from koboshi.detect.alarms import AlarmCfg, AlarmState, alarm_step, initial_alarms
 from koboshi.detect.model import FaultDetector
-from koboshi.vec_env import Obs
+from koboshi.robots import Robot
+from koboshi.specialists.assignment import Assignment
+from koboshi.specialists.charge import Charge, SeatTable
+from koboshi.vec_env import Obs, State, anyone
 
-NOBODY = -1
+HEALTHY = -1
+"""The member that stands for the healthy policy."""
 Device = torch.device | str
 
 
-class Route(NamedTuple):
-    """joint (N,) int64, NOBODY where the healthy policy acts; probability (N, J), the router's belief."""
+class Belief(NamedTuple):
+    """probability (N, J) of a fault in each joint; alarm (N, J) bool, the joints held for broken."""
 
-    joint: Tensor
     probability: Tensor
+    alarm: Tensor
+
+
+class Route(NamedTuple):
+    """member (N,) int64, HEALTHY where the healthy policy acts; mirrored (N,) bool: it sees the robot in the mirror."""
+
+    member: Tensor
+    mirrored: Tensor
+    belief: Belief
 
 
 class Router(Protocol):
-    """Pure given its carried state."""
+    """Pure given its carried state: streamed or batched, the same observations give the same routes."""
 
-    def initial_state(self, num_envs: int, device: Device = "cpu") -> Any:
-        """The state before the first observation."""
+    def initial_state(self, num_envs: int, device: Device = "cpu") -> State:
+        """The state before the first observation; `device` is where observations lie."""
         ...
 
-    def route(self, obs: Obs, reset: Tensor, state: Any) -> tuple[Route, Any]:
+    def route(self, obs: Obs, reset: Tensor, state: State) -> tuple[Route, State]:
         """`reset` (N,) bool: rows whose observation is the first of an episode."""
         ...
 
 
 class HealthyRouter:
-    """Never switches: the healthy policy alone."""
+    """Never switches, and asks for no observation: the healthy policy alone."""
 
-    def initial_state(self, num_envs: int, device: Device = "cpu") -> None:
-        return None
+    def __init__(self, num_joints: int) -> None:
+        self._num_joints = num_joints
 
-    def route(self, obs: Obs, reset: Tensor, state: None) -> tuple[Route, None]:
-        joint = torch.full_like(reset, NOBODY, dtype=torch.int64)
-        return Route(joint, torch.zeros_like(obs["fault"])), None
+    def initial_state(self, num_envs: int, device: Device = "cpu") -> State:
+        return ()
+
+    def route(self, obs: Obs, reset: Tensor, state: State) -> tuple[Route, State]:
+        alarm = torch.zeros(len(reset), self._num_joints, dtype=torch.bool, device=reset.device)
+        member = torch.full_like(reset, HEALTHY, dtype=torch.int64)
+        return Route(member, torch.zeros_like(reset), Belief(alarm.float(), alarm)), state
+
+
+class OracleState(NamedTuple):
+    """since (N, J) int64: steps for which a fault has shown; draw (N,) int64: each robot's own draw of delays."""
+
+    since: Tensor
+    draw: Tensor
+    charge: Charge
 
 
 class OracleRouter:
-    """Knows the truth (observation group `fault`), after a delay.
+    """Knows the truth (observation group `fault`, severities (N, J)), each fault after a delay.
 
     Without delay it switches at the first observation that shows the fault: one control period after onset.
+    Its belief is the severity; a fault that ends is forgotten at once.
     """
 
-    def __init__(self, step_dt: float, delay_s: float | tuple[float, float] = 0.0) -> None:
+    def __init__(
+        self,
+        assignment: Assignment,
+        robot: Robot,
+        step_dt: float,
+        delay_s: float | tuple[float, float] = 0.0,
+        seed: int = 0,
+    ) -> None:
         """A pair of delays: each episode's is drawn between them (to train specialists that can be late)."""
         low, high = (delay_s, delay_s) if isinstance(delay_s, int | float) else delay_s
         self._low, self._span = round(low / step_dt), round(high / step_dt) - round(low / step_dt) + 1
+        self._table, self._seed = SeatTable(assignment, robot), seed
 
-    def initial_state(self, num_envs: int, device: Device = "cpu") -> tuple[Tensor, Tensor]:
-        """(N,) steps for which the fault has shown, and (N,) state of each environment's own draw of delays."""
-        return torch.zeros(num_envs, dtype=torch.int64, device=device), torch.arange(num_envs, device=device) + 1
+    def initial_state(self, num_envs: int, device: Device = "cpu") -> OracleState:
+        charge = self._table.initial(num_envs, device)
+        draw = torch.arange(num_envs, device=device) + 1 + 104729 * self._seed
+        return OracleState(torch.zeros_like(charge.alarm, dtype=torch.int64), draw, charge)
 
-    def route(self, obs: Obs, reset: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Route, tuple[Tensor, Tensor]]:
+    def route(self, obs: Obs, reset: Tensor, state: OracleState) -> tuple[Route, OracleState]:
         severity = obs["fault"]
-        since, draw = state
-        worst, joint = severity.max(1)
-        since = torch.where(reset | (worst == 0), 0, since + 1)
+        since = torch.where(reset[:, None] | (severity == 0), 0, state.since + 1)
         # A linear congruential generator (Numerical Recipes) keeps the router a pure function of its state.
-        draw = torch.where(reset, (draw * 1664525 + 1013904223) % 2**32, draw)
-        noticed = since > self._low + (draw >> 16) % self._span
-        return Route(torch.where(noticed, joint, NOBODY), severity * noticed[:, None]), (since, draw)
+        draw = torch.where(reset, (state.draw * 1664525 + 1013904223) % 2**32, state.draw)
+        alarm = since > (self._low + (draw >> 16) % self._span)[:, None]
+        belief = Belief(severity * alarm, alarm)
+        fresh = reset if anyone(reset) else None
+        charge = self._table.on(severity.device).take(alarm, belief.probability, fresh, state.charge)
+        return Route(charge.member, charge.mirrored, belief), OracleState(since, draw, charge)
+
+
+class DetectorState(NamedTuple):
+    """The detector's hidden state, its alarms, and who is in charge."""
+
+    hidden: Tensor
+    alarms: AlarmState
+    charge: Charge
 
 
 class DetectorRouter:
-    """Listens to the detector: threshold, persistence, hysteresis. The joint that alarmed first stays in charge."""
+    """Listens to the detector: threshold, persistence, hysteresis (see `AlarmCfg`), then `SeatTable.take`."""
 
-    def __init__(self, detector: FaultDetector, alarm: AlarmCfg) -> None:
+    def __init__(self, detector: FaultDetector, alarm: AlarmCfg, assignment: Assignment, robot: Robot) -> None:
+        """The detector must lie where the observations will."""
         self.detector, self.alarm = detector, alarm
+        self._table = SeatTable(assignment, robot)
 
-    def initial_state(self, num_envs: int, device: Device = "cpu") -> tuple[Tensor, AlarmState, Tensor]:
-        """The detector's hidden state (on its own device), no alarm, nobody in charge."""
-        alarms = initial_alarms(num_envs, len(self.detector.spec.joint_names), device)
-        return self.detector.initial(num_envs), alarms, torch.full((num_envs,), NOBODY, device=device)
+    def initial_state(self, num_envs: int, device: Device = "cpu") -> DetectorState:
+        charge = self._table.initial(num_envs, device)
+        alarms = initial_alarms(num_envs, charge.alarm.shape[1], device)
+        return DetectorState(self.detector.initial(num_envs), alarms, charge)
 
     @torch.inference_mode()
-    def route(
-        self, obs: Obs, reset: Tensor, state: tuple[Tensor, AlarmState, Tensor]
-    ) -> tuple[Route, tuple[Tensor, AlarmState, Tensor]]:
-        hidden, alarms, joint = state
-        fresh = reset if reset.any() else None
-        logits, hidden = self.detector.step(obs["detector"], fresh, hidden)
+    def route(self, obs: Obs, reset: Tensor, state: DetectorState) -> tuple[Route, DetectorState]:
+        fresh = reset if anyone(reset) else None
+        logits, hidden = self.detector.step(obs["detector"], fresh, state.hidden)
         probability = logits.sigmoid()
-        alarm, alarms = alarm_step(self.alarm, probability, alarms, fresh)
-        joint = _in_charge(alarm, probability, joint)
-        return Route(joint, probability), (hidden, alarms, joint)
-
-
-def _in_charge(alarm: Tensor, probability: Tensor, joint: Tensor) -> Tensor:
-    """(N,) the joint in charge: the present one while its alarm lasts, else the likeliest alarmed one."""
-    # Most steps have no alarm at all, and asking is cheaper than choosing.
-    if not alarm.any():
-        return torch.full_like(joint, NOBODY)
-    kept = alarm.gather(1, joint.clamp(min=0)[:, None]).squeeze(1) & (joint != NOBODY)
-    if kept.all():
-        return joint
-    strength, strongest = (probability * alarm).max(1)
-    return torch.where(kept, joint, strongest.masked_fill(strength == 0, NOBODY))
+        alarm, alarms = alarm_step(self.alarm, probability, state.alarms, fresh)
+        charge = self._table.on(alarm.device).take(alarm, probability, fresh, state.charge)
+        route = Route(charge.member, charge.mirrored, Belief(probability, alarm))
+        return route, DetectorState(hidden, alarms, charge)

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from koboshi.algos.ppo import PPO, ActorCritic, PPOCfg
+from koboshi.algos.ppo import PPO, PPOCfg
 from koboshi.envs import Env, EnvCfg
-from koboshi.envs.cfg import EventTerm
-from koboshi.envs.terms import events
 from koboshi.errors import KoboshiError
-from koboshi.faults import FaultSchedule
-from koboshi.specialists.assignment import Assignment, Sharing
+from koboshi.faults import FaultsCfg, FaultSchedule
+from koboshi.nets.normalizer import Normalizer
+from koboshi.policies.actor_critic import ActorCritic
+from koboshi.runs import check_shapes
+from koboshi.specialists.assignment import Assignment, Cover, Sharing
 from koboshi.specialists.env import SpecialistEnv
 from koboshi.specialists.routing import Router
 
@@ -25,6 +26,8 @@ class SpecialistsCfg:
 
     agent: PPOCfg
     sharing: Sharing = "mirrored_pair"
+    cover: Cover = "strongest"
+    """Who acts where several joints fail that no specialist serves together; see `Assignment`."""
     num_envs: int = 1728
     """Environments in all; each stage uses the largest multiple of its members below this."""
     stages: tuple[int, ...] = (480, 480, 480, 480, 480, 480, 2880)
@@ -52,16 +55,14 @@ class SpecialistsCfg:
                 raise KoboshiError(f"specialists.{name} must ascend from at least 0 s, not {(low, high)}")
 
 
-def specialist_env_cfg(cfg: EnvCfg, assignment: Assignment, settings: SpecialistsCfg) -> EnvCfg:
+def specialist_env_cfg(cfg: EnvCfg, faults: FaultsCfg, assignment: Assignment, settings: SpecialistsCfg) -> EnvCfg:
     """The task in which environment i carries a fault of member i // M."""
-    schedule = FaultSchedule(groups=assignment.groups, onset_s=settings.onset_s)
-    fault = EventTerm(events.change_joint_torque, params={"schedule": schedule})
     members = len(assignment.members)
     return replace(
         cfg,
         num_envs=settings.num_envs // members * members,
         episode_length_s=settings.episode_length_s,
-        events=cfg.events | {"change_joint_torque": fault},
+        faults=FaultSchedule(faults=faults, probability=1.0, onset_s=settings.onset_s, groups=assignment.groups),
     )
 
 
@@ -82,18 +83,26 @@ class BankTrainer:
     def __init__(
         self,
         env_cfg: EnvCfg,
+        faults: FaultsCfg,
         settings: SpecialistsCfg,
         healthy: ActorCritic,
         assignment: Assignment,
-        make_router: Callable[[], Router],
+        make_router: Callable[[Assignment], Router],
+        rank: int = 0,
     ) -> None:
-        self._env_cfg, self.settings, self._healthy = env_cfg, settings, healthy
-        self.assignment, self._make_router = assignment, make_router
+        """`healthy` is a stack of one, which the members start from; `make_router` routes to an assignment's members.
+
+        Processes of one `torchrun` (`rank`) step environments of their own and average gradients and falls.
+        """
+        self._env_cfg, self._faults, self.settings, self._healthy = env_cfg, faults, settings, healthy
+        self.assignment, self._make_router, self._rank = assignment, make_router, rank
         members = len(assignment.members)
         check_divisible(settings, assignment)
-        self.bank = _copies(healthy, members, settings)
+        self.policy = _copies(healthy, members, settings)
+        """The bank: all members as they are now, those that rest included."""
         self.active = list(range(members))
         self.falls = torch.full((members,), float("nan"))
+        """(K,) falls a second at the end of each member's last stage."""
         self.stage = 0
         self.iteration = 0
         """Iterations over all stages."""
@@ -109,49 +118,48 @@ class BankTrainer:
         """Iterations of the present stage."""
         return -(-self.settings.stages[self.stage] // self.settings.agent.trainer.rollout)
 
-    @property
-    def ppo(self) -> PPO:
-        """The present stage's learner, made at its first use."""
-        if self._ppo is None:
-            self._ppo = self._start_stage()
-        return self._ppo
-
-    def _start_stage(self) -> PPO:
-        assignment = self.assignment.only(self.active)
-        env = Env(specialist_env_cfg(self._env_cfg, assignment, self.settings))
-        mirrors = {name: env.mirror(name) for name in ("policy", "critic", "action")}
-        self._env = SpecialistEnv(env, env.robot, self._healthy, assignment, self._make_router(), mirrors)
-        agent = self.settings.agent
-        trainer = replace(agent.trainer, seed=agent.trainer.seed + 1000 * self.stage)
-        samples = env.num_envs // len(self.active) * trainer.rollout
-        minibatches = max(agent.minibatches, samples // self.settings.minibatch_size)
-        agent = replace(agent, trainer=trainer, minibatches=minibatches)
-        ppo = PPO(self._env, agent, members=len(self.active))
-        for place, k in enumerate(self.active):
-            ppo.policy.set_member(place, self.bank.member(k))
-        return ppo
-
     def iterate(self) -> dict[str, float]:
         """One iteration of the present stage; at its end, sorts out who is done."""
-        ppo = self.ppo
+        ppo, env = self._present_stage()
         log = ppo.iterate()
         self.iteration += 1
         log |= {"bank/stage": self.stage + 1, "bank/members": len(self.active)}
-        assert self._env is not None
-        falls = self._env.falls_per_s(len(self.active), self._env_cfg.step_dt)
+        falls = env.falls_per_s(self._env_cfg.step_dt).cpu()
         names = [self.assignment.members[k].name for k in self.active]
-        log |= {f"falls_per_s/{name}": float(rate) for name, rate in zip(names, falls, strict=True)}
+        log |= {f"falls_per_s/{name}": rate for name, rate in zip(names, falls.tolist(), strict=True)}
         log["bank/falls_per_s"] = float(falls.mean())
+        for place, k in enumerate(self.active):
+            self.policy.set_member(k, ppo.policy.member(place))
         if ppo.iteration >= self.stage_iterations:
-            self._end_stage()
+            self._end_stage(falls)
         return log
 
-    def _end_stage(self) -> None:
-        assert self._env is not None and self._ppo is not None
-        falls = self._env.falls_per_s(len(self.active), self._env_cfg.step_dt)
+    def _present_stage(self) -> tuple[PPO, SpecialistEnv]:
+        """Its learner and its environment, made at their first use."""
+        if self._ppo is None or self._env is None:
+            self._env = self._make_env(self.assignment.only(self.active))
+            self._ppo = self._make_learner(self._env)
+        return self._ppo, self._env
+
+    def _make_env(self, assignment: Assignment) -> SpecialistEnv:
+        env = Env(specialist_env_cfg(self._env_cfg, self._faults, assignment, self.settings))
+        groups = tuple(self.policy.obs_spec)
+        mirror = env.mirror_map(groups) if assignment.uses_mirror else None
+        healthy = self._healthy.to(env.device).single()
+        return SpecialistEnv(env, healthy, assignment, self._make_router(assignment), groups, mirror)
+
+    def _make_learner(self, env: SpecialistEnv) -> PPO:
+        agent, members = self.settings.agent, len(self.active)
+        trainer = replace(agent.trainer, seed=agent.trainer.seed + 1000 * self.stage)
+        samples = env.num_envs // members * trainer.rollout
+        minibatches = max(agent.minibatches, samples // self.settings.minibatch_size)
+        ppo = PPO(env, replace(agent, trainer=trainer, minibatches=minibatches), members=members, rank=self._rank)
         for place, k in enumerate(self.active):
-            self.bank.set_member(k, self._ppo.policy.member(place))
-            self.falls[k] = falls[place]
+            ppo.policy.set_member(place, self.policy.member(k))
+        return ppo
+
+    def _end_stage(self, falls: Tensor) -> None:
+        self.falls[self.active] = falls
         self.active = [k for k in self.active if self.falls[k] > self.settings.solved]
         last = len(self.settings.stages) - 1
         self.stage = self.stage + 1 if self.active or self.stage == last else last
@@ -161,7 +169,7 @@ class BankTrainer:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything for an exact resume."""
-        state = {f"bank.{name}": value.clone() for name, value in self.bank.state_dict().items()}
+        state = {f"bank.{name}": value.clone() for name, value in self.policy.state_dict().items()}
         state |= {"falls": self.falls.clone(), "active": torch.tensor(self.active, dtype=torch.int64)}
         state["counters"] = torch.tensor([self.stage, self.iteration])
         if self._ppo is not None:
@@ -169,30 +177,30 @@ class BankTrainer:
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Goes on where `state_dict` was taken."""
-        self.bank.load_state_dict({k.removeprefix("bank."): v for k, v in state.items() if k.startswith("bank.")})
+        """Resumes where `state_dict` was taken."""
+        self.policy.load_state_dict({k.removeprefix("bank."): v for k, v in state.items() if k.startswith("bank.")})
         self.falls, self.active = state["falls"].clone(), state["active"].tolist()
         self.stage, self.iteration = state["counters"].tolist()
+        self._ppo = self._env = None
         ppo = {k.removeprefix("ppo."): v for k, v in state.items() if k.startswith("ppo.")}
         if ppo:
-            self._ppo = self._start_stage()
-            self._ppo.load_state_dict(ppo)
+            self._present_stage()[0].load_state_dict(ppo)
 
 
 def _copies(healthy: ActorCritic, members: int, settings: SpecialistsCfg) -> ActorCritic:
-    """K copies of the healthy policy with fresh exploration."""
-    bank = ActorCritic(
-        members,
-        healthy.policy_norm.mean.shape[2],
-        healthy.critic_norm.mean.shape[2],
-        healthy.action_space,
-        settings.agent.network,
-    )
+    """K copies of the healthy policy with fresh exploration, whose normalisers can move on.
+
+    KoboshiError where specialists are to have another network than the healthy policy's.
+    """
+    network = settings.agent.network
+    bank = ActorCritic(members, healthy.obs_spec, healthy.action_space, network)
     state = healthy.member(0)
-    for name in [n for n in state if n.endswith("_norm.count")]:
-        state[name] = state[name].clamp(max=settings.statistics_weight)
-    if healthy.log_std is not None:
-        state["log_std"] = torch.full_like(state["log_std"], settings.agent.network.init_log_std)
+    check_shapes(state, bank.member(0), "specialists with the network of specialists.agent")
+    for name, module in healthy.named_modules():
+        if isinstance(module, Normalizer):
+            state[f"{name}.count"].clamp_(max=settings.statistics_weight)
+    if "log_std" in state:
+        state["log_std"].fill_(network.init_log_std)
     for k in range(members):
         bank.set_member(k, state)
     return bank

@@ -1,0 +1,118 @@
+"""Who is in charge: an assignment as matrices, from the set of alarmed joints to a member, without waiting for a GPU."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from koboshi.robots import Robot
+from koboshi.specialists.assignment import Assignment
+from koboshi.vec_env import anyone
+
+NOBODY = 0
+"""The seat of the healthy policy: it serves no joint, so it covers the empty set and no other."""
+
+
+class Charge(NamedTuple):
+    """Who is in charge of N robots, and the alarms they are in charge for."""
+
+    alarm: Tensor
+    """(N, J) bool."""
+    seat: Tensor
+    """(N,) int64, row of `SeatTable`."""
+    member: Tensor
+    """(N,) int64, −1 the healthy policy."""
+    mirrored: Tensor
+    """(N,) bool: the member sees the robot through the mirror."""
+
+
+class SeatTable:
+    """An assignment's S seats. A seat is a member, seen either straight or through the mirror; seat 0 is nobody's.
+
+    The seats that serve the fewest joints come first, so that the first that covers a set is the closest to it.
+    Through the mirror a member serves its mirrored joints, and those of its joints that are their own mirror image.
+    """
+
+    def __init__(self, assignment: Assignment, robot: Robot) -> None:
+        served = {(-1, False): frozenset[int]()} | _served(assignment, robot)
+        seats = sorted(served, key=lambda seat: len(served[seat]))
+        self.member = torch.tensor([k for k, _ in seats])
+        self.mirrored = torch.tensor([m for _, m in seats])
+        self.serves = torch.zeros(len(seats), len(robot.joint_names), dtype=torch.bool)
+        for row, seat in enumerate(seats):
+            self.serves[row, list(served[seat])] = True
+        # (J, S): a product with alarms counts the alarmed joints that a seat does not serve.
+        self._lacks = (~self.serves).T.float()
+        self._of_joint = self.serves.to(torch.uint8).argmax(0)
+        self._healthy_covers = assignment.cover == "healthy"
+        self._copies: dict[torch.device, SeatTable] = {}
+
+    def on(self, device: torch.device) -> SeatTable:
+        """This table on a device; copied there once."""
+        if self.serves.device == device:
+            return self
+        if device not in self._copies:
+            copy = object.__new__(SeatTable)
+            copy.__dict__ |= {n: v.to(device) if isinstance(v, Tensor) else v for n, v in self.__dict__.items()}
+            self._copies[device] = copy
+        return self._copies[device]
+
+    def initial(self, num_envs: int, device: torch.device | str) -> Charge:
+        """Nobody is in charge of N robots."""
+        alarm = torch.zeros(num_envs, self.serves.shape[1], dtype=torch.bool, device=device)
+        seat = torch.full((num_envs,), NOBODY, device=device)
+        return Charge(alarm, seat, torch.full_like(seat, -1), torch.zeros_like(seat, dtype=torch.bool))
+
+    def take(self, alarm: Tensor, probability: Tensor, reset: Tensor | None, before: Charge) -> Charge:
+        """Who is in charge now that `alarm` (N, J) stands; the probabilities (N, J) say who is first of several.
+
+        Whoever is in charge stays while a joint that they serve is alarmed, unless another covers the whole set
+        and they do not. `reset` (N,) bool: robots that begin an episode, with nobody in charge; None: there are none.
+        """
+        # The same alarms give the same answer again, and asking is cheaper than answering.
+        if reset is None and not anyone(alarm != before.alarm):
+            return before
+        present = before.seat if reset is None else before.seat.masked_fill(reset, NOBODY)
+        seat = self._seat(alarm, probability, present)
+        return Charge(alarm, seat, self.member[seat], self.mirrored[seat])
+
+    def _seat(self, alarm: Tensor, probability: Tensor, present: Tensor) -> Tensor:
+        covers = alarm.to(self._lacks.dtype) @ self._lacks == 0
+        found, closest = covers.to(torch.uint8).max(1)
+        holds = (alarm & self.serves[present]).any(1)
+        stays = holds & covers.gather(1, present[:, None]).squeeze(1)
+        if self._healthy_covers:
+            uncovered = torch.full_like(present, NOBODY)
+        else:
+            uncovered = torch.where(holds, present, self._strongest(alarm, probability))
+        return torch.where(stays, present, torch.where(found > 0, closest, uncovered))
+
+    def _strongest(self, alarm: Tensor, probability: Tensor) -> Tensor:
+        """(N,) the seat of the most probable joint among the alarmed ones that any member serves."""
+        candidates = alarm & (self._of_joint != NOBODY)
+        strength, joint = probability.masked_fill(~candidates, -1.0).max(1)
+        return torch.where(strength >= 0, self._of_joint[joint], NOBODY)
+
+
+def _served(assignment: Assignment, robot: Robot) -> dict[tuple[int, bool], frozenset[int]]:
+    """(member, mirrored) -> the joints that this seat serves; seats that serve none are left out."""
+    served = {}
+    for k, m in enumerate(assignment.members):
+        joints, mirrored = ({robot.joint_id(name) for name in names} for names in (m.joints, m.mirrored))
+        served[k, False] = frozenset(joints - mirrored)
+        if mirrored:
+            served[k, True] = frozenset(mirrored | {j for j in joints if robot.mirror_ids[j] == j})
+    return {seat: joints for seat, joints in served.items() if joints}
+
+
+def own_seats(assignment: Assignment, num_envs: int) -> tuple[Tensor, Tensor]:
+    """(N,) member and (N,) mirrored of environments in one block a member, faulted by `FaultSchedule.groups`.
+
+    Environment i serves the joint number i % len(joints) of its member.
+    """
+    block = num_envs // len(assignment.members)
+    members = [assignment.members[i // block] for i in range(num_envs)]
+    mirrored = [m.joints[i % len(m.joints)] in m.mirrored for i, m in enumerate(members)]
+    return torch.arange(num_envs) // block, torch.tensor(mirrored)
