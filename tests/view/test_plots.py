@@ -68,7 +68,7 @@ def test_learning_curve(texts: list[str], tmp_path: Path) -> None:
 
 def test_delay_and_timeline(walk: Callable[..., Trajectory], texts: list[str]) -> None:
     assert _drawn(plots.delay_cdf({"with torques": [20, 40, None, np.inf], "nothing seen": [None]}))
-    assert {"with torques", "faults noticed, %"} <= set(texts)
+    assert {"with torques", "faults, %"} <= set(texts)
     assert _drawn(plots.timeline(walk(fell_at=0.9)))
     assert {"switch", "left_knee breaks", "noticed +100 ms", "fell", "probability", "time, s"} <= set(texts)
     assert texts.count("noticed +100 ms") == 1

@@ -151,8 +151,8 @@ def delay_cdf(
             share = 100 * np.arange(1, len(seen) + 1) / max(len(values), 1)
             end = share[-1] if len(share) else 0
             axes.step([0, *seen, limit], [0, *share, end], where="post", color=colour, lw=1.8, label=name)
-        axes.set(xlim=(0, limit), ylim=(0, 101), ylabel="faults noticed, %")
-        axes.set_xlabel("delay from failure to switch, ms")
+        axes.set(xlim=(0, limit), ylim=(0, 101), ylabel="faults, %")
+        axes.set_xlabel("delay from the failure, ms")
         axes.set_title("How soon a failure is noticed")
         axes.legend(loc="lower right")
         return _png(figure, path)
