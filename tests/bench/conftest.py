@@ -42,3 +42,9 @@ def recording() -> Callable[..., Recording]:
         return replace(still, **columns)
 
     return make
+
+
+@pytest.fixture
+def positive() -> Callable[..., bool]:
+    """positive(figures, key, …): these are the figures, and all above 0."""
+    return lambda figures, *keys: set(figures) == set(keys) and all(value > 0 for value in figures.values())
