@@ -48,14 +48,14 @@ def test_a_part_that_fails_or_dies_is_recorded_and_the_others_go_on(tmp_path: Pa
 def test_the_parts_are_what_was_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: dict[str, gpu.Part] = {}
     monkeypatch.setattr(gpu, "run_parts", lambda report, parts, path, say: seen.update(parts))
-    report = stage.gpu("h1-walk", tmp_path, ["env.decimation=2"], device="cuda:1x", sizes=(8, 16))
+    report = stage.gpu("h1-walk", tmp_path, ["env.decimation=2"], device="cpu", sizes=(8, 16))
     assert list(seen) == ["contract", "environment 8", "ppo 8", "environment 16", "ppo 16", "pipeline"]
     cfg = seen["environment 16"].args[0]
-    assert (cfg.num_envs, cfg.sim.backend, cfg.sim.device, cfg.decimation) == (16, "warp", "cuda:1x", 2)
-    assert seen["ppo 8"].args[1].trainer.device == "cuda:1x"
+    assert (cfg.num_envs, cfg.sim.backend, cfg.sim.device, cfg.decimation) == (16, "warp", "cpu", 2)
+    assert seen["ppo 8"].args[1].trainer.device == "cpu"
     name, settings, folder = seen["pipeline"].args
     assert (name, folder) == ("h1-walk", tmp_path)
-    assert {"env.sim.device=cuda:1x", "agent.trainer.device=cuda:1x", "specialists.num_envs=4352"} <= set(settings)
+    assert {"env.sim.device=cpu", "agent.trainer.device=cpu", "specialists.num_envs=2304"} <= set(settings)
     assert settings[-1] == "env.decimation=2"  # what was given has the last word
     assert report["overrides"] == settings and report["machine"]["versions"]["torch"]
 

@@ -165,7 +165,8 @@ def test_the_camera_stands_back_from_what_is_long_or_high(toy_spec: mujoco.MjSpe
 
 
 def test_a_robot_without_a_free_base_is_refused() -> None:
-    fixed = mujoco.MjSpec.from_string('<mujoco><worldbody><body name="b"><joint name="j"/><geom size=".1"/></body></worldbody></mujoco>')
+    body = '<body name="b"><joint name="j"/><geom size=".1"/></body>'
+    fixed = mujoco.MjSpec.from_string(f"<mujoco><worldbody>{body}</worldbody></mujoco>")
     t = Trajectory(np.zeros((2, 1)), 0.1, ["j"], "fixed", np.zeros((2, 3)), np.zeros((2, 3)))
     with pytest.raises(KoboshiError, match="free joint"):
         next(render_frames(fixed, [t], [0.0]))
