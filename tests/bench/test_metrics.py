@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -68,8 +69,8 @@ def test_duty_counts_rows_on_foot(walk: Recording) -> None:
 
 
 def test_any_number_of_feet(recording: Callable[..., Recording], monkeypatch: pytest.MonkeyPatch) -> None:
-    sides = {"FL": "left", "FR": "right", "RL": "left", "RR": "right", "tail": "middle"}
-    dog = SimpleNamespace(feet=tuple(Foot(name, name, side) for name, side in sides.items()))
+    feet = tuple(Foot(name, name) for name in ("FL", "FR", "RL", "RR", "tail"))
+    dog = SimpleNamespace(feet=feet, mirrored=True, mirror_feet=np.array([1, 0, 3, 2, 4]))
     monkeypatch.setattr("koboshi.bench.metrics.robots.find", lambda name: dog)
     contact = torch.zeros(10, 1, 5, dtype=torch.bool)
     for foot, rows in enumerate((5, 4, 8, 5, 10)):
@@ -78,7 +79,9 @@ def test_any_number_of_feet(recording: Callable[..., Recording], monkeypatch: py
     figures = gait_metrics(walked, 1.0)
     assert figures["duty"] == pytest.approx({"FL": 0.5, "FR": 0.4, "RL": 0.8, "RR": 0.5, "tail": 1.0})
     assert figures["duty_difference"] == pytest.approx(0.3)
-    dog.feet = dog.feet[-1:]
+    dog.mirrored = False
+    assert gait_metrics(walked, 1.0)["duty_difference"] is None
+    dog.feet, dog.mirrored, dog.mirror_feet = feet[-1:], True, np.array([0])
     single = gait_metrics(replace(walked, contact=contact[..., -1:]), 1.0)
     assert single == {"duty": {"tail": 1.0}, "duty_difference": None}
 

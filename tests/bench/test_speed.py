@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from koboshi import runs
 from koboshi.bench import rsl_rl, speed
 from koboshi.envs import Env
 from koboshi.stages import speed as stage
-from koboshi.stages.play import demo_scenarios, shipped
+from koboshi.stages.evaluate import load
+from koboshi.stages.folders import task_of
+from koboshi.stages.play import demo_scenarios
 from koboshi.tasks import make_task
 
 Positive = Callable[..., bool]
@@ -64,9 +67,10 @@ def test_rsl_rl_beside_ours(positive: Positive) -> None:
     assert positive(figures, "plain_ppo_steps_per_s", "rsl_rl_steps_per_s", "ppo_rsl_rl_ratio")
 
 
-def test_the_controller() -> None:
-    task = make_task("h1-walk")
-    figures = speed.controller_speed(task.env, shipped(task).learned(), demo_scenarios(task), 200, repeats=1)
+def test_the_controller(pipeline: Path) -> None:
+    path = pipeline / "controller.safetensors"
+    task = task_of(path)
+    figures = speed.controller_speed(task.env, load(path, task).learned(), demo_scenarios(task), 200, repeats=1)
     assert figures["controller_us"] > 0 and figures["controller_gru_ratio"] > 0
     assert figures["stream_difference"] <= 1e-5
 
@@ -86,6 +90,8 @@ def test_all_of_it_lands_in_one_file(
     for name, figures in parts.items():
         monkeypatch.setattr(stage.speed, name, lambda *_, figures=figures: figures)
     monkeypatch.setattr(stage.rsl_rl, "installed", lambda: True)
+    monkeypatch.setattr(stage, "shipping", lambda: ["h1-walk"])
+    monkeypatch.setattr(stage, "shipped", lambda task: SimpleNamespace(learned=lambda: None))
     assert koboshi("bench", "speed", "--out", tmp_path)[0] == 0  # type: ignore[index]
     written = runs.read_json(tmp_path / "speed.json")
     for figures in parts.values():

@@ -166,15 +166,16 @@ def _recovery(window: _Window, step_dt: float) -> float | None:
 def gait_metrics(recording: Recording, seconds: float) -> dict[str, Any]:
     """`duty`: foot name -> share of time it is on the ground. `duty_difference`: the largest between mirrored feet.
 
-    The robot lists the feet of both sides in the same order. Without a pair there is no difference: None.
+    Without such a pair there is no difference: None.
     """
-    feet = robots.find(recording.scenarios.robot).feet
-    window = _Window(recording, seconds)
+    robot = robots.find(recording.scenarios.robot)
+    feet, window = robot.feet, _Window(recording, seconds)
     if not window.alive.any():
         return {"duty": {foot.name: None for foot in feet}, "duty_difference": None}
     shares = aligned(recording, recording.contact, seconds)[window.alive].float().mean(0).tolist()
-    left, right = ([s for s, foot in zip(shares, feet, strict=True) if foot.side == side] for side in ("left", "right"))
+    partners = robot.mirror_feet.tolist() if robot.mirrored else range(len(feet))
+    differences = [abs(shares[i] - shares[j]) for i, j in enumerate(partners) if i < j]
     return {
         "duty": {foot.name: share for foot, share in zip(feet, shares, strict=True)},
-        "duty_difference": max((abs(a - b) for a, b in zip(left, right, strict=False)), default=None),
+        "duty_difference": max(differences, default=None),
     }

@@ -16,7 +16,7 @@ from koboshi.bench.speed import controller_speed
 from koboshi.envs import Env
 from koboshi.errors import KoboshiError
 from koboshi.faults import Scenarios, sweep
-from koboshi.policies.storage import load_healthy
+from koboshi.policies.storage import load_single
 from koboshi.specialists.assignment import Assignment
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import HealthyRouter, OracleRouter
@@ -47,7 +47,7 @@ def load(path: Path, task: TaskCfg) -> StoredController:
 def policy_alone(path: Path, task: TaskCfg) -> Controller:
     """A policy's checkpoint as a controller that never switches."""
     env = loading_env(task)
-    return healthy_alone(load_healthy(path, env)[0], len(env.robot.joint_names))
+    return healthy_alone(load_single(path, env)[0], len(env.robot.joint_names))
 
 
 def healthy_alone(policy: Any, num_joints: int) -> Controller:
