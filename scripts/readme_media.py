@@ -1,44 +1,45 @@
-"""Makes docs/media/knee.gif from the shipped controller: python scripts/readme_media.py."""
+"""Makes a README's film from a shipped controller: one fault, with and without the switch.
+
+`python scripts/readme_media.py [TASK] [FAULT] [OUT]`, by default h1-walk left_knee@3.0 docs/media/knee.gif.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+import sys
 
+from koboshi import robots
 from koboshi.bench.rollout import rollout
 from koboshi.faults import Scenario, Scenarios
-from koboshi.robots import ROBOTS, visual_spec
-from koboshi.specialists.controller import Controller
-from koboshi.specialists.routing import HealthyRouter
-from koboshi.stages import evaluate
+from koboshi.robots import visual_spec
+from koboshi.stages.evaluate import healthy_alone
 from koboshi.stages.film import trajectory
+from koboshi.stages.play import parse_fault, shipped
 from koboshi.tasks import make_task
 from koboshi.view.gl import choose_gl
 from koboshi.view.video import render_frames, save_gif
 
-ASSET = Path("src/koboshi/assets/h1_walk/controller.safetensors")
-SCENARIO = Scenario("left_knee", "torque_loss", 1.0, 3.0, (0.8, 0.0, 0.0))
+COMMAND = (0.8, 0.0, 0.0)
 
 
-def main() -> None:
+def main(name: str = "h1-walk", text: str = "left_knee@3.0", out: str = "docs/media/knee.gif") -> None:
     """One scenario under the shipped controller and under the healthy policy alone, side by side."""
     choose_gl()
-    task = make_task("h1-walk")
-    stored = evaluate.load(ASSET, task)
-    scenarios = Scenarios(task.env.robot, 7, (SCENARIO,))
+    task = make_task(name)
+    stored, robot = shipped(task), robots.find(task.env.robot)
+    fault = parse_fault(text, robot)
+    scenarios = Scenarios(robot.name, 7, (Scenario((fault,), COMMAND, fault.onset_s),))
+    healthy = healthy_alone(stored.healthy, len(robot.joint_names))
     panels = []
-    healthy = Controller(stored.healthy, None, HealthyRouter())
     for title, controller, table in (
         ("koboshi", stored.learned(), stored.assignment),
         ("without the switch", healthy, None),
     ):
         recording = rollout(task.env, controller, scenarios, 5.0, detail=True, film=(0,))
-        panel = trajectory(recording, 0, 0, title, table)
-        panels.append(replace(panel, probability=panel.probability if table is not None else None))
-    times = [2.0 + i / 12 for i in range(60)]
-    frames = render_frames(visual_spec(ROBOTS[task.env.robot]), panels, times, size=(480, 360))
-    print(save_gif("docs/media/knee.gif", list(frames)))
+        panels.append(trajectory(recording, 0, title, table))
+    times = [fault.onset_s - 1.0 + i / 12 for i in range(60)]
+    frames = render_frames(visual_spec(robot), panels, times, size=(480, 360))
+    print(save_gif(out, list(frames)))
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:4])

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,19 +8,26 @@ import pytest
 import torch
 
 from koboshi.bench.rollout import Recording
-from koboshi.faults import Scenario, Scenarios
+from koboshi.faults import Fault, Scenario, Scenarios
 
 
 @pytest.fixture
 def recording() -> Callable[..., Recording]:
-    """recording(joints, onset steps, rows, step_dt, **columns): T rows of robots that stand still and never fall."""
+    """recording(joints, onset steps, rows, step_dt, **columns): T rows of robots that stand still and never fall.
 
-    def make(joints: list[str | None], onset: list[int], rows: int, step_dt: float, **columns: Any) -> Recording:
+    Each of `joints` is the one that dies at the onset, None for no fault, or faults given outright.
+    """
+
+    def make(
+        joints: Sequence[str | None | tuple[Fault, ...]], onset: list[int], rows: int, step_dt: float, **columns: Any
+    ) -> Recording:
         n = len(joints)
-        episodes = [
-            Scenario(joint, "torque_loss", float(joint is not None), start * step_dt, (0.0, 0.0, 0.0))
-            for joint, start in zip(joints, onset, strict=True)
-        ]
+        episodes = []
+        for joint, start in zip(joints, onset, strict=True):
+            faults = joint if isinstance(joint, tuple) else ()
+            if isinstance(joint, str):
+                faults = (Fault(joint, onset_s=start * step_dt),)
+            episodes.append(Scenario(faults, (0.0, 0.0, 0.0), start * step_dt))
         still = Recording(
             scenarios=Scenarios("unitree_h1", 0, tuple(episodes)),
             step_dt=step_dt,
@@ -29,11 +36,15 @@ def recording() -> Callable[..., Recording]:
             command=torch.zeros(n, 3),
             velocity=torch.zeros(rows, n, 3),
             contact=torch.zeros(rows, n, 2, dtype=torch.bool),
-            joint=torch.full((rows, n), -1, dtype=torch.int8),
-            probability=None,
-            severity=None,
+            member=torch.full((rows, n), -1, dtype=torch.int16),
             qpos=torch.zeros(rows, 0, 26),
         )
         return replace(still, **columns)
 
     return make
+
+
+@pytest.fixture
+def positive() -> Callable[..., bool]:
+    """positive(figures, key, …): these are the figures, and all above 0."""
+    return lambda figures, *keys: set(figures) == set(keys) and all(value > 0 for value in figures.values())

@@ -14,53 +14,70 @@ from torch import Tensor
 
 from koboshi.bench import detection
 from koboshi.bench.rollout import Recording
+from koboshi.errors import KoboshiError
+from koboshi.faults import Fault
 from koboshi.robots import UNITREE_H1
+from koboshi.specialists.assignment import Assignment, Member
 from koboshi.specialists.controller import Decision
-from koboshi.specialists.routing import Route
+from koboshi.specialists.routing import Belief, Route
 from koboshi.tasks import make_task
 
-KNEE, TORSO = UNITREE_H1.joint_id("left_knee"), UNITREE_H1.joint_id("torso")
+KNEE, RIGHT, TORSO = (UNITREE_H1.joint_id(name) for name in ("left_knee", "right_knee", "torso"))
+JOINTS = len(UNITREE_H1.joint_names)
 ROWS = 80
+TABLE = Assignment((Member("torso", ("torso",)), Member("knee", ("left_knee", "right_knee"), ("right_knee",))))
+
+
+def columns(n: int) -> dict[str, Tensor]:
+    alarm = torch.zeros(ROWS, n, JOINTS, dtype=torch.bool)
+    return {"alarm": alarm, "probability": torch.zeros(ROWS, n, JOINTS)}
 
 
 @pytest.fixture
 def noticed(recording: Callable[..., Recording]) -> Recording:
     """Knees that break at row 10: noticed at once, late, never, too early, at the fall, after it; fallen before."""
     joints: list[str | None] = ["left_knee"] * 7 + [None]
-    joint = torch.full((ROWS, 8), -1, dtype=torch.int8)
-    joint[11:, 0] = KNEE
-    joint[12:15, 1] = TORSO
-    joint[15:, 1] = KNEE
-    joint[:11, 3] = KNEE  # the decision of row 10 was taken before anything could show
-    joint[20, 4] = KNEE  # decided before the step in which it falls
-    joint[21:, 5] = KNEE  # of its next episode
-    joint[11:, 6] = joint[11:, 7] = KNEE
+    detail = columns(8)
+    alarm = detail["alarm"]
+    alarm[11:, 0, KNEE] = True
+    alarm[12:15, 1, TORSO] = True
+    alarm[15:, 1, KNEE] = True
+    alarm[:11, 3, KNEE] = True  # the decision of row 10 was taken before anything could show
+    alarm[20, 4, KNEE] = True  # decided before the step in which it falls
+    alarm[21:, 5, KNEE] = True  # of its next episode
+    alarm[11:, 6, KNEE] = alarm[11:, 7, KNEE] = True
     end = torch.tensor([ROWS, ROWS, ROWS, ROWS, 20, 20, 9, ROWS])
-    return recording(joints, [10] * 8, ROWS, 0.02, joint=joint, end=end)
+    return recording(joints, [10] * 8, ROWS, 0.02, end=end, **detail)
 
 
 def test_delays_count_control_periods_from_the_onset(noticed: Recording) -> None:
     assert detection.delays(noticed) == pytest.approx([20.0, 100.0, math.inf, math.inf, 200.0, math.inf])
 
 
-def test_the_first_joint_in_charge_within_a_second_is_what_it_took_the_fault_for(noticed: Recording) -> None:
-    joint = noticed.joint.clone()
-    joint[62:, 2] = KNEE  # 52 rows later: more than a second
-    matrix = detection.confusion(replace(noticed, joint=joint))
-    none = len(UNITREE_H1.joint_names)
-    expected = np.zeros((none + 1, none + 1), dtype=int)
-    expected[KNEE, KNEE], expected[KNEE, TORSO], expected[KNEE, none] = 2, 1, 3
+def test_the_first_alarm_within_a_second_is_what_it_took_the_fault_for(noticed: Recording) -> None:
+    assert noticed.alarm is not None
+    noticed.alarm[61:, 2, KNEE] = True  # row 61 is the 51st decision: more than a second
+    matrix = detection.confusion(noticed)
+    expected = np.zeros((JOINTS + 1, JOINTS + 1), dtype=int)
+    expected[KNEE, KNEE], expected[KNEE, TORSO], expected[KNEE, JOINTS] = 2, 1, 3
     assert np.array_equal(matrix, expected)
-    joint[61, 2] = KNEE
-    assert detection.confusion(replace(noticed, joint=joint))[KNEE, KNEE] == 2  # row 61 is the 51st decision
-    joint[60, 2] = KNEE
-    assert detection.confusion(replace(noticed, joint=joint))[KNEE, KNEE] == 3
+    noticed.alarm[60, 2, KNEE] = True
+    assert detection.confusion(noticed)[KNEE, KNEE] == 3
+
+
+def test_of_two_alarms_at_once_the_more_probable_counts(noticed: Recording) -> None:
+    assert noticed.alarm is not None and noticed.probability is not None
+    noticed.alarm[11, 0, TORSO] = True
+    noticed.probability[11, 0, TORSO], noticed.probability[11, 0, KNEE] = 0.9, 0.8
+    assert detection.confusion(noticed)[KNEE, TORSO] == 2
+    noticed.probability[11, 0, KNEE] = 0.95
+    assert detection.confusion(noticed)[KNEE, TORSO] == 1
 
 
 def test_missed_faults_are_infinitely_late(noticed: Recording) -> None:
     figures = detection.detection_metrics(noticed)
     # 20, 100, 200, ∞, ∞, ∞: no quantile is interpolated towards infinity.
-    assert figures["missed"] == 0.5
+    assert (figures["faults"], figures["missed"]) == (6, 0.5)
     assert figures["delay_ms_median"] is None and figures["delay_ms_p95"] is None
     assert figures["delays_ms"] == [pytest.approx(20), pytest.approx(100), None, None, pytest.approx(200), None]
     # One joint fails: 2 hits, no other joint taken for it, 6 true ones.
@@ -68,12 +85,54 @@ def test_missed_faults_are_infinitely_late(noticed: Recording) -> None:
 
 
 def test_no_faults_no_figures(recording: Callable[..., Recording]) -> None:
-    figures = detection.detection_metrics(recording([None, None], [1, 1], 5, 0.02))
-    assert [figures[k] for k in ("delay_ms_median", "delay_ms_p95", "missed", "macro_f1")] == [None] * 4
+    figures = detection.detection_metrics(recording([None, None], [1, 1], ROWS, 0.02, **columns(2)), TABLE)
+    keys = ("delay_ms_median", "delay_ms_p95", "missed", "macro_f1", "switch_ms_median", "switch_ms_p95")
+    assert [figures[k] for k in keys] == [None] * 6
+    with pytest.raises(KoboshiError, match="detail=True"):
+        detection.delays(recording([None], [1], 5, 0.02))
+
+
+def test_each_fault_counts_while_it_lasts(recording: Callable[..., Recording]) -> None:
+    faults = (
+        Fault("left_knee", onset_s=0.2, duration_s=0.2),  # rows 10 to 19; decisions 11 to 20 can know of it
+        Fault("right_knee", onset_s=0.6),  # row 30, after the first is over
+        Fault("torso", onset_s=0.4),  # row 20
+        Fault("left_elbow", onset_s=1.2),  # row 60: it has fallen by then
+    )
+    detail = columns(1)
+    alarm = detail["alarm"]
+    alarm[21:, 0, KNEE] = True  # too late
+    alarm[33:, 0, RIGHT] = alarm[22:, 0, TORSO] = True
+    found = recording([faults], [10], ROWS, 0.02, end=torch.tensor([50]), **detail)
+    assert detection.delays(found) == pytest.approx([math.inf, 60, 40])
+    alarm[20, 0, KNEE] = True
+    assert detection.delays(found) == pytest.approx([200, 60, 40])
+    matrix = detection.confusion(found)
+    # The left knee's alarm stands still when the right knee breaks and is not true any more.
+    assert (matrix[KNEE, KNEE], matrix[TORSO, TORSO], matrix[RIGHT, KNEE]) == (1, 0, 1)
+    assert matrix[TORSO, KNEE] == 1 and matrix.sum() == 3
+    alarm[21:, 0, KNEE] = False
+    matrix = detection.confusion(found)
+    # Now the torso's alarm stands when the right knee breaks, and is true.
+    assert (matrix[KNEE, KNEE], matrix[TORSO, TORSO], matrix[RIGHT, RIGHT]) == (1, 1, 1)
+
+
+def test_the_switch_counts_when_a_member_that_serves_the_joint_acts(recording: Callable[..., Recording]) -> None:
+    member = torch.full((ROWS, 3), -1, dtype=torch.int16)
+    member[5:13, 0] = 1  # has acted all along: the first decision that counts is that of row 11
+    member[12:, 1] = 0
+    member[14:, 1] = 1
+    member[12:, 2] = 0
+    found = recording(["right_knee"] * 3, [10] * 3, ROWS, 0.02, member=member, **columns(3))
+    assert detection.switch_delays(found, TABLE) == pytest.approx([20, 80, math.inf])
+    figures = detection.detection_metrics(found, TABLE)
+    assert figures["switches_ms"] == [pytest.approx(20), pytest.approx(80), None]
+    assert figures["switch_ms_median"] == pytest.approx(80) and figures["switch_ms_p95"] is None
+    assert not detection.serving(TABLE, UNITREE_H1)[-1].any()
 
 
 class Scripted:
-    """A controller that puts row t of `script` (T, N) in charge and moves nothing."""
+    """A controller that alarms the joints of row t of `script` (T, N), −1 for none, and moves nothing."""
 
     def __init__(self, script: Tensor) -> None:
         self.script = script
@@ -85,7 +144,10 @@ class Scripted:
     def act(self, obs: dict[str, Tensor], reset: Tensor, state: int) -> tuple[Decision, int]:
         self.resets.append(reset.clone())
         joint = self.script[state]
-        return Decision(torch.zeros(len(joint), 19), Route(joint, torch.zeros(len(joint), 19))), state + 1
+        n = len(joint)
+        alarm = torch.nn.functional.one_hot(joint + 1, JOINTS + 1)[:, 1:].bool()
+        route = Route(torch.full((n,), -1), torch.zeros(n, dtype=torch.bool), Belief(alarm.float(), alarm))
+        return Decision(torch.zeros(n, JOINTS), route), state + 1
 
 
 def test_an_alarm_is_false_once_when_it_is_raised() -> None:

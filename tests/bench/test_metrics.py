@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from koboshi.bench.metrics import controller_metrics, gait_metrics
+from koboshi.bench.metrics import EpisodeRows, controller_metrics, episode_rows, gait_metrics, paired
 from koboshi.bench.rollout import Recording
+from koboshi.errors import KoboshiError
+from koboshi.faults import Fault
+from koboshi.robots import Foot
 
 JOINTS = ["left_knee", "left_knee", "torso", "torso", "torso"]
 ROWS = 12
@@ -58,9 +64,26 @@ def test_recovery_asks_for_survival_and_the_right_speed(walk: Recording) -> None
 
 def test_duty_counts_rows_on_foot(walk: Recording) -> None:
     figures = gait_metrics(walk, 4.0)
-    assert figures["duty_left"] == 1.0
-    assert figures["duty_right"] == pytest.approx(2 / 34)
+    assert list(figures["duty"].values()) == [1.0, pytest.approx(2 / 34)]
     assert figures["duty_difference"] == pytest.approx(32 / 34)
+
+
+def test_any_number_of_feet(recording: Callable[..., Recording], monkeypatch: pytest.MonkeyPatch) -> None:
+    feet = tuple(Foot(name, name) for name in ("FL", "FR", "RL", "RR", "tail"))
+    dog = SimpleNamespace(feet=feet, mirrored=True, mirror_feet=np.array([1, 0, 3, 2, 4]))
+    monkeypatch.setattr("koboshi.bench.metrics.robots.find", lambda name: dog)
+    contact = torch.zeros(10, 1, 5, dtype=torch.bool)
+    for foot, rows in enumerate((5, 4, 8, 5, 10)):
+        contact[:rows, 0, foot] = True
+    walked = recording([None], [0], 10, 0.1, contact=contact)
+    figures = gait_metrics(walked, 1.0)
+    assert figures["duty"] == pytest.approx({"FL": 0.5, "FR": 0.4, "RL": 0.8, "RR": 0.5, "tail": 1.0})
+    assert figures["duty_difference"] == pytest.approx(0.3)
+    dog.mirrored = False
+    assert gait_metrics(walked, 1.0)["duty_difference"] is None
+    dog.feet, dog.mirrored, dog.mirror_feet = feet[-1:], True, np.array([0])
+    single = gait_metrics(replace(walked, contact=contact[..., -1:]), 1.0)
+    assert single == {"duty": {"tail": 1.0}, "duty_difference": None}
 
 
 def test_episodes_are_aligned_to_their_own_onset(recording: Callable[..., Recording]) -> None:
@@ -73,8 +96,62 @@ def test_episodes_are_aligned_to_their_own_onset(recording: Callable[..., Record
 
 
 def test_what_cannot_be_measured_is_none(recording: Callable[..., Recording]) -> None:
-    fallen = recording([None, "torso"], [2, 2], 4, 0.5, end=torch.tensor([1, 2]))
+    fallen = recording([None, "torso"], [2, 2], 4, 0.5, end=torch.tensor([1, 1]))
     figures = controller_metrics(fallen, 1.0)
-    assert figures["survival_by_joint"] == {"none": 0.0, "torso": 0.0}
-    assert [figures[k] for k in ("vx_rmse", "yaw_rmse", "progress", "recovery")] == [None] * 4
+    # One without a fault fell all the same; what fell before its fault says nothing about it.
+    assert figures["survival_by_joint"] == {"none": 0.0, "torso": None}
+    assert (figures["survival_mean"], figures["fell_before_onset"]) == (0.0, 1)
+    assert [figures[k] for k in ("vx_rmse", "vy_rmse", "yaw_rmse", "progress", "recovery")] == [None] * 5
     assert gait_metrics(fallen, 1.0)["duty_difference"] is None
+    nobody = controller_metrics(recording(["torso"], [2], 6, 0.5, end=torch.tensor([1])), 2.0)
+    assert [nobody[k] for k in ("survival_mean", "survival_worst", "recovery")] == [None] * 3
+
+
+def test_falls_before_the_onset_are_left_out(recording: Callable[..., Recording]) -> None:
+    # Row 2 is the step in which the fault acts first: a fall in it counts.
+    command = torch.tensor([[1.0, 0, 0]] * 4)
+    velocity = torch.ones(6, 4, 3)
+    fallen = recording(["torso"] * 4, [2] * 4, 6, 0.5, end=torch.tensor([1, 2, 6, 6]), command=command)
+    figures = controller_metrics(replace(fallen, velocity=velocity), 2.0)
+    assert figures["survival_by_joint"] == {"torso": pytest.approx(2 / 3)}
+    assert figures["fell_before_onset"] == 1
+    assert figures["recovery"] == pytest.approx(2 / 3)
+    assert figures["progress"] == pytest.approx(2 / 3)
+
+
+def test_an_episode_counts_for_each_joint_that_fails_in_it(recording: Callable[..., Recording]) -> None:
+    both = (Fault("left_knee", onset_s=1.0), Fault("torso", onset_s=1.5), Fault("torso", onset_s=1.8))
+    found = recording([both, "torso"], [2, 2], 6, 0.5, end=torch.tensor([3, 6]))
+    assert controller_metrics(found, 2.0)["survival_by_joint"] == {"left_knee": 0.0, "torso": 0.5}
+
+
+def test_progress_is_along_the_command(recording: Callable[..., Recording]) -> None:
+    command = torch.tensor([[-0.6, 0.8, 0], [0.0, 0.05, 1.0]])
+    velocity = torch.tensor([-0.3, 0.4, 0]).expand(4, 2, 3)
+    walked = recording(["torso"] * 2, [0, 0], 4, 0.5, command=command, velocity=velocity)
+    assert controller_metrics(walked, 2.0)["progress"] == pytest.approx(0.5)
+
+
+def test_episode_rows(walk: Recording) -> None:
+    rows = episode_rows(walk, 4.0)
+    assert rows.survived == [True, False, True, False, True]
+    assert rows.vx_rmse == pytest.approx([(4 * 0.25 / 8) ** 0.5, 0.5, 0.3, 0.0, 0.0])
+    assert rows.progress[:4] == pytest.approx([1.0, 3 / 8 * 0.5, 0.7, 7 / 8]) and rows.progress[4] is None
+    assert rows.vy_rmse[:1] == [99.0] and rows.yaw_rmse[0] == pytest.approx(0.2)
+    fell = episode_rows(replace(walk, end=torch.tensor([ROWS, 1, ROWS, 9, 10])), 4.0)
+    assert fell.survived[1] is None and fell.vx_rmse[1] is None
+
+
+def test_controllers_are_compared_on_what_both_survive() -> None:
+    zeros: list[float | None] = [0.0] * 5
+    a = EpisodeRows([True, True, True, False, None], [0.3, 0.5, 0.2, 9.0, None], zeros, zeros, [1.0, None, 0.5, 1, 1])
+    b = EpisodeRows([True, True, False, True, True], [0.1, 0.1, 9.0, 9.0, 9.0], zeros, zeros, [0.5, 0.5, 1.0, 1, 1])
+    found = paired(a, b)
+    assert found["pairs"] == 2
+    assert found["vx_rmse"] == pytest.approx((0.2 + 0.4) / 2) and found["vy_rmse"] == 0.0
+    assert found["progress"] == pytest.approx(0.5)  # the second episode has none under a
+    assert paired(b, a)["vx_rmse"] == pytest.approx(-0.3)
+    nobody = EpisodeRows([False] * 5, zeros, zeros, zeros, zeros)
+    assert paired(a, nobody) == {"pairs": 0, "vx_rmse": None, "vy_rmse": None, "yaw_rmse": None, "progress": None}
+    with pytest.raises(KoboshiError, match="5 episodes cannot be paired with 1"):
+        paired(a, EpisodeRows([True], [0.0], [0.0], [0.0], [0.0]))

@@ -19,6 +19,7 @@ METRICS = {
         },
         "healthy": {"survival_mean": 0.42, "survival_by_joint": {"left_knee": 0.0}},
     },
+    "differences": {EVIL: {"pairs": 12, "vx_rmse": 0.0123, "yaw_rmse": -0.5, "vy_rmse": None, "progress": 0.0}},
 }  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def test_everything_is_escaped(page: tuple[str, _Reader]) -> None:
 def test_the_video_comes_first_and_figures_are_shown(page: tuple[str, _Reader]) -> None:
     _, reader = page
     assert reader.tags.index("video") < reader.tags.index("table")
-    for words in ("94.7\u202f%", "60\u202fms", "learned switch", "0.0912", "41.2", "–"):
+    for words in ("94.7\u202f%", "60\u202fms", "learned switch", "0.0912", "41.2", "–", "+0.012", "-0.500", "12"):
         assert words in reader.text
     assert "nan" not in reader.text.split("metrics.json")[0].lower()
     assert json.loads(reader.text[reader.text.index('{\n  "scenario"') : reader.text.rindex("}") + 1])
@@ -84,6 +85,14 @@ def test_the_video_comes_first_and_figures_are_shown(page: tuple[str, _Reader]) 
 def test_a_report_of_nothing_is_still_a_page(tmp_path: Path) -> None:
     write_report(tmp_path / "r.html", title="empty", metrics={})
     assert "<h1>empty</h1>" in (tmp_path / "r.html").read_text()
+
+
+def test_without_faults_no_joint_is_broken_and_nothing_is_detected(tmp_path: Path) -> None:
+    figures = {"survival_mean": 1.0, "survival_by_joint": {"none": 1.0}, "vy_rmse": 0.05}
+    write_report(tmp_path / "r.html", title="t", metrics={"controllers": {"healthy": figures}})
+    text = (tmp_path / "r.html").read_text()
+    assert "sideways" in text and "0.05" in text
+    assert not any(title in text for title in ("broken joint", "Detector", "Differences"))
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -5,37 +5,112 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from koboshi.bench.detection import delays
-from koboshi.bench.rollout import Recording, rollout, scenario_cfg
+from koboshi import robots
+from koboshi.bench.detection import delays, switch_delays
+from koboshi.bench.rollout import Recording, control_steps, rollout, scenario_cfg
 from koboshi.envs import Env
-from koboshi.faults import Scenario, Scenarios
-from koboshi.robots import UNITREE_H1
+from koboshi.faults import Fault, Scenario, Scenarios
+from koboshi.specialists.assignment import assign
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import HealthyRouter, OracleRouter
 from koboshi.specialists.storage import StoredController
-from koboshi.stages import play as playing
-from koboshi.tasks import TaskCfg
+from koboshi.stages.evaluate import healthy_alone
+from koboshi.stages.folders import task_of
+from koboshi.tasks import TaskCfg, make_task
 
 SCENARIOS = Scenarios(
     "unitree_h1",
     5,
     (
-        Scenario("left_knee", "torque_loss", 1.0, 0.1, (0.7, 0.0, 0.0)),
-        Scenario("torso", "torque_loss", 0.5, 0.2, (0.3, 0.0, 0.5)),
-        Scenario(None, "torque_loss", 0.0, 0.0, (0.0, 0.0, -0.5)),
+        Scenario((Fault("left_knee", onset_s=0.1),), (0.7, 0.0, 0.0), 0.1),
+        Scenario((Fault("torso", severity=0.5, onset_s=0.2), Fault("left_elbow", onset_s=0.26)), (0.3, 0.0, 0.5), 0.2),
+        Scenario((), (0.0, 0.0, -0.5), 0.0),
     ),
 )
 STEPS = 10 + 15
+H1 = robots.find("unitree_h1")
+KNEE, TORSO, ELBOW = (H1.joint_id(name) for name in ("left_knee", "torso", "left_elbow"))
+
+
+class Still:
+    """A policy that asks for the default pose."""
+
+    def initial_state(self, num_envs: int, device: torch.device) -> tuple[()]:
+        return ()
+
+    def act(self, obs: dict[str, Tensor], state: tuple[()], reset: Tensor) -> tuple[Tensor, tuple[()]]:
+        return torch.zeros(len(reset), len(H1.joint_names)), state
+
+
+def still(router: Any) -> Controller:
+    return Controller(Still(), None, router)
+
+
+@pytest.fixture(scope="module")
+def cfg() -> Any:
+    return make_task("h1-walk").env
+
+
+def test_nothing_but_the_scenario_happens(cfg: Any) -> None:
+    found = scenario_cfg(cfg, SCENARIOS)
+    assert found.num_envs == 3 and found.curriculum == {} and found.faults == SCENARIOS
+    assert all(term.mode == "reset" for term in found.events.values())
+    assert list(found.terminations) == [n for n, term in cfg.terminations.items() if not term.time_out]
+    assert found.observations == cfg.observations
+    assert control_steps(SCENARIOS, cfg.step_dt, 0.3) == STEPS
+
+
+def test_a_recording_tells_what_happened(cfg: Any) -> None:
+    seen: list[int] = []
+    router = HealthyRouter(len(H1.joint_names))
+    found = rollout(cfg, still(router), SCENARIOS, 0.3, detail=True, film=(0, 2), report=seen.append)
+    assert seen == list(range(1, STEPS + 1))
+    assert found.onset.tolist() == [5, 10, 0]
+    assert found.qpos.shape == (STEPS, 2, 26) and found.filmed == (0, 2)
+    assert found.contact.shape == (STEPS, 3, len(H1.feet))
+    assert torch.equal(found.command, torch.tensor([e.command for e in SCENARIOS.episodes]))
+    assert found.member.dtype == torch.int16 and bool((found.member == -1).all())
+    assert found.alarm is not None and not found.alarm.any()
+    assert found.severity is not None and found.probability is not None
+    # The fault acts in the step of its onset and shows before the one after it.
+    knee, torso, elbow = found.severity[:, 0, KNEE], found.severity[:, 1, TORSO], found.severity[:, 1, ELBOW]
+    assert [int(x.nonzero()[0]) for x in (knee, torso, elbow)] == [6, 11, 14]
+    assert [float(x[15]) for x in (knee, torso, elbow)] == [1.0, 0.5, 1.0]
+    assert bool((found.end == STEPS).all()) and found.decision_s is not None and found.decision_s > 0
+    brief = rollout(cfg, still(router), SCENARIOS, 0.3)
+    assert brief.alarm is None and brief.severity is None and brief.qpos.shape == (STEPS, 0, 26)
+    assert torch.equal(brief.velocity, found.velocity)
+
+
+def test_a_task_without_faults_is_judged_too() -> None:
+    walk = Scenarios("unitree_h1", 5, SCENARIOS.episodes[2:])
+    router = HealthyRouter(len(H1.joint_names))
+    found = rollout(make_task("h1-velocity").env, still(router), walk, 0.2, detail=True)
+    assert found.velocity.shape == (10, 1, 3)
+
+
+def test_the_oracle_alarms_and_switches_a_control_period_after_the_onset(cfg: Any) -> None:
+    table = assign(H1, "joint")
+    for delay, ms in ((0.0, 20.0), (0.06, 80.0)):
+        controller = still(OracleRouter(table, H1, cfg.step_dt, delay))
+        found = rollout(cfg, controller, SCENARIOS, 0.3, detail=True)
+        assert delays(found) == pytest.approx([ms] * 3)
+        # The torso's member stays in charge when the elbow breaks too.
+        assert switch_delays(found, table)[:2] == pytest.approx([ms] * 2)
+
+
+# A trained controller
 
 
 @pytest.fixture(scope="module")
 def task(pipeline: Path) -> TaskCfg:
-    return playing.task_of(pipeline / "controller.safetensors")
+    return task_of(pipeline / "controller.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -48,68 +123,36 @@ def run(task: TaskCfg) -> Callable[..., Recording]:
     return lambda controller, **options: rollout(task.env, controller, SCENARIOS, 0.3, **options)
 
 
-def test_nothing_but_the_scenario_happens(task: TaskCfg) -> None:
-    cfg = scenario_cfg(task.env, SCENARIOS)
-    assert cfg.num_envs == 3 and cfg.curriculum == {}
-    assert list(cfg.events) == ["reset_base", "reset_joints", "follow_scenarios"]
-    assert list(cfg.terminations) == ["base_low", "bad_orientation"]
-    assert cfg.observations == task.env.observations
-
-
-def test_a_recording_tells_what_happened(stored: StoredController, run: Callable[..., Recording]) -> None:
-    seen: list[int] = []
-    healthy = Controller(stored.healthy, None, HealthyRouter())
-    found = run(healthy, detail=True, film=(0, 2), report=seen.append)
-    assert seen == list(range(1, STEPS + 1))
-    assert found.onset.tolist() == [5, 10, 0]
-    assert found.qpos.shape == (STEPS, 2, 26) and found.contact.shape == (STEPS, 3, 2)
-    assert torch.equal(found.command, torch.tensor([e.command for e in SCENARIOS.episodes]))
-    assert bool((found.joint == -1).all())
-    assert found.severity is not None and found.probability is not None
-    knee, torso = (found.severity[:, i, UNITREE_H1.joint_id(e)] for i, e in ((0, "left_knee"), (1, "torso")))
-    # The fault acts in the step of its onset and shows in the observation after it.
-    standing = found.end
-    assert knee.nonzero()[0] == 6 and torso.nonzero()[0] == 11 and bool((standing[:2] > 11).all())
-    assert knee[6] == 1.0 and torso[11] == 0.5
-    assert found.decision_s > 0
-
-
 def test_everybody_meets_the_same(stored: StoredController, run: Callable[..., Recording]) -> None:
     first, again = run(stored.learned()), run(stored.learned())
-    for name in ("velocity", "contact", "joint", "end"):
+    for name in ("velocity", "contact", "member", "end"):
         assert torch.equal(getattr(first, name), getattr(again, name)), name
-    healthy = run(Controller(stored.healthy, None, HealthyRouter()))
+    healthy = run(healthy_alone(stored.healthy, len(H1.joint_names)))
     # Before anybody can know of a fault, only a false alarm can make a difference.
-    assert bool((first.joint[:6] == -1).all())
+    assert bool((first.member[:6] == -1).all())
     assert torch.equal(healthy.velocity[:6], first.velocity[:6])
-
-
-def test_the_oracle_switches_a_control_period_after_the_onset(
-    stored: StoredController, run: Callable[..., Recording], task: TaskCfg
-) -> None:
-    for delay, ms in ((0.0, 20.0), (0.06, 80.0)):
-        found = run(stored.routed_by(OracleRouter(task.env.step_dt, delay)))
-        assert delays(found) == pytest.approx([ms, ms])
 
 
 def test_streamed_one_robot_at_a_time_it_acts_as_in_the_batch(stored: StoredController, task: TaskCfg) -> None:
     controller = stored.learned()
     # Alarms early and often, so that specialists act too.
-    controller.router.alarm = replace(stored.alarm, threshold=0.1, release_threshold=0.05, persistence=1)
+    router: Any = controller.router
+    router.alarm = replace(stored.alarm, threshold=0.1, release_threshold=0.05, persistence=1)
     env = Env(scenario_cfg(task.env, SCENARIOS))
     n = env.num_envs
     obs, state, reset = env.reset(0), controller.initial_state(n), torch.ones(n, dtype=torch.bool)
     rows: list[tuple[dict[str, Tensor], Tensor, Tensor, Tensor]] = []
     for _ in range(STEPS):
+        obs = {k: v.clone() for k, v in obs.items()}
         decision, state = controller.act(obs, reset, state)
-        rows.append((obs, reset, decision.action, decision.route.joint))
+        rows.append((obs, reset.clone(), decision.action, decision.route.member))
         step = env.step(decision.action)
-        obs, reset = {k: v.clone() for k, v in step.obs.items()}, step.terminated
+        obs, reset = step.obs, step.terminated
     for i in range(n):
         state = controller.initial_state(1)
-        for obs, reset, action, joint in rows:
+        for obs, reset, action, member in rows:
             alone = {group: x[i : i + 1] for group, x in obs.items()}
             decision, state = controller.act(alone, reset[i : i + 1], state)
-            assert decision.route.joint.item() == joint[i]
+            assert decision.route.member.item() == member[i]
             assert torch.allclose(decision.action[0], action[i], atol=1e-5)
-    assert any(bool((joint >= 0).any()) for _, _, _, joint in rows)
+    assert any(bool((member >= 0).any()) for _, _, _, member in rows)

@@ -7,7 +7,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from koboshi.view import FaultMark, Trajectory
+from koboshi.view import AlarmMark, FaultMark, Trajectory
 
 JOINTS = ["left_knee", "right_knee"]
 XML = """
@@ -42,8 +42,8 @@ def _walk(steps: int = 51, **changes: Any) -> Trajectory:
     probability = np.stack([time >= 0.5, 0.1 + 0 * time], axis=1).astype(float)
     fields: dict[str, Any] = {
         "qpos": qpos, "control_dt": 0.02, "joint_names": JOINTS, "title": "switch", "command": motion,
-        "velocity": motion, "fault": [FaultMark("left_knee", "torque_loss", 1.0, 0.4)], "noticed": 0.5,
-        "noticed_joint": "left_knee", "probability": probability,
+        "velocity": motion, "fault": [FaultMark("left_knee", "torque_loss", 1.0, 0.4)],
+        "alarms": [AlarmMark("left_knee", 0.5)], "probability": probability,
         "actor": ["healthy" if t < 0.5 else "left_knee specialist" for t in time],
     }  # fmt: skip
     return Trajectory(**(fields | changes))

@@ -4,15 +4,27 @@ import numpy as np
 import pytest
 
 from koboshi.errors import KoboshiError
-from koboshi.view import FaultMark, Trajectory
+from koboshi.view import AlarmMark, FaultMark, Trajectory
 
 
 def test_times_and_rows(walk: Callable[..., Trajectory]) -> None:
     t = walk()
     assert t.duration == pytest.approx(1.0)
     assert [t.index(x) for x in (-1, 0.4, 0.409, 9)] == [0, 20, 20, 50]
-    assert t.delay_ms == pytest.approx(100)
-    assert walk(noticed=None).delay_ms is None
+
+
+def test_alarms_in_words(walk: Callable[..., Trajectory]) -> None:
+    t = walk()
+    assert t.delay_ms(t.alarms[0]) == pytest.approx(100)
+    assert t.alarm_text(t.alarms[0]) == "noticed +100 ms"
+    assert t.alarm_text(AlarmMark("right_knee", 0.5)) == "false alarm: right_knee"
+    assert t.alarm_text(AlarmMark("left_knee", 0.3)) == "false alarm: left_knee"
+    knees = [FaultMark("left_knee", "braking", 0.5, 0.2, 0.4), FaultMark("right_knee", "torque_loss", 1.0, 0.3)]
+    two = walk(fault=knees)
+    assert two.alarm_text(AlarmMark("right_knee", 0.36)) == "right_knee noticed +60 ms"
+    assert two.delay_ms(AlarmMark("left_knee", 0.4)) is None  # it works again
+    with pytest.raises(KoboshiError, match="did you mean 'left_knee'"):
+        walk(alarms=[AlarmMark("left_kne", 0.1)])
 
 
 def test_the_broken_joint_comes_first_then_the_likeliest(walk: Callable[..., Trajectory]) -> None:

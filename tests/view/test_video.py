@@ -10,7 +10,7 @@ from koboshi.robots import UNITREE_H1, visual_spec
 from koboshi.view import Trajectory, gl
 from koboshi.view.overlay import HEADER
 from koboshi.view.scene import merge_vertices, scene
-from koboshi.view.video import frame_size, render_frames, render_video, save_gif, save_strip, smooth_path
+from koboshi.view.video import _stance, frame_size, render_frames, render_video, save_gif, smooth_path
 
 SIZE = (320, 240)
 
@@ -24,7 +24,7 @@ def need_gl() -> None:
 @pytest.fixture(scope="module")
 def frames(walk: Callable[..., Trajectory], toy_spec: mujoco.MjSpec, need_gl: None) -> list[np.ndarray]:
     """Before the fault, after it, after it was noticed; the right panel falls at 0.7 s."""
-    falls = walk(title="no switch", noticed=None, probability=None, fell_at=0.7, actor=["healthy"] * 51)
+    falls = walk(title="no switch", alarms=(), probability=None, fell_at=0.7, actor=["healthy"] * 51)
     return list(render_frames(toy_spec, [walk(), falls], [0.38, 0.42, 0.52, 0.8], size=SIZE))
 
 
@@ -102,12 +102,9 @@ def test_a_failed_video_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_strip_and_gif(frames: list[np.ndarray], tmp_path: Path) -> None:
+def test_gif(frames: list[np.ndarray], tmp_path: Path) -> None:
     from PIL import Image
 
-    save_strip(tmp_path / "strip.png", frames, width=900, columns=3)
-    strip = Image.open(tmp_path / "strip.png")
-    assert strip.width == 900 and strip.height > 2 * 150
     width = save_gif(tmp_path / "walk.gif", frames, width=600, max_bytes=60_000)
     gif = Image.open(tmp_path / "walk.gif")
     assert gif.n_frames == 4 and gif.width == width < 600
@@ -147,6 +144,32 @@ def test_merging_vertices_keeps_the_shape() -> None:
     vertices, kept = merge_vertices(corners, faces, 0.01)
     assert len(vertices) == 4
     assert len(kept) == 2  # one repeats another, one has collapsed
+
+
+DOG = """
+<mujoco><worldbody>
+  <body name="base" pos="0 0 0.3"><freejoint/><geom type="box" size=".2 .1 .05"/>
+    <body name="front" pos=".4 0 -.2"><joint name="front" axis="0 1 0"/><geom size=".03"/></body>
+    <body name="rear" pos="-.4 0 -.2"><joint name="rear" axis="0 1 0"/><geom size=".03"/></body>
+  </body>
+  <body name="far" pos="9 9 0"><geom size=".1"/></body>
+</worldbody></mujoco>"""
+
+
+def test_the_camera_stands_back_from_what_is_long_or_high(toy_spec: mujoco.MjSpec) -> None:
+    stand = np.array([0, 0, 0.9, 1, 0, 0, 0, 0, 0.0])
+    assert _stance(toy_spec.compile(), stand, 0.9) == (0.9, 0.0)
+    turned = np.array([5, 5, 0.3, 0.5**0.5, 0, 0, 0.5**0.5, 0, 0])
+    dog = mujoco.MjModel.from_xml_string(DOG)
+    assert _stance(dog, turned, 0.3) == pytest.approx((0.9 * 0.8, 90.0))
+
+
+def test_a_robot_without_a_free_base_is_refused() -> None:
+    body = '<body name="b"><joint name="j"/><geom size=".1"/></body>'
+    fixed = mujoco.MjSpec.from_string(f"<mujoco><worldbody>{body}</worldbody></mujoco>")
+    t = Trajectory(np.zeros((2, 1)), 0.1, ["j"], "fixed", np.zeros((2, 3)), np.zeros((2, 3)))
+    with pytest.raises(KoboshiError, match="free joint"):
+        next(render_frames(fixed, [t], [0.0]))
 
 
 def test_h1_on_stage_stands_where_it_stood() -> None:

@@ -1,23 +1,52 @@
-"""What a recording is worth. Every number counts from the onset of the fault to `seconds` after it.
+"""What a recording is worth. Every number counts from the onset of an episode's first fault to `seconds` after it.
 
-Definitions: **survival** no fall until the end. **vx_rmse, yaw_rmse** root mean square of command less velocity over
-all control steps before a fall. **progress** distance in the commanded direction over distance commanded, the
-fallen standing still from their fall on. **recovery** share of episodes that survive and whose forward velocity,
-averaged over each second of the last half, stays within 0.2 m/s of the command on average. A figure is None where
-there is nothing to measure it on: nobody stood, or the last half holds no whole second.
+Definitions
+- **survival**: no fall until the end. An episode that falls before its first fault tells nothing about it: it is
+  left out of every figure and counted in `fell_before_onset`. One without a fault counts from its first step.
+- **vx_rmse, vy_rmse, yaw_rmse**: root mean square of command less velocity over all control steps before a fall.
+- **progress**: distance in the commanded direction over distance commanded, the fallen standing still from then on.
+- **recovery**: share of episodes that survive and whose forward velocity, averaged over each second of the last
+  half, stays within 0.2 m/s of the command on average.
+
+A figure is None where there is nothing to measure it on. Controllers differ in whom they let fall, and the fallen
+are easy to track: `paired` compares two on the episodes that both survive.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from koboshi import robots
 from koboshi.bench.rollout import Recording
+from koboshi.errors import KoboshiError
 
 RECOVERED = 0.2
 """Mean error of second-long averages that counts as recovered, m/s."""
+MOVING = 0.1
+"""Commanded speed above which there is progress to make, m/s."""
+HEALTHY = "none"
+"""The name under which episodes without a fault are counted by joint."""
+
+
+@dataclass(frozen=True)
+class EpisodeRows:
+    """One number for each of N episodes, None where it does not exist."""
+
+    survived: list[bool | None]
+    """None: it fell before the onset."""
+    vx_rmse: list[float | None]
+    vy_rmse: list[float | None]
+    yaw_rmse: list[float | None]
+    progress: list[float | None]
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """JSON data."""
+        return asdict(self)
 
 
 def aligned(recording: Recording, values: Tensor, seconds: float) -> Tensor:
@@ -27,57 +56,126 @@ def aligned(recording: Recording, values: Tensor, seconds: float) -> Tensor:
     return values[index, torch.arange(values.shape[1])[None, :]]
 
 
+class _Window:
+    """The rows that count, aligned to each episode's onset; S steps, N episodes."""
+
+    def __init__(self, recording: Recording, seconds: float) -> None:
+        steps = round(seconds / recording.step_dt)
+        broken = torch.tensor([bool(e.faults) for e in recording.scenarios.episodes])
+        self.counts = ~(broken & (recording.end < recording.onset))
+        """(N,) bool: did not fall before its fault."""
+        self.survived = self.counts & (recording.end >= recording.onset + steps)
+        self.alive = torch.arange(steps)[:, None] < (recording.end - recording.onset)[None, :]
+        """(S, N) bool."""
+        self.velocity = aligned(recording, recording.velocity, seconds)
+        self.error = recording.command - self.velocity
+
+
 def controller_metrics(recording: Recording, seconds: float) -> dict[str, Any]:
     """The figures of one controller; keys as in `metrics.json`."""
-    steps = round(seconds / recording.step_dt)
-    survived = recording.end >= recording.onset + steps
-    alive = torch.arange(steps)[:, None] < (recording.end - recording.onset)[None, :]
-    velocity = aligned(recording, recording.velocity, seconds)
-    error = recording.command - velocity
-    by_joint = _by_joint(recording, survived)
+    window = _Window(recording, seconds)
+    by_joint = _by_joint(recording, window)
+    measured = [share for share in by_joint.values() if share is not None]
+    travelled = _progress(recording.command, window)
     return {
-        "survival_mean": sum(by_joint.values()) / len(by_joint),
-        "survival_worst": min(by_joint.values()),
+        "survival_mean": sum(measured) / len(measured) if measured else None,
+        "survival_worst": min(measured, default=None),
         "survival_by_joint": by_joint,
-        "vx_rmse": _rms(error[..., 0], alive),
-        "yaw_rmse": _rms(error[..., 2], alive),
-        "progress": _progress(recording.command[:, 0], velocity[..., 0], alive),
-        "recovery": _recovery(error[..., 0], survived, recording.step_dt),
+        "fell_before_onset": int((~window.counts).sum()),
+        "vx_rmse": _rms(window.error[..., 0], window.alive),
+        "vy_rmse": _rms(window.error[..., 1], window.alive),
+        "yaw_rmse": _rms(window.error[..., 2], window.alive),
+        "progress": _mean(travelled[~travelled.isnan()]),
+        "recovery": _recovery(window, recording.step_dt),
     }
 
 
-def _by_joint(recording: Recording, survived: Tensor) -> dict[str, float]:
+def episode_rows(recording: Recording, seconds: float) -> EpisodeRows:
+    """The same, an episode at a time."""
+    window = _Window(recording, seconds)
+    steps = window.alive.sum(0)
+    squares = window.error.square().masked_fill(~window.alive[..., None], 0.0).sum(0)
+    vx, vy, yaw = (squares / steps[:, None]).sqrt().T  # 0 / 0 is NaN: it never stood
+    survived = [bool(s) if c else None for s, c in zip(window.survived, window.counts, strict=True)]
+    return EpisodeRows(survived, *map(_known, (vx, vy, yaw, _progress(recording.command, window))))
+
+
+def _known(values: Tensor) -> list[float | None]:
+    return [None if math.isnan(value) else value for value in values.tolist()]
+
+
+PAIRED = tuple(f.name for f in fields(EpisodeRows) if f.name != "survived")
+"""What `paired` compares."""
+
+
+def paired(a: EpisodeRows, b: EpisodeRows) -> dict[str, Any]:
+    """Mean of a − b over the episodes that both survive, for each of PAIRED, and how many these are: `pairs`.
+
+    KoboshiError where the two were not judged on equally many episodes.
+    """
+    if len(a.survived) != len(b.survived):
+        raise KoboshiError(f"{len(a.survived)} episodes cannot be paired with {len(b.survived)}")
+    both = [bool(x and y) for x, y in zip(a.survived, b.survived, strict=True)]
+    found: dict[str, Any] = {"pairs": sum(both)}
+    for name in PAIRED:
+        columns = zip(both, getattr(a, name), getattr(b, name), strict=True)
+        differences = [x - y for ok, x, y in columns if ok and x is not None and y is not None]
+        found[name] = sum(differences) / len(differences) if differences else None
+    return found
+
+
+def _by_joint(recording: Recording, window: _Window) -> dict[str, float | None]:
+    """Joint -> share of survivors among the episodes in which it fails; episodes without a fault under HEALTHY."""
     rows: dict[str, list[float]] = {}
-    for episode, ok in zip(recording.scenarios.episodes, survived.tolist(), strict=True):
-        rows.setdefault(episode.joint or "none", []).append(float(ok))
-    return {joint: sum(values) / len(values) for joint, values in rows.items()}
+    outcome = zip(recording.scenarios.episodes, window.survived.tolist(), window.counts.tolist(), strict=True)
+    for episode, survived, counts in outcome:
+        for joint in dict.fromkeys(fault.joint for fault in episode.faults) or [HEALTHY]:
+            values = rows.setdefault(joint, [])
+            if counts:
+                values.append(float(survived))
+    return {joint: sum(values) / len(values) if values else None for joint, values in rows.items()}
+
+
+def _mean(values: Tensor) -> float | None:
+    return float(values.mean()) if len(values) else None
 
 
 def _rms(error: Tensor, mask: Tensor) -> float | None:
     return float(error[mask].square().mean().sqrt()) if mask.any() else None
 
 
-def _progress(command: Tensor, velocity: Tensor, alive: Tensor) -> float | None:
-    moving = command > 0.1
-    travelled = (velocity * alive).mean(0)[moving] / command[moving]
-    return float(travelled.clamp(0, 1).mean()) if moving.any() else None
+def _progress(command: Tensor, window: _Window) -> Tensor:
+    """(N,) 0..1; NaN where no movement was asked for or the episode does not count."""
+    direction, speed = command[:, :2], command[:, :2].norm(dim=1)
+    along = (window.velocity[..., :2] * direction).sum(-1).masked_fill(~window.alive, 0.0)
+    share = (along.mean(0) / speed.square()).clamp(0, 1)
+    return share.masked_fill((speed <= MOVING) | ~window.counts, math.nan)
 
 
-def _recovery(error: Tensor, survived: Tensor, step_dt: float) -> float | None:
+def _recovery(window: _Window, step_dt: float) -> float | None:
     second = round(1 / step_dt)
+    error = window.error[..., 0]
     half = error[len(error) // 2 :]
     whole = half[: len(half) // second * second]
-    if not len(whole):
+    if not len(whole) or not window.counts.any():
         return None
     recovered = whole.unflatten(0, (-1, second)).mean(1).abs().mean(0) <= RECOVERED
-    return float((survived & recovered).float().mean())
+    return float((window.survived & recovered)[window.counts].float().mean())
 
 
-def gait_metrics(recording: Recording, seconds: float) -> dict[str, float | None]:
-    """`duty_left`, `duty_right`: share of time a foot is on the ground; `duty_difference` between them."""
-    steps = round(seconds / recording.step_dt)
-    alive = torch.arange(steps)[:, None] < (recording.end - recording.onset)[None, :]
-    if not alive.any():
-        return {"duty_left": None, "duty_right": None, "duty_difference": None}
-    left, right = aligned(recording, recording.contact, seconds)[alive].float().mean(0).tolist()
-    return {"duty_left": left, "duty_right": right, "duty_difference": abs(left - right)}
+def gait_metrics(recording: Recording, seconds: float) -> dict[str, Any]:
+    """`duty`: foot name -> share of time it is on the ground. `duty_difference`: the largest between mirrored feet.
+
+    Without such a pair there is no difference: None.
+    """
+    robot = robots.find(recording.scenarios.robot)
+    feet, window = robot.feet, _Window(recording, seconds)
+    if not window.alive.any():
+        return {"duty": {foot.name: None for foot in feet}, "duty_difference": None}
+    shares = aligned(recording, recording.contact, seconds)[window.alive].float().mean(0).tolist()
+    partners = robot.mirror_feet.tolist() if robot.mirrored else range(len(feet))
+    differences = [abs(shares[i] - shares[j]) for i, j in enumerate(partners) if i < j]
+    return {
+        "duty": {foot.name: share for foot, share in zip(feet, shares, strict=True)},
+        "duty_difference": max(differences, default=None),
+    }

@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from koboshi.bench.metrics import HEALTHY
 from koboshi.errors import KoboshiError
 from koboshi.runs import write_atomic
 from koboshi.view.plots import HEAT, LABELS
@@ -18,17 +19,29 @@ from koboshi.view.plots import HEAT, LABELS
 _CONTROLLER_ROWS = (
     ("survival_mean", "survival, mean", "percent"),
     ("survival_worst", "survival, worst joint", "percent"),
+    ("fell_before_onset", "fell before the fault (left out)", "plain"),
     ("vx_rmse", "forward speed RMSE", "m/s"),
+    ("vy_rmse", "sideways speed RMSE", "m/s"),
     ("yaw_rmse", "yaw rate RMSE", "rad/s"),
     ("progress", "progress", "plain"),
     ("recovery", "sustained recovery", "percent"),
+    ("duty_difference", "duty, left less right", "plain"),
 )
 _DETECTOR_ROWS = (
-    ("delay_ms_median", "delay, median", "ms"),
-    ("delay_ms_p95", "delay, 95th percentile", "ms"),
+    ("delay_ms_median", "delay to the alarm, median", "ms"),
+    ("delay_ms_p95", "delay to the alarm, 95th percentile", "ms"),
+    ("switch_ms_median", "delay to the switch, median", "ms"),
+    ("switch_ms_p95", "delay to the switch, 95th percentile", "ms"),
     ("missed", "missed", "plain"),
     ("false_alarms_per_hour", "false alarms per robot-hour", "plain"),
     ("macro_f1", "macro-F1", "plain"),
+)
+_DIFFERENCE_ROWS = (
+    ("pairs", "episodes that both survive", "plain"),
+    ("vx_rmse", "forward speed RMSE, m/s", "signed"),
+    ("vy_rmse", "sideways speed RMSE, m/s", "signed"),
+    ("yaw_rmse", "yaw rate RMSE, rad/s", "signed"),
+    ("progress", "progress", "signed"),
 )
 _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 
@@ -102,6 +115,7 @@ def write_report(
         *(_video(*video) for video in videos[:1]),
         _cards(controllers),
         _section("Controllers", _controller_table(controllers)),
+        _section("Differences", _difference_table(metrics.get("differences") or {})),
         _section("Detector", _detector_table(controllers)),
         _section("Survival by broken joint", _heat_table(controllers)),
         _section("Tables", "".join(_table(*table) for table in tables)),
@@ -136,6 +150,8 @@ def _number(value: Any, unit: str) -> str:
         return "–"
     if isinstance(value, str | bool):
         return escape(str(value))
+    if unit == "signed":
+        return f"{value:+.3f}"
     if unit == "percent":
         return f"{100 * value:.1f}&#8239;%"
     if unit == "ms":
@@ -159,9 +175,9 @@ def _cards(controllers: Mapping[str, Mapping[str, Any]]) -> str:
     learned, healthy = controllers.get("learned", {}), controllers.get("healthy", {})
     cards = [
         (learned.get("survival_mean"), "percent", "survive with the learned switch"),
-        (healthy.get("survival_mean"), "percent", "survive without any switch"),
+        (healthy.get("survival_mean"), "percent", "survive without any switch" if learned else "survive"),
         (learned.get("survival_worst"), "percent", "survive with the worst joint"),
-        (learned.get("delay_ms_median"), "ms", "median delay to notice"),
+        (learned.get("delay_ms_median"), "ms", "median delay to the alarm"),
         (learned.get("false_alarms_per_hour"), "plain", "false alarms per robot-hour"),
     ]
     shown = [
@@ -208,9 +224,20 @@ def _detector_table(controllers: Mapping[str, Mapping[str, Any]]) -> str:
     return _grid(_heads(found), rows)
 
 
+def _difference_table(differences: Mapping[str, Mapping[str, Any]]) -> str:
+    if not differences:
+        return ""
+    rows = [
+        (escape(words), [f"<td>{_number(found.get(key), unit)}</td>" for found in differences.values()])
+        for key, words, unit in _DIFFERENCE_ROWS
+    ]
+    caption = "Mean of the episodes' differences, over those that both controllers survive"
+    return _grid(["", *map(escape, differences)], rows, caption=caption)
+
+
 def _heat_table(controllers: Mapping[str, Mapping[str, Any]]) -> str:
     joints = list(dict.fromkeys(j for c in controllers.values() for j in c.get("survival_by_joint") or {}))
-    if not joints:
+    if set(joints) <= {HEALTHY}:
         return ""
     rows = [
         (

@@ -5,57 +5,71 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from koboshi.envs import Env, EnvCfg
-from koboshi.envs.cfg import EventTerm
-from koboshi.envs.terms import events
 from koboshi.faults import Scenarios
 from koboshi.specialists.controller import Controller
+from koboshi.specialists.routing import Route
 
 
 @dataclass(frozen=True)
 class Recording:
-    """T control steps of N scenarios; rows after an episode's fall mean nothing. Row t is after step t."""
+    """T control steps of N scenarios; rows after an episode's fall mean nothing. Row t is after step t.
+
+    Everything lies on the CPU. J joints, F feet.
+    """
 
     scenarios: Scenarios
     step_dt: float
+    """s."""
     onset: Tensor
-    """(N,) control step at which the fault acts first."""
+    """(N,) control step from which on the episode counts: that of its first fault."""
     end: Tensor
-    """(N,) control steps until the episode's fall; T where it never fell."""
+    """(N,) the control step in which the episode fell; T where it never did."""
     command: Tensor
-    """(N, 3)."""
+    """(N, 3) m/s, m/s, rad/s."""
     velocity: Tensor
     """(T, N, 3) v_x, v_y in the yaw frame (m/s), yaw rate (rad/s)."""
     contact: Tensor
-    """(T, N, 2) bool."""
-    joint: Tensor
-    """(T, N) int8: who acted in step t, −1 the healthy policy."""
-    probability: Tensor | None
-    """(T, N, J) the router's belief before step t, where asked for."""
-    severity: Tensor | None
-    """(T, N, J) the truth in the observation before step t, where asked for."""
+    """(T, N, F) bool: the foot touches the ground."""
+    member: Tensor
+    """(T, N) int16: who acted in step t, −1 the healthy policy."""
     qpos: Tensor
-    """(T, n, nq) of the scenarios that were to be filmed."""
-    decision_s: float = 0.0
-    """Seconds spent deciding, all scenarios in one batch."""
+    """(T, n, nq) of the scenarios `filmed`."""
+    filmed: tuple[int, ...] = ()
+    """Which scenarios `qpos` shows."""
+    probability: Tensor | None = None
+    """(T, N, J) the router's belief before step t, where asked for."""
+    alarm: Tensor | None = None
+    """(T, N, J) bool: the joints that it called broken before step t, where asked for."""
+    severity: Tensor | None = None
+    """(T, N, J) the truth before step t, where asked for and the environment has faults."""
+    decision_s: float | None = None
+    """Seconds spent deciding, all scenarios in one batch; None where a device decides while we go on."""
 
 
 def scenario_cfg(cfg: EnvCfg, scenarios: Scenarios) -> EnvCfg:
-    """The task on frozen scenarios: constant commands, no time-out, no random pushes or faults."""
-    follow = EventTerm(events.follow_scenarios, params={"scenarios": scenarios})
-    kept = {name: term for name, term in cfg.events.items() if name in ("reset_base", "reset_joints")}
-    ends = {name: term for name, term in cfg.terminations.items() if term is not None and not term.time_out}
+    """The task on frozen scenarios: their faults and constant commands, no time-out, nothing else by chance.
+
+    Of the events only those at a reset stay (where and how a robot starts).
+    """
     return replace(
         cfg,
         num_envs=len(scenarios.episodes),
-        events=kept | {"follow_scenarios": follow},
-        terminations=dict(ends),
+        faults=scenarios,
+        events={n: term for n, term in cfg.events.items() if term is not None and term.mode == "reset"},
+        terminations={n: term for n, term in cfg.terminations.items() if term is not None and not term.time_out},
         curriculum={},
     )
+
+
+def control_steps(scenarios: Scenarios, step_dt: float, seconds: float) -> int:
+    """Control steps until `seconds` after the latest onset."""
+    return int(scenarios.onset(step_dt).max()) + round(seconds / step_dt)
 
 
 def rollout(
@@ -68,36 +82,69 @@ def rollout(
     film: tuple[int, ...] = (),
     report: Callable[[int], None] | None = None,
 ) -> Recording:
-    """Runs all scenarios side by side until `seconds` after the latest onset."""
+    """Runs all scenarios side by side until `seconds` after the latest onset.
+
+    `detail` also records belief, alarms and the truth; `film` the poses of these scenarios. Columns stay where the
+    environment is until the end, so that a GPU is never asked to wait.
+    """
     env = Env(scenario_cfg(cfg, scenarios))
-    onset = scenarios.onset(env.step_dt)
-    steps = scenarios.steps(env.step_dt, seconds)
+    steps = control_steps(scenarios, env.step_dt, seconds)
     obs = env.reset(scenarios.seed)
     state = controller.initial_state(env.num_envs, env.device)
     reset = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
     end = torch.full((env.num_envs,), steps, device=env.device)
+    columns = _Columns(env, torch.tensor(film, dtype=torch.int64, device=env.device), detail)
     decision_s = 0.0
-    columns: dict[str, list[Tensor]] = {n: [] for n in ("velocity", "contact", "joint", "p", "severity", "qpos")}
     for t in range(steps):
         began = time.perf_counter()
         decision, state = controller.act(obs, reset, state)
         decision_s += time.perf_counter() - began
-        if detail:
-            columns["p"].append(decision.route.probability.clone())
-            columns["severity"].append(obs["fault"].clone())
+        columns.before(decision.route)
         step = env.step(decision.action)
-        columns["joint"].append(decision.route.joint.to(torch.int8))
-        columns["velocity"].append(torch.cat((env.state.lin_vel_yaw, env.state.base_ang_vel[:, 2:]), dim=1))
-        columns["contact"].append(env.state.foot_contact.clone())
-        columns["qpos"].append(env.qpos[list(film)].clone())
+        columns.after()
         end = torch.where(step.terminated & (end == steps), t, end)
         obs, reset = step.obs, step.terminated
         if report is not None:
             report(t + 1)
-    stacked = {name: torch.stack(values).cpu() if values else None for name, values in columns.items()}
-    velocity, contact, joint, qpos = (stacked[n] for n in ("velocity", "contact", "joint", "qpos"))
-    assert velocity is not None and contact is not None and joint is not None and qpos is not None
     return Recording(
-        scenarios, env.step_dt, onset, end.cpu(), scenarios.commands(), velocity, contact, joint,
-        stacked["p"], stacked["severity"], qpos, decision_s,
-    )  # fmt: skip
+        scenarios=scenarios,
+        step_dt=env.step_dt,
+        onset=scenarios.onset(env.step_dt),
+        end=end.cpu(),
+        command=scenarios.commands(),
+        filmed=film,
+        decision_s=decision_s if env.device.type == "cpu" else None,
+        **columns.stacked(),
+    )
+
+
+class _Columns:
+    """Rows gathered on the environment's device."""
+
+    def __init__(self, env: Env, film: Tensor, detail: bool) -> None:
+        self._env, self._film, self._detail = env, film, detail
+        self._rows: dict[str, list[Tensor]] = {n: [] for n in ("member", "velocity", "contact", "qpos")}
+        if detail:
+            self._rows |= {"probability": [], "alarm": []}
+            if env.faults is not None:
+                self._rows["severity"] = []
+
+    def before(self, route: Route) -> None:
+        """What was decided, and the truth at that time."""
+        rows = self._rows
+        rows["member"].append(route.member.to(torch.int16))
+        if self._detail:
+            rows["probability"].append(route.belief.probability.clone())
+            rows["alarm"].append(route.belief.alarm.clone())
+        if "severity" in rows:
+            rows["severity"].append(self._env.faults.severity.clone())
+
+    def after(self) -> None:
+        """What came of it."""
+        state, rows = self._env.state, self._rows
+        rows["velocity"].append(torch.cat((state.lin_vel_yaw, state.base_ang_vel[:, 2:]), dim=1))
+        rows["contact"].append(state.foot_contact.clone())
+        rows["qpos"].append(self._env.qpos[self._film])
+
+    def stacked(self) -> dict[str, Any]:
+        return {name: torch.stack(rows).cpu() for name, rows in self._rows.items()}

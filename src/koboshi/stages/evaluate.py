@@ -1,4 +1,4 @@
-"""`koboshi evaluate`: one controller under several routers on the same frozen scenarios."""
+"""`koboshi evaluate`: a controller under several routers, or one policy, on the same frozen scenarios."""
 
 from __future__ import annotations
 
@@ -7,58 +7,92 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from koboshi import runs
+from koboshi import robots, runs
 from koboshi.bench.detection import detection_metrics, false_alarms, healthy_steps
-from koboshi.bench.metrics import controller_metrics
+from koboshi.bench.metrics import controller_metrics, episode_rows, gait_metrics, paired
 from koboshi.bench.report import write_report
 from koboshi.bench.rollout import Recording
 from koboshi.bench.speed import controller_speed
 from koboshi.envs import Env
 from koboshi.errors import KoboshiError
-from koboshi.faults import Scenarios, joint_sweep
-from koboshi.robots import ROBOTS
+from koboshi.faults import Scenarios, sweep
+from koboshi.policies.storage import load_single
+from koboshi.specialists.assignment import Assignment
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import HealthyRouter, OracleRouter
 from koboshi.specialists.storage import StoredController
-from koboshi.stages.collect import collect_env_cfg
 from koboshi.stages.film import cut, film, trajectory
-from koboshi.stages.progress import progress, strict, watched_rollout
+from koboshi.stages.progress import json_safe, progress, watched_rollout
 from koboshi.tasks import TaskCfg
 from koboshi.view import plots
 
-FILMED = ("knee", "hip_pitch", "hip_roll")
-"""Parts of joint names whose first scenarios are filmed."""
+FILMED = 3
+"""Scenarios that are filmed: of the joints that the healthy policy survives least."""
 FILM_S = 12.0
+FALSE_ALARM_ROBOTS = 512
+PAIRS = (("learned", "oracle"), ("learned", "healthy"))
+"""Controllers that are compared on the episodes that both survive."""
+
+
+def loading_env(task: TaskCfg) -> Env:
+    """A single environment to check files against: robot, observations, actions, device."""
+    return Env(replace(task.env, num_envs=1))
 
 
 def load(path: Path, task: TaskCfg) -> StoredController:
     """A controller file, checked against the task's robot and observations."""
-    return StoredController(path, Env(replace(collect_env_cfg(task), num_envs=1)))
+    return StoredController(path, loading_env(task))
+
+
+def policy_alone(path: Path, task: TaskCfg) -> Controller:
+    """A policy's checkpoint as a controller that never switches."""
+    env = loading_env(task)
+    return healthy_alone(load_single(path, env)[0], len(env.robot.joint_names))
+
+
+def healthy_alone(policy: Any, num_joints: int) -> Controller:
+    """An `ActorCritic` of one policy as a controller that never switches."""
+    return Controller(policy.single(), None, HealthyRouter(num_joints))
+
+
+def is_controller(path: Path) -> bool:
+    """Whether a file holds a whole controller; otherwise it holds a policy."""
+    return runs.load_checkpoint(path)[1].get("kind") == "controller"
 
 
 def frozen_scenarios(task: TaskCfg, path: Path | None, folder: Path) -> Scenarios:
-    """The given file's scenarios, or the task's own, written to `folder/scenarios.json`."""
-    robot, cfg = ROBOTS[task.env.robot], task.evaluate
+    """The given file's scenarios, or the task's own, written to `folder/scenarios.json`.
+
+    A task without faults has as many episodes as it would have with them, and commands alone differ.
+    """
+    robot, cfg = robots.find(task.env.robot), task.evaluate
     if path is not None:
         scenarios = Scenarios.load(path)
         if scenarios.robot != robot.name:
             raise KoboshiError(f"scenario file {path} is for robot '{scenarios.robot}', not '{robot.name}'")
         return scenarios
-    joints = task.collect.schedule.joints or robot.fault_candidates
-    scenarios = joint_sweep(robot, joints, cfg.episodes_a_joint, cfg.seed)
+    about = {"commands": cfg.commands, "onset_s": cfg.onset_s}
+    if task.faults is None:
+        count = cfg.episodes_a_joint * len(robot.fault_candidates)
+        scenarios = sweep(robot, (None,), count, cfg.seed, **about)
+    else:
+        joints = task.faults.candidates(robot)
+        scenarios = sweep(robot, joints, cfg.episodes_a_joint, cfg.seed, faults=task.faults, **about)
     scenarios.save(folder / "scenarios.json")
     return scenarios
 
 
 def evaluate(task: TaskCfg, path: Path, folder: Path, scenario_file: Path | None = None) -> dict[str, Any]:
-    """Writes `metrics.json`, `report.html`, plots and videos to `folder`; gives the metrics.
+    """Writes `metrics.json`, `episodes.json`, `report.html`, plots and videos to `folder`; gives the metrics.
 
-    Beside what bench.metrics and bench.detection define, `cost_us` is what a decision costs each robot of the batch,
-    and `controller_us` what detector and router cost one robot alone on one core.
+    `path` is a controller's file or any policy's checkpoint. Beside what bench.metrics and bench.detection define,
+    `cost_us` is what a decision costs each robot of the batch, and `controller_us` what detector and router cost
+    one robot alone on one core.
     """
-    stored, seconds = load(path, task), task.evaluate.seconds
-    scenarios = frozen_scenarios(task, scenario_file, folder)
-    filmed = _filmed(scenarios)
+    stored = load(path, task) if is_controller(path) else None
+    scenarios, seconds = frozen_scenarios(task, scenario_file, folder), task.evaluate.seconds
+    controllers = _routed(stored, task) if stored is not None else {"healthy": policy_alone(path, task)}
+    recordings: dict[str, Recording] = {}
     metrics: dict[str, Any] = {
         "task": task.name,
         "controller": str(path),
@@ -67,78 +101,124 @@ def evaluate(task: TaskCfg, path: Path, folder: Path, scenario_file: Path | None
         "scenario": {"hash": scenarios.hash, "episodes": len(scenarios.episodes), "seconds": seconds},
         "controllers": {},
     }
-    kept: dict[str, Recording] = {}
-    for name, controller in _controllers(stored, task).items():
-        wanted = filmed if name in ("healthy", "learned") else ()
+    rows = {}
+    for name, controller in controllers.items():
+        shown = name in ("healthy", "learned")
         recording = watched_rollout(
-            f"evaluate {name}", task, controller, scenarios, seconds, detail=name == "learned", film=wanted
-        )
-        metrics["controllers"][name] = controller_metrics(recording, seconds) | {"cost_us": _cost_us(recording)}
-        if name in ("healthy", "learned"):
-            kept[name] = recording
-    learned = metrics["controllers"]["learned"]
-    learned |= detection_metrics(kept["learned"]) | _healthy_hours(task, stored.learned())
-    learned |= controller_speed(task.env, stored.learned(), scenarios)
-    metrics = strict(metrics)
+            f"evaluate {name}", task, controller, scenarios, seconds,
+            detail=name == "learned", film=film_candidates(scenarios) if shown else (),
+        )  # fmt: skip
+        metrics["controllers"][name] = _figures(recording, seconds)
+        rows[name] = episode_rows(recording, seconds)
+        if shown:
+            recordings[name] = recording
+    metrics["differences"] = {f"{a} - {b}": paired(rows[a], rows[b]) for a, b in PAIRS if a in rows and b in rows}
+    if stored is not None:
+        metrics["controllers"]["learned"] |= _switch_figures(task, stored, recordings["learned"])
+    metrics = json_safe(metrics)
     runs.write_json(folder / "metrics.json", metrics)
-    videos = _videos(kept, filmed, folder, stored)
-    _report(metrics, folder, videos)
+    episodes = {name: found.to_dict() for name, found in rows.items()}
+    runs.write_json(folder / "episodes.json", {"scenario": scenarios.hash, "controllers": episodes})
+    _report(metrics, recordings, folder, stored.assignment if stored is not None else None, path)
     return metrics
 
 
-def _controllers(stored: StoredController, task: TaskCfg) -> dict[str, Controller]:
-    step_dt = task.env.step_dt
-    found = {
-        "healthy": Controller(stored.healthy, None, HealthyRouter()),
-        "oracle": stored.routed_by(OracleRouter(step_dt)),
-    }
-    for delay in task.evaluate.oracle_delays_s:
-        found[f"oracle_{delay * 1000:.0f}ms"] = stored.routed_by(OracleRouter(step_dt, delay))
+def _routed(stored: StoredController, task: TaskCfg) -> dict[str, Controller]:
+    def oracle(delay: float) -> Controller:
+        return stored.routed_by(OracleRouter(stored.assignment, stored.robot, task.env.step_dt, delay))
+
+    found = {"healthy": healthy_alone(stored.healthy, len(stored.robot.joint_names)), "oracle": oracle(0.0)}
+    found |= {f"oracle_{delay * 1000:.0f}ms": oracle(delay) for delay in task.evaluate.oracle_delays_s}
     return found | {"learned": stored.learned()}
 
 
-def _cost_us(recording: Recording) -> float:
-    """µs that a decision takes for each robot of a batch."""
-    return recording.decision_s / recording.joint.numel() * 1e6
+def _figures(recording: Recording, seconds: float) -> dict[str, Any]:
+    spent = recording.decision_s
+    cost = None if spent is None else spent / recording.member.numel() * 1e6
+    return controller_metrics(recording, seconds) | gait_metrics(recording, seconds) | {"cost_us": cost}
+
+
+def _switch_figures(task: TaskCfg, stored: StoredController, recording: Recording) -> dict[str, Any]:
+    figures = detection_metrics(recording, stored.assignment) | _healthy_hours(task, stored.learned())
+    return figures | controller_speed(task.env, stored.learned(), recording.scenarios)
 
 
 def _healthy_hours(task: TaskCfg, controller: Controller) -> dict[str, float]:
-    cfg, robots = task.evaluate, 512
-    steps = healthy_steps(cfg.healthy_hours, task.env.step_dt, robots)
-    with progress("false alarms", steps * robots) as update:
-        return false_alarms(task.env, controller, cfg.healthy_hours, robots, cfg.seed + 1, lambda t: update(t * robots))
+    cfg, count = task.evaluate, FALSE_ALARM_ROBOTS
+    steps = healthy_steps(cfg.healthy_hours, task.env.step_dt, count)
+    with progress("false alarms", steps * count) as update:
+        return false_alarms(task.env, controller, cfg.healthy_hours, count, cfg.seed + 1, lambda t: update(t * count))
 
 
-def _filmed(scenarios: Scenarios) -> tuple[int, ...]:
-    """The first scenario of each kind of joint that is worth a look."""
-    rows = []
-    for part in FILMED:
-        found = [i for i, e in enumerate(scenarios.episodes) if e.joint is not None and part in e.joint]
-        rows += found[:1]
-    return tuple(rows)
+def film_candidates(scenarios: Scenarios) -> tuple[int, ...]:
+    """The first scenario of each joint that fails, or the first of all where none does."""
+    first: dict[str, int] = {}
+    for i, episode in enumerate(scenarios.episodes):
+        for fault in episode.faults[:1]:
+            first.setdefault(fault.joint, i)
+    return tuple(first.values()) or (0,)
 
 
-def _videos(
-    kept: dict[str, Recording], filmed: Sequence[int], folder: Path, stored: StoredController
-) -> list[tuple[str, Path]]:
-    videos = []
-    for place, row in enumerate(filmed):
-        panels = [
-            trajectory(cut(kept["learned"], FILM_S), place, row, "koboshi", stored.assignment),
-            trajectory(cut(kept["healthy"], FILM_S), place, row, "without the switch", None),
-        ]
-        joint = kept["learned"].scenarios.episodes[row].joint
-        path = film(kept["learned"].scenarios.robot, panels, folder / "video" / f"{joint}.mp4")
+def worth_a_look(recordings: dict[str, Recording], by_joint: dict[str, float | None]) -> list[int]:
+    """The filmed scenarios of the joints that the healthy policy survives least, at most FILMED."""
+    healthy = recordings["healthy"]
+
+    def survival(row: int) -> float:
+        faults = healthy.scenarios.episodes[row].faults
+        share = by_joint.get(faults[0].joint) if faults else None
+        return 1.0 if share is None else share
+
+    return sorted(healthy.filmed, key=survival)[:FILMED]
+
+
+def _panels(recordings: dict[str, Recording], row: int, assignment: Assignment | None) -> list[Any]:
+    tables = {"learned": ("koboshi", assignment), "healthy": ("without the switch", None)}
+    if "learned" not in recordings:
+        tables = {"healthy": ("policy", None)}
+    return [trajectory(cut(recordings[n], FILM_S), row, title, table) for n, (title, table) in tables.items()]
+
+
+def side_by_side(
+    recordings: dict[str, Recording], rows: Sequence[int], folder: Path, assignment: Assignment | None
+) -> tuple[list[tuple[str, Path]], list[tuple[str, bytes]]]:
+    """(caption, video) and (caption, timeline as PNG) of filmed scenarios."""
+    videos, timelines = [], []
+    for row in rows:
+        faults = recordings["healthy"].scenarios.episodes[row].faults
+        words = " and ".join(f"{fault.joint}: {fault.kind.replace('_', ' ')}" for fault in faults) or "nothing breaks"
+        name = "-".join(fault.joint for fault in faults) or "healthy"
+        panels = _panels(recordings, row, assignment)
+        path = film(recordings["healthy"].scenarios.robot, panels, folder / "video" / f"{name}.mp4")
         if path is not None:
-            videos.append((f"{joint} dead: with and without the switch", path))
-    return videos
+            videos.append((words, path))
+        timelines.append((words, plots.timeline(panels[0], folder / "video" / f"{name}.png")))
+    return videos, timelines
 
 
-def _report(metrics: dict[str, Any], folder: Path, videos: list[tuple[str, Path]]) -> None:
-    delays = metrics["controllers"]["learned"]["delays_ms"]
-    pictures = [
-        ("Mean survival", plots.survival_mean_bars(metrics, folder / "survival.png")),
-        ("From failure to switch", plots.delay_cdf({"learned": delays}, folder / "delay.png")),
-    ]
-    title = f"{metrics['task']}: one joint dead"
-    write_report(folder / "report.html", title=title, metrics=metrics, pictures=pictures, videos=videos)
+def learning_log(path: Path) -> Path | None:
+    """What was logged while the policy of a run's checkpoint, or a pipeline's healthy policy, was trained."""
+    logs = (path.parent.parent / "metrics.jsonl", path.parent / "healthy" / "metrics.jsonl")
+    return next((log for log in logs if log.is_file() and log.stat().st_size), None)
+
+
+def _report(
+    metrics: dict[str, Any],
+    recordings: dict[str, Recording],
+    folder: Path,
+    assignment: Assignment | None,
+    path: Path,
+) -> None:
+    rows = worth_a_look(recordings, metrics["controllers"]["healthy"]["survival_by_joint"])
+    videos, timelines = side_by_side(recordings, rows, folder, assignment)
+    pictures = [("Mean survival", plots.survival_mean_bars(metrics, folder / "survival.png"))]
+    learned = metrics["controllers"].get("learned")
+    if learned is not None:
+        found = {"alarm": learned["delays_ms"], "switch": learned["switches_ms"]}
+        pictures.append(("From failure to alarm and switch", plots.delay_cdf(found, folder / "delay.png")))
+    log = learning_log(path)
+    if log is not None:
+        pictures.append(("Learning", plots.learning_curve(log, folder / "learning.png")))
+    title = f"{metrics['task']}: {metrics['scenario']['episodes']} episodes"
+    write_report(
+        folder / "report.html", title=title, metrics=metrics, pictures=[*pictures, *timelines], videos=videos
+    )

@@ -2,55 +2,66 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from koboshi import robots
 from koboshi.bench.rollout import Recording
-from koboshi.robots import ROBOTS, visual_spec
+from koboshi.robots import visual_spec
 from koboshi.specialists.assignment import Assignment
-from koboshi.specialists.routing import NOBODY
 from koboshi.stages.progress import console, progress
-from koboshi.view import FaultMark, Trajectory
+from koboshi.view import AlarmMark, FaultMark, Trajectory
 from koboshi.view.gl import choose_gl, gl_hint
 
 
-def trajectory(recording: Recording, place: int, row: int, title: str, assignment: Assignment | None) -> Trajectory:
-    """Scenario `row`, filmed as number `place`, from its start to its fall or the recording's end."""
-    robot, episode = ROBOTS[recording.scenarios.robot], recording.scenarios.episodes[row]
+def trajectory(recording: Recording, row: int, title: str, assignment: Assignment | None) -> Trajectory:
+    """Scenario `row`, which was filmed, from its start to its fall or the recording's end.
+
+    Without an assignment nobody listens to the router, so its belief is left out.
+    """
+    robot = robots.find(recording.scenarios.robot)
     fell = int(recording.end[row]) < len(recording.velocity)
     # The step in which a robot falls is followed by its reset, so the last picture is the one before.
     last = int(recording.end[row]) if fell else len(recording.velocity)
-    joint = recording.joint[:last, row].long()
-    noticed = (joint != NOBODY).nonzero()
-    step_dt = recording.step_dt
-    faults = []
-    onset = float(recording.onset[row]) * step_dt
-    if episode.joint is not None and onset < last * step_dt:
-        faults = [FaultMark(episode.joint, episode.kind, episode.severity, onset)]
-    probability = recording.probability
+    listens = assignment is not None
+    alarm = recording.alarm[:last, row] if listens and recording.alarm is not None else None
+    probability = recording.probability if listens else None
     return Trajectory(
-        qpos=recording.qpos[:last, place].double().numpy(),
-        control_dt=step_dt,
+        qpos=recording.qpos[:last, recording.filmed.index(row)].double().numpy(),
+        control_dt=recording.step_dt,
         joint_names=robot.joint_names,
         title=title,
         command=recording.command[row].expand(last, 3).double().numpy(),
         velocity=recording.velocity[:last, row].double().numpy(),
-        fault=faults,
-        noticed=float(noticed[0]) * step_dt if len(noticed) else None,
-        noticed_joint=robot.joint_names[int(joint[noticed[0]])] if len(noticed) else None,
-        actor=_actors(joint, assignment, robot.joint_names),
+        fault=_fault_marks(recording, row, last * recording.step_dt),
+        alarms=_alarm_marks(alarm, recording.step_dt, robot.joint_names) if alarm is not None else (),
+        actor=_actors(recording.member[:last, row], assignment),
         probability=probability[:last, row].double().numpy() if probability is not None else None,
-        fell_at=last * step_dt if fell else None,
+        fell_at=last * recording.step_dt if fell else None,
     )
 
 
-def _actors(joint: torch.Tensor, assignment: Assignment | None, names: Sequence[str]) -> list[str]:
-    serving = {j: m.name for m in assignment.members for j in m.joints} if assignment is not None else {}
-    acting = ["healthy"] + [f"{serving[n]} specialist" if n in serving else "healthy" for n in names]
-    return [acting[i + 1] for i in joint.tolist()]
+def _fault_marks(recording: Recording, row: int, until: float) -> list[FaultMark]:
+    faults = [fault for fault in recording.scenarios.episodes[row].faults if fault.onset_s < until]
+    ends = (math.inf if fault.duration_s is None else fault.onset_s + fault.duration_s for fault in faults)
+    return [FaultMark(f.joint, f.kind, f.severity, f.onset_s, end) for f, end in zip(faults, ends, strict=True)]
+
+
+def _alarm_marks(alarm: torch.Tensor, step_dt: float, names: Sequence[str]) -> list[AlarmMark]:
+    """Each joint's first alarm in (T, J), in the order of time."""
+    first = alarm.int().argmax(0).tolist()
+    marks = [AlarmMark(names[j], first[j] * step_dt) for j in alarm.any(0).nonzero().squeeze(1).tolist()]
+    return sorted(marks, key=lambda mark: mark.time)
+
+
+def _actors(member: torch.Tensor, assignment: Assignment | None) -> list[str]:
+    names = [f"{m.name} specialist" for m in assignment.members] if assignment is not None else []
+    # The healthy policy's index, −1, is the last one.
+    return [[*names, "healthy"][k] for k in member.tolist()]
 
 
 def film(robot: str, panels: Sequence[Trajectory], path: Path, camera: str = "three_quarter") -> Path | None:
@@ -60,7 +71,7 @@ def film(robot: str, panels: Sequence[Trajectory], path: Path, camera: str = "th
     if choose_gl() is None:
         console.print(f"no video: {gl_hint()}")
         return None
-    spec = visual_spec(ROBOTS[robot])
+    spec = visual_spec(robots.find(robot))
     with progress(f"video {path.name}", 1, unit="frames") as update:
         render_video(spec, panels, path, camera=camera, progress=lambda done, total: update(done, total=total))
     return path
@@ -69,6 +80,6 @@ def film(robot: str, panels: Sequence[Trajectory], path: Path, camera: str = "th
 def cut(recording: Recording, seconds: float) -> Recording:
     """The recording's first `seconds`, for a shorter film."""
     steps = min(round(seconds / recording.step_dt), len(recording.velocity))
-    names = ("velocity", "contact", "joint", "qpos", "probability", "severity")
+    names = ("velocity", "contact", "member", "qpos", "probability", "alarm", "severity")
     short = {n: getattr(recording, n)[:steps] for n in names if getattr(recording, n) is not None}
     return replace(recording, end=recording.end.clamp(max=steps), **short)

@@ -3,151 +3,175 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from koboshi import config, runs
+from koboshi import robots, runs
 from koboshi.bench.detection import detection_metrics
 from koboshi.bench.metrics import controller_metrics
 from koboshi.bench.report import write_report
 from koboshi.bench.rollout import Recording
-from koboshi.envs import Env
-from koboshi.errors import KoboshiError, unknown
-from koboshi.faults import KINDS, Scenario, Scenarios, joint_sweep
-from koboshi.robots import ROBOTS, Robot
-from koboshi.runs import load_checkpoint
+from koboshi.errors import KoboshiError
+from koboshi.faults import Fault, Scenario, Scenarios, sweep
+from koboshi.robots import Robot
+from koboshi.specialists.assignment import Assignment
 from koboshi.specialists.controller import Controller
-from koboshi.specialists.routing import HealthyRouter
-from koboshi.specialists.storage import StoredController, load_healthy
+from koboshi.specialists.storage import StoredController
 from koboshi.stages import evaluate as evaluating
-from koboshi.stages.collect import collect_env_cfg
-from koboshi.stages.film import cut, film, trajectory
-from koboshi.stages.folders import CONFIG, label
-from koboshi.stages.progress import console, strict, watched_rollout
+from koboshi.stages.film import film, trajectory
+from koboshi.stages.folders import label, task_of
+from koboshi.stages.progress import console, json_safe, watched_rollout
 from koboshi.tasks import TaskCfg, make_task
+from koboshi.view import plots
 from koboshi.view.video import camera_named
 
 DEMO_EPISODES_A_JOINT = 2
-DEMO_JOINT, DEMO_ONSET_S, DEMO_SECONDS = "left_knee", 3.0, 12.0
-DEMO_SPEED = (0.8, 0.0, 0.0)
+DEMO_SECONDS = 10.0
+DEMO_SEED = 7
+ASSET = "controller.safetensors"
+WRITTEN_AS = "joint@seconds[:kind[:severity[:duration]]], left_knee@3.0 or left_knee@3.0:braking:0.5:2.0"
 
 FIGURES = (
-    "survival_mean", "survival_worst", "vx_rmse", "yaw_rmse", "progress", "recovery",
-    "delay_ms_median", "delay_ms_p95", "missed", "false_alarms_per_hour", "macro_f1", "cost_us", "controller_us",
+    "survival_mean", "survival_worst", "fell_before_onset", "vx_rmse", "vy_rmse", "yaw_rmse", "progress", "recovery",
+    "duty_difference", "delay_ms_median", "delay_ms_p95", "switch_ms_median", "switch_ms_p95", "missed",
+    "false_alarms_per_hour", "macro_f1", "cost_us", "controller_us", "controller_gru_ratio",
 )  # fmt: skip
 """Keys of `metrics.json` that the table in the terminal shows."""
 
 
-def parse_fault(text: str, robot: Robot) -> tuple[str, str, float, float]:
-    """`joint@seconds[:kind[:severity]]` -> joint, kind, severity, onset s."""
+def parse_fault(text: str, robot: Robot) -> Fault:
+    """`joint@seconds[:kind[:severity[:duration]]]`; KoboshiError where that cannot happen to the robot."""
     joint, at, rest = text.partition("@")
     onset, *more = rest.split(":")
-    robot.joint_id(joint)
-    kind = more[0] if more else "torque_loss"
-    if kind not in KINDS:
-        raise unknown("fault kind", kind, KINDS)
+    if not at or len(more) > 3:
+        raise KoboshiError(f"'{text}' is not a fault; write {WRITTEN_AS}")
+    kind: Any = more[0] if more else "torque_loss"
     try:
-        time, severity = float(onset), float(more[1]) if len(more) > 1 else 1.0
+        seconds, *numbers = (float(number) for number in (onset, *more[1:]))
     except ValueError:
-        raise KoboshiError(f"'{text}' is not a fault; write joint@seconds[:kind[:severity]], left_knee@3.0") from None
-    if not at or not 0 <= time < math.inf or not 0 < severity <= 1 or len(more) > 2:
-        raise KoboshiError(f"'{text}' is not a fault: time ≥ 0 s, severity above 0 and at most 1")
-    return joint, kind, severity, time
+        raise KoboshiError(f"'{text}' is not a fault; write {WRITTEN_AS}") from None
+    severity, duration = (*numbers, *(1.0, None)[len(numbers) :])
+    fault = Fault(joint, kind, severity, seconds, duration)
+    fault.check(robot)
+    return fault
 
 
-def task_of(checkpoint: Path) -> TaskCfg:
-    """The task that a policy or a controller was made for, with the settings that its run was made with."""
-    meta = load_checkpoint(checkpoint)[1]
-    if meta.get("kind") not in ("policy", "controller"):
-        raise KoboshiError(f"{checkpoint} holds a {meta.get('kind')}, and a policy or a controller is wanted")
-    task = make_task(meta.get("task", "(none)"))
-    for folder in (checkpoint.parent, checkpoint.parent.parent):
-        if (folder / CONFIG).is_file():
-            return config.load_yaml(folder / CONFIG, task)
-    return task
-
-
-def load_any(checkpoint: Path, task: TaskCfg) -> tuple[Controller, Any]:
+def load_any(checkpoint: Path, task: TaskCfg) -> tuple[Controller, Assignment | None]:
     """A controller from a controller file or any policy checkpoint, and its table of specialists if it has one."""
-    kind = load_checkpoint(checkpoint)[1].get("kind")
-    env = Env(replace(collect_env_cfg(task), num_envs=1))
-    if kind == "controller":
-        stored = StoredController(checkpoint, env)
+    if evaluating.is_controller(checkpoint):
+        stored = evaluating.load(checkpoint, task)
         return stored.learned(), stored.assignment
-    return Controller(load_healthy(checkpoint, env)[0], None, HealthyRouter()), None
+    return evaluating.policy_alone(checkpoint, task), None
 
 
 def play(
-    checkpoint: Path, fault: str | None, command: tuple[float, float, float], seconds: float, camera: str, video: Path
+    checkpoint: Path,
+    faults: Sequence[str],
+    command: tuple[float, float, float],
+    seconds: float,
+    camera: str,
+    video: Path,
 ) -> dict[str, Any]:
-    """Films one robot for `seconds`; says what happened."""
+    """Films one robot for `seconds`, and draws its timeline beside the video; says what happened."""
     camera_named(camera)
     if not 0 < seconds < math.inf:
         raise KoboshiError(f"--seconds must be above 0, not {seconds}")
     task = task_of(checkpoint)
-    robot = ROBOTS[task.env.robot]
-    joint, kind, severity, onset = parse_fault(fault, robot) if fault else (None, "torque_loss", 0.0, 0.0)
-    scenarios = Scenarios(robot.name, 1, (Scenario(joint, kind, severity, onset, command),))
+    robot = robots.find(task.env.robot)
+    found = tuple(parse_fault(text, robot) for text in faults)
+    start = min((fault.onset_s for fault in found), default=0.0)
+    scenarios = Scenarios(robot.name, 1, (Scenario(found, command, start),))
+    scenarios.validate()
     controller, assignment = load_any(checkpoint, task)
-    recording = watched_rollout("play", task, controller, scenarios, max(seconds - onset, 1.0), detail=True, film=(0,))
-    panel = trajectory(recording, 0, 0, label(checkpoint), assignment)
-    switched = None if panel.noticed is None else f"{panel.noticed_joint} at {panel.noticed:.2f} s"
-    return {"fell_at_s": panel.fell_at, "switched_to": switched, "video": film(robot.name, [panel], video, camera)}
+    recording = watched_rollout("play", task, controller, scenarios, max(seconds - start, 1.0), detail=True, film=(0,))
+    panel = trajectory(recording, 0, label(checkpoint), assignment)
+    picture = video.with_suffix(".png")
+    plots.timeline(panel, picture)
+    return {
+        "fell_at_s": panel.fell_at,
+        "noticed": ", ".join(f"{alarm.joint} at {alarm.time:.2f} s" for alarm in panel.alarms) or None,
+        "switched_to": _first_switch(panel.actor, recording.step_dt),
+        "video": film(robot.name, [panel], video, camera),
+        "timeline": picture,
+    }
+
+
+def _first_switch(actors: Sequence[str], step_dt: float) -> str | None:
+    return next((f"{name} at {i * step_dt:.2f} s" for i, name in enumerate(actors) if name != "healthy"), None)
+
+
+def shipping() -> list[str]:
+    """The tasks whose controller the package carries."""
+    folders = (folder for folder in files("koboshi").joinpath("assets").iterdir() if folder.is_dir())
+    return sorted(folder.name.replace("_", "-") for folder in folders if folder.joinpath(ASSET).is_file())
 
 
 def shipped(task: TaskCfg) -> StoredController:
-    """The controller that the package carries."""
-    with as_file(files("koboshi").joinpath("assets/h1_walk/controller.safetensors")) as path:
-        if not path.exists():
-            raise KoboshiError(f"the shipped controller {path} is missing; make one: koboshi pipeline h1-walk")
+    """The controller that the package carries for the task; KoboshiError where it carries none."""
+    asset = files("koboshi").joinpath("assets", task.name.replace("-", "_"), ASSET)
+    if not asset.is_file():
+        raise KoboshiError(
+            f"no controller of task '{task.name}' is shipped, only of: {', '.join(shipping()) or '(none)'}; "
+            f"make one: koboshi pipeline {task.name}"
+        )
+    with as_file(asset) as path:
         return evaluating.load(path, task)
 
 
-def demo_scenario(robot: Robot) -> Scenarios:
-    """The episode that the demo films."""
-    return Scenarios(robot.name, 7, (Scenario(DEMO_JOINT, "torque_loss", 1.0, DEMO_ONSET_S, DEMO_SPEED),))
+def demo_scenarios(task: TaskCfg) -> Scenarios:
+    """A few episodes of what may break in the task, each joint in turn."""
+    robot = robots.find(task.env.robot)
+    if task.faults is None:
+        raise KoboshiError(f"task '{task.name}' has no faults, and the demo shows a robot that breaks")
+    about = {"commands": task.evaluate.commands, "onset_s": task.evaluate.onset_s, "faults": task.faults}
+    return sweep(robot, task.faults.candidates(robot), DEMO_EPISODES_A_JOINT, DEMO_SEED, **about)
 
 
-def demo(folder: Path) -> dict[str, Any]:
-    """The shipped H1 controller through a set of faults: a table, metrics, a video and a report."""
-    task = make_task("h1-walk")
-    stored = shipped(task)
-    commit = stored.meta["commit"]
-    robot = ROBOTS[task.env.robot]
-    sweep = joint_sweep(robot, robot.fault_candidates, DEMO_EPISODES_A_JOINT, seed=7)
-    scenarios = Scenarios(robot.name, 7, (*demo_scenario(robot).episodes, *sweep.episodes))
-    recordings, metrics = {}, {"task": task.name, "commit": commit, "controllers": {}}
-    metrics["scenario"] = {"hash": scenarios.hash, "episodes": len(scenarios.episodes), "seconds": 10.0}
-    controllers = {"healthy": Controller(stored.healthy, None, HealthyRouter()), "learned": stored.learned()}
-    for name, controller in controllers.items():
-        recordings[name] = watched_rollout(f"demo {name}", task, controller, scenarios, 10.0, detail=True, film=(0,))
-        metrics["controllers"][name] = controller_metrics(recordings[name], 10.0)
-    metrics["controllers"]["learned"] |= detection_metrics(recordings["learned"])
-    metrics = strict(metrics)
+def demo(folder: Path, name: str = "h1-walk") -> dict[str, Any]:
+    """A shipped controller through a set of faults: a table, metrics, a video and a report."""
+    task = make_task(name)
+    stored, scenarios = shipped(task), demo_scenarios(task)
+    metrics: dict[str, Any] = {"task": task.name, "commit": stored.meta["commit"], "controllers": {}}
+    metrics["scenario"] = {"hash": scenarios.hash, "episodes": len(scenarios.episodes), "seconds": DEMO_SECONDS}
+    healthy = evaluating.healthy_alone(stored.healthy, len(stored.robot.joint_names))
+    recordings = {}
+    for each, controller in {"healthy": healthy, "learned": stored.learned()}.items():
+        candidates = evaluating.film_candidates(scenarios)
+        recording = watched_rollout(
+            f"demo {each}", task, controller, scenarios, DEMO_SECONDS, detail=True, film=candidates
+        )
+        recordings[each], metrics["controllers"][each] = recording, controller_metrics(recording, DEMO_SECONDS)
+    metrics["controllers"]["learned"] |= detection_metrics(recordings["learned"], stored.assignment)
+    metrics = json_safe(metrics)
     console.print(controllers_table(metrics))
     runs.write_json(folder / "metrics.json", metrics)
-    video = _demo_film(recordings, stored, folder / "video.mp4")
-    videos = [("left: koboshi; right: the same robot without the switch", video)] if video else []
-    write_report(folder / "report.html", title="An H1 that keeps walking", metrics=metrics, videos=videos)
+    row = showcase(recordings)
+    videos, timelines = evaluating.side_by_side(recordings, [row], folder, stored.assignment)
+    if videos:
+        # The one video has a fixed name.
+        videos = [(videos[0][0], videos[0][1].replace(folder / "video.mp4"))]
+    write_report(
+        folder / "report.html", title=f"{task.name}: a robot that keeps moving", metrics=metrics, videos=videos,
+        pictures=timelines,
+    )  # fmt: skip
     return metrics
 
 
-def _demo_film(recordings: dict[str, Recording], stored: StoredController, path: Path) -> Path | None:
-    titles = {"learned": ("koboshi", stored.assignment), "healthy": ("without the switch", None)}
-    panels = [
-        trajectory(cut(recordings[name], DEMO_SECONDS), 0, 0, title, assignment)
-        for name, (title, assignment) in titles.items()
-    ]
-    return film(recordings["learned"].scenarios.robot, panels, path)
+def showcase(recordings: dict[str, Recording]) -> int:
+    """The filmed scenario that the controller survives and the healthy policy, falling, survives the shortest."""
+    learned, healthy = recordings["learned"], recordings["healthy"]
+    steps = len(learned.velocity)
+    best = [row for row in learned.filmed if int(learned.end[row]) == steps] or list(learned.filmed)
+    return min(best, key=lambda row: int(healthy.end[row] - healthy.onset[row]))
 
 
 def controllers_table(metrics: dict[str, Any]) -> Table:
     """The figures of `metrics.json` to read in a terminal."""
-    table = Table(title=f"{metrics['task']}: {metrics['scenario']['episodes']} episodes, one joint dead")
+    table = Table(title=f"{metrics['task']}: {metrics['scenario']['episodes']} episodes")
     table.add_column("")
     for name in metrics["controllers"]:
         table.add_column(name.replace("_", " "), justify="right")

@@ -126,11 +126,13 @@ class PanelOverlay:
         t = self.trajectory
         y = 10.0
         for mark in t.fault:
-            if time >= mark.time:
+            if mark.acts(time):
                 _put(picture, _chip(mark.text, RED, 14, True), _MARGIN, y)
                 y += 34
-        if t.noticed is not None and time >= t.noticed:
-            _put(picture, _chip(self._noticed_text(), GREEN, 14, True), _MARGIN, y)
+        for alarm in t.alarms:
+            if time >= alarm.time:
+                _put(picture, _chip(t.alarm_text(alarm), GREEN, 14, True), _MARGIN, y)
+                y += 34
         if t.actor and not fell:
             actor = t.actor[t.index(time)]
             name = "healthy policy" if actor == "healthy" else actor
@@ -139,13 +141,6 @@ class PanelOverlay:
         if fell:
             chip = _chip(f"fell at {t.fell_at:.2f} s", INK, 22, True)
             _put(picture, chip, (self.width - chip.width) / 2, (self.height - chip.height) * 0.4)
-
-    def _noticed_text(self) -> str:
-        t = self.trajectory
-        if t.delay_ms is None:
-            return f"alarm without a fault: {t.noticed_joint or '?'}"
-        right = t.noticed_joint is None or t.noticed_joint in {mark.joint for mark in t.fault}
-        return f"noticed +{t.delay_ms:.0f} ms" + ("" if right else f", taken for {t.noticed_joint}")
 
 
 class StripPlot:
@@ -218,10 +213,9 @@ class StripPlot:
         _, (low, high), lines = self._lines()
         big = empty.resize((2 * self.width, 2 * self.height), Image.Resampling.NEAREST)
         draw = ImageDraw.Draw(big)
-        for time, colour in [(mark.time, RED) for mark in t.fault] + [(t.noticed, GREEN)]:
-            if time is not None:
-                x = 2 * float(self._x(time))
-                draw.line((x, 2 * self.top, x, 2 * self.bottom), fill=colour, width=2)
+        for time, colour in [(mark.time, RED) for mark in t.fault] + [(alarm.time, GREEN) for alarm in t.alarms]:
+            x = 2 * float(self._x(time))
+            draw.line((x, 2 * self.top, x, 2 * self.bottom), fill=colour, width=2)
         x = 2 * self._x(np.arange(len(t.qpos)) * t.control_dt)
         for _, colour, values in reversed(lines):  # the broken joint last, on top
             y = 2 * self._y(np.nan_to_num(np.asarray(values, float)), low, high)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from koboshi.errors import KoboshiError
 from koboshi.runs import write_atomic
@@ -74,38 +73,6 @@ def _rank(name: str) -> tuple[int, str]:
 
 def _number(value: float | None) -> float:
     return np.nan if value is None else float(value)
-
-
-def survival_matrix(metrics: Mapping[str, Any]) -> tuple[list[str], list[str], NDArray[np.float64]]:
-    """(joints, controllers, (joints, controllers) survival 0..1); NaN where nothing was measured."""
-    controllers = _controllers(metrics)
-    joints = list(dict.fromkeys(j for c in controllers.values() for j in c.get("survival_by_joint") or {}))
-    by_joint = [c.get("survival_by_joint") or {} for c in controllers.values()]
-    table = [[_number(found.get(joint)) for found in by_joint] for joint in joints]
-    return joints, list(controllers), np.array(table, float).reshape(len(joints), len(controllers))
-
-
-def survival_by_joint(metrics: Mapping[str, Any], path: Path_ = None) -> bytes:
-    """Which broken joints each controller survives: one row a joint, one column a controller."""
-    joints, names, table = survival_matrix(metrics)
-    size = (2.6 + 1.15 * len(names), 1.2 + 0.31 * max(len(joints), 1))
-    with _figure(1, 1, size) as (figure, axes):
-        from matplotlib.colors import LinearSegmentedColormap
-
-        heat = LinearSegmentedColormap.from_list("heat", [[c / 255 for c in colour] for colour in HEAT])
-        image = axes.imshow(table, vmin=0, vmax=1, cmap=heat, aspect="auto")
-        axes.set_xticks(range(len(names)), [LABELS.get(n, n).replace(" ", "\n", 1) for n in names])
-        axes.set_yticks(range(len(joints)), joints)
-        axes.tick_params(length=0, labelcolor=_INK)
-        axes.grid(False)
-        axes.spines[:].set_visible(False)
-        for (row, column), value in np.ndenumerate(table):
-            text = "–" if np.isnan(value) else f"{100 * value:.0f}"
-            ink = "white" if abs(value - 0.5) > 0.36 else _INK
-            axes.text(column, row, text, ha="center", va="center", color=ink)
-        axes.set_title("Survival with one joint dead, %")
-        figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02).outline.set_visible(False)
-        return _png(figure, path)
 
 
 def survival_mean_bars(metrics: Mapping[str, Any], path: Path_ = None) -> bytes:
@@ -184,8 +151,8 @@ def delay_cdf(
             share = 100 * np.arange(1, len(seen) + 1) / max(len(values), 1)
             end = share[-1] if len(share) else 0
             axes.step([0, *seen, limit], [0, *share, end], where="post", color=colour, lw=1.8, label=name)
-        axes.set(xlim=(0, limit), ylim=(0, 101), ylabel="faults noticed, %")
-        axes.set_xlabel("delay from failure to switch, ms")
+        axes.set(xlim=(0, limit), ylim=(0, 101), ylabel="faults, %")
+        axes.set_xlabel("delay from the failure, ms")
         axes.set_title("How soon a failure is noticed")
         axes.legend(loc="lower right")
         return _png(figure, path)
@@ -223,8 +190,8 @@ def _mark_events(axes: Any, t: Trajectory, label: bool) -> None:
 
     for mark in t.fault:
         axes.axvline(mark.time, color=_FAULT, lw=1.2, label=words(f"{mark.joint} breaks"))
-    if t.noticed is not None:
-        axes.axvline(t.noticed, color=COLOURS[2], lw=1.2, label=words("noticed"))
+    for alarm in t.alarms:
+        axes.axvline(alarm.time, color=COLOURS[2], lw=1.2, label=words(t.alarm_text(alarm)))
     if t.fell_at is not None:
         end = max(t.duration, t.fell_at)
         axes.axvspan(t.fell_at, end, color=_MUTED, alpha=0.18, lw=0, label=words("fell"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,22 +17,33 @@ Array = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class FaultMark:
-    """One joint that broke: `kind` as in `koboshi.faults` ("torque_loss"), `severity` 0..1, `time` s."""
+    """One joint that broke: `kind` as in `koboshi.faults` ("torque_loss"), `severity` 0..1, from `time` to `end`, s."""
 
     joint: str
     kind: str
     severity: float
     time: float
+    end: float = math.inf
+
+    def acts(self, time: float) -> bool:
+        """Whether the joint is broken at `time` s."""
+        return self.time <= time < self.end
 
     @property
     def text(self) -> str:
         """What happened, in words: "left_knee dead at 3.00 s"."""
-        loss = self.kind in ("torque_loss", "torque")
-        if loss:
+        if self.kind == "torque_loss":
             what = "dead" if self.severity >= 1 else f"at {100 * (1 - self.severity):.0f} % torque"
         else:
             what = self.kind.replace("_", " ") + ("" if self.severity >= 1 else f" {self.severity:.2f}")
         return f"{self.joint} {what} at {self.time:.2f} s"
+
+
+class AlarmMark(NamedTuple):
+    """A joint that the router called broken, and since when, s."""
+
+    joint: str
+    time: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +51,7 @@ class Trajectory:
     """One robot over T control steps; times are seconds from the first of them."""
 
     qpos: Array
-    """(T, nq): the free joint (position m, quaternion wxyz) first, then the joints, rad."""
+    """(T, nq) in the order of the robot's model."""
     control_dt: float
     """Seconds from one row to the next."""
     joint_names: Sequence[str]
@@ -49,10 +62,8 @@ class Trajectory:
     velocity: Array
     """(T, 3): the same as measured."""
     fault: Sequence[FaultMark] = ()
-    noticed: float | None = None
-    """When the router switched, s."""
-    noticed_joint: str | None = None
-    """The joint it took to be broken."""
+    alarms: Sequence[AlarmMark] = ()
+    """Each joint's alarms, in the order of time."""
     actor: Sequence[str] = ()
     """Who acts at each step: "healthy", "left_knee specialist"; empty or T long."""
     probability: Array | None = None
@@ -74,9 +85,9 @@ class Trajectory:
             self._check("probability", self.probability.shape, (steps, len(self.joint_names)))
         if not np.isfinite(self.qpos).all():
             raise KoboshiError(f"trajectory '{self.title}': qpos holds NaN or infinity")
-        for mark in self.fault:
-            if mark.joint not in self.joint_names:
-                raise unknown("joint", mark.joint, self.joint_names)
+        for joint in (mark.joint for mark in (*self.fault, *self.alarms)):
+            if joint not in self.joint_names:
+                raise unknown("joint", joint, self.joint_names)
 
     def _check(self, name: str, shape: tuple[int, ...], want: tuple[int, ...]) -> None:
         if shape != want:
@@ -87,12 +98,18 @@ class Trajectory:
         """Seconds from the first row to the last."""
         return (len(self.qpos) - 1) * self.control_dt
 
-    @property
-    def delay_ms(self) -> float | None:
-        """From the first fault to the switch, ms; None where either is missing."""
-        if self.noticed is None or not self.fault:
-            return None
-        return 1000 * (self.noticed - min(mark.time for mark in self.fault))
+    def delay_ms(self, alarm: AlarmMark) -> float | None:
+        """From the joint's latest fault to its alarm, ms; None where the joint was not broken."""
+        onsets = [mark.time for mark in self.fault if mark.joint == alarm.joint and mark.acts(alarm.time)]
+        return 1000 * (alarm.time - max(onsets)) if onsets else None
+
+    def alarm_text(self, alarm: AlarmMark) -> str:
+        """What was noticed, in words: "noticed +60 ms", with the joint's name where several break."""
+        delay = self.delay_ms(alarm)
+        if delay is None:
+            return f"false alarm: {alarm.joint}"
+        name = f"{alarm.joint} " if len(self.fault) > 1 else ""
+        return f"{name}noticed +{delay:.0f} ms"
 
     def index(self, time: float) -> int:
         """The row that shows `time` (s); the first and last rows hold beyond the ends."""

@@ -35,7 +35,7 @@ class Camera:
     elevation: float = -11.0
     """Degrees; negative looks down."""
     distance: float = 3.1
-    """In heights of the base above the ground at the start (H1: about 1 m)."""
+    """In sizes of the robot (see `_size`; H1: about 1 m)."""
 
 
 CAMERAS = {
@@ -77,10 +77,10 @@ class _Panel:
             )
         self.model, self.trajectory, self.camera = model, trajectory, camera
         self.overlay = PanelOverlay(trajectory, *size, end)
-        self._follow = smooth_path(trajectory.qpos[:, :2], _SMOOTH / trajectory.control_dt)
-        self._height = max(float(trajectory.qpos[0, 2]), 0.2)
-        w, x, y, z = trajectory.qpos[0, 3:7]
-        self._heading = np.degrees(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
+        position = _base(model)
+        self._follow = smooth_path(trajectory.qpos[:, position][:, :2], _SMOOTH / trajectory.control_dt)
+        self._height = max(float(trajectory.qpos[0, position][2]), 0.1)
+        self._size, self._heading = _stance(model, trajectory.qpos[0], self._height)
         self._joints = [(mark, model.joint(_joint(model, mark.joint)).id) for mark in trajectory.fault]
         self._original = model.geom_matid.copy(), model.geom_rgba.copy()
         self._last: tuple[int, Frame] | None = None
@@ -96,7 +96,7 @@ class _Panel:
         mujoco.mj_kinematics(self.model, data)
         mujoco.mj_comPos(self.model, data)
         mujoco.mj_camlight(self.model, data)
-        broken = [(mark, joint) for mark, joint in self._joints if time >= mark.time]
+        broken = [(mark, joint) for mark, joint in self._joints if mark.acts(time)]
         self.model.geom_matid[:], self.model.geom_rgba[:] = self._original
         for _, joint in broken:
             tint(self.model, self.model.jnt_bodyid[joint])
@@ -106,7 +106,7 @@ class _Panel:
             for mark, joint in broken:
                 # A ball that shrinks onto the joint as it breaks, so that the eye finds it.
                 age = float(np.clip((time - mark.time) / 0.6, 0, 1))
-                add_marker(stage, data.xanchor[joint], self._height * (0.24 - 0.14 * age), 0.45 - 0.15 * age)
+                add_marker(stage, data.xanchor[joint], self._size * (0.24 - 0.14 * age), 0.45 - 0.15 * age)
 
         frame = renderer.draw(data, self._view(row), decorate)
         self._last = row, frame
@@ -117,9 +117,38 @@ class _Panel:
 
         view = mujoco.MjvCamera()
         view.azimuth, view.elevation = self._heading + self.camera.azimuth, self.camera.elevation
-        view.distance = self.camera.distance * self._height
+        view.distance = self.camera.distance * self._size
         view.lookat[:] = (*self._follow[row], 0.84 * self._height)
         return view
+
+
+def _base(model: Any) -> slice:
+    """Where the position of the free base lies in qpos; KoboshiError where the robot has none."""
+    import mujoco
+
+    free = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)
+    if not len(free):
+        raise KoboshiError("a video follows a robot's free joint, and this model has none")
+    start = int(model.jnt_qposadr[free[0]])
+    return slice(start, start + 3)
+
+
+def _stance(model: Any, qpos: NDArray[np.floating], height: float) -> tuple[float, float]:
+    """The robot's size (m) and heading (degrees) in a pose.
+
+    The size is the base's height, or most of what the bodies span over the ground where that is more: a dog is
+    longer than it is high.
+    """
+    import mujoco
+
+    data = mujoco.MjData(model)
+    data.qpos[:] = qpos
+    mujoco.mj_kinematics(model, data)
+    base = int(model.jnt_bodyid[np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)[0]])
+    own = model.body_rootid == base
+    span = float(np.linalg.norm(np.ptp(data.xpos[own][:, :2], axis=0)))
+    forward = data.xmat[base].reshape(3, 3)[:, 0]
+    return max(height, 0.9 * span), float(np.degrees(np.arctan2(forward[1], forward[0])))
 
 
 def _joint(model: Any, name: str) -> str:
@@ -211,26 +240,6 @@ def render_video(
         finally:
             encoder.close()
     return len(times)
-
-
-def save_strip(
-    path: str | os.PathLike[str], frames: Sequence[Frame], *, width: int = 1800, columns: int = 6
-) -> None:
-    """Writes pictures of one size as a PNG, `columns` in a row and `width` pixels wide in all."""
-    from PIL import Image
-
-    _some(frames)
-    columns = min(columns, len(frames))
-    rows = -(-len(frames) // columns)
-    each = (width - (columns - 1) * _GAP) // columns
-    tall = round(each * frames[0].shape[0] / frames[0].shape[1])
-    strip = Image.new("RGB", (width, rows * tall + (rows - 1) * _GAP), (255, 255, 255))
-    for i, frame in enumerate(frames):
-        small = Image.fromarray(frame).resize((each, tall), Image.Resampling.LANCZOS)
-        strip.paste(small, (i % columns * (each + _GAP), i // columns * (tall + _GAP)))
-    buffer = io.BytesIO()
-    strip.save(buffer, "PNG", optimize=True)
-    write_atomic(path, buffer.getvalue())
 
 
 def save_gif(
