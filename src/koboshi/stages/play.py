@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from koboshi import config, runs
+from koboshi import runs
 from koboshi.bench.detection import detection_metrics
 from koboshi.bench.metrics import controller_metrics
 from koboshi.bench.report import write_report
@@ -26,8 +26,8 @@ from koboshi.specialists.storage import StoredController, load_healthy
 from koboshi.stages import evaluate as evaluating
 from koboshi.stages.collect import collect_env_cfg
 from koboshi.stages.film import cut, film, trajectory
-from koboshi.stages.folders import CONFIG, label
-from koboshi.stages.progress import console, strict, watched_rollout
+from koboshi.stages.folders import label, task_of
+from koboshi.stages.progress import console, json_safe, watched_rollout
 from koboshi.tasks import TaskCfg, make_task
 from koboshi.view.video import camera_named
 
@@ -57,18 +57,6 @@ def parse_fault(text: str, robot: Robot) -> tuple[str, str, float, float]:
     if not at or not 0 <= time < math.inf or not 0 < severity <= 1 or len(more) > 2:
         raise KoboshiError(f"'{text}' is not a fault: time ≥ 0 s, severity above 0 and at most 1")
     return joint, kind, severity, time
-
-
-def task_of(checkpoint: Path) -> TaskCfg:
-    """The task that a policy or a controller was made for, with the settings that its run was made with."""
-    meta = load_checkpoint(checkpoint)[1]
-    if meta.get("kind") not in ("policy", "controller"):
-        raise KoboshiError(f"{checkpoint} holds a {meta.get('kind')}, and a policy or a controller is wanted")
-    task = make_task(meta.get("task", "(none)"))
-    for folder in (checkpoint.parent, checkpoint.parent.parent):
-        if (folder / CONFIG).is_file():
-            return config.load_yaml(folder / CONFIG, task)
-    return task
 
 
 def load_any(checkpoint: Path, task: TaskCfg) -> tuple[Controller, Any]:
@@ -127,7 +115,7 @@ def demo(folder: Path) -> dict[str, Any]:
         recordings[name] = watched_rollout(f"demo {name}", task, controller, scenarios, 10.0, detail=True, film=(0,))
         metrics["controllers"][name] = controller_metrics(recordings[name], 10.0)
     metrics["controllers"]["learned"] |= detection_metrics(recordings["learned"])
-    metrics = strict(metrics)
+    metrics = json_safe(metrics)
     console.print(controllers_table(metrics))
     runs.write_json(folder / "metrics.json", metrics)
     video = _demo_film(recordings, stored, folder / "video.mp4")
