@@ -32,7 +32,8 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings: env.num_envs=2048 agent.gamma=0.98 …")
 ]
 PathsAndOverrides = Annotated[
-    list[str], typer.Argument(metavar="DATA... [KEY=VALUE]...", help="Data sets, then settings: detector.training.epochs=4")
+    list[str],
+    typer.Argument(metavar="DATA... [KEY=VALUE]...", help="Data sets, and settings: detector.training.epochs=4"),
 ]
 Root = Annotated[Path, typer.Option(help="Folder of all runs.")]
 Name = Annotated[

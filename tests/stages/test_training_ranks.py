@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import toy
 import torch
+import toy
 from toy import ITERATIONS, train
 
 import koboshi

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from koboshi import config
 from koboshi.errors import KoboshiError
-from koboshi.policies.actor_critic import ActorCritic, NetworkCfg
+from koboshi.policies import ActorCritic, NetworkCfg
 from koboshi.runs import check_shapes, load_checkpoint, save_checkpoint
 from koboshi.vec_env import ActionSpace, ObsSpec
 
@@ -65,7 +65,7 @@ def layout_of(env: PolicyEnv, group: str) -> Layout:
     return [[group, 0, prod(env.obs_spec[group].shape), 1]]
 
 
-def policy_meta(env: PolicyEnv, task: str, policy: ActorCritic, network: NetworkCfg, members: list[str]) -> Meta:
+def policy_meta(env: PolicyEnv, task: str, policy: ActorCritic, members: list[str]) -> Meta:
     """What a policy's file says about itself: robot, control period, network, member names, and the layouts of the
     observation groups that the policy names."""
     return {
@@ -76,7 +76,7 @@ def policy_meta(env: PolicyEnv, task: str, policy: ActorCritic, network: Network
         "action": _actions(env),
         "layouts": {group: layout_of(env, group) for group in policy.obs_spec},
         "obs": {group: [list(s.shape), str(s.dtype).removeprefix("torch.")] for group, s in policy.obs_spec.items()},
-        "network": config.to_dict(network),
+        "network": config.to_dict(policy.cfg),
         "actions": env.action_space._asdict(),
         "members": members,
     }
@@ -128,6 +128,8 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise KoboshiError(f"{path} was written by another version of koboshi: {error!r}") from error
+    except KoboshiError as error:
+        raise KoboshiError(f"{path} was written by another version of koboshi: {error}") from error
 
 
 def _spec(meta: Meta) -> dict[str, ObsSpec]:
@@ -176,7 +178,7 @@ def load_single(path: Path, env: PolicyEnv, device: torch.device | str | None = 
     return load_policy(path, env, device)
 
 
-def load_weights(path: Path, policy: ActorCritic, env: PolicyEnv, network: NetworkCfg, members: list[str]) -> None:
+def load_weights(path: Path, policy: ActorCritic, env: PolicyEnv, members: list[str]) -> None:
     """Puts a file's whole actor-critic into `policy`, to be trained on under other settings.
 
     Robot, members, observation layouts and every shape must be the same: KoboshiError says which number is not.
@@ -191,7 +193,7 @@ def load_weights(path: Path, policy: ActorCritic, env: PolicyEnv, network: Netwo
     try:
         check_shapes(weights, policy.state_dict(), f"the network to be trained (from {path})")
     except KoboshiError as error:
-        changed = "; ".join(config.diff({"network": meta.get("network")}, {"network": config.to_dict(network)}))
+        changed = "; ".join(config.diff({"network": meta.get("network")}, {"network": config.to_dict(policy.cfg)}))
         raise KoboshiError(f"{error}{f'; {changed}' if changed else ''}") from error
     policy.load_state_dict(weights)
 

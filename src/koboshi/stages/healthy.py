@@ -12,7 +12,7 @@ from koboshi.envs import Env
 from koboshi.errors import KoboshiError
 from koboshi.faults import sweep
 from koboshi.nets.distributed import init_from_environment, local_device
-from koboshi.policies.actor_critic import ActorCritic, MirrorMap
+from koboshi.policies import ActorCritic
 from koboshi.policies.storage import load_weights, policy_meta
 from koboshi.runs import RunFolder
 from koboshi.specialists.controller import Controller
@@ -22,6 +22,7 @@ from koboshi.stages.progress import watched_rollout
 from koboshi.stages.training import train_loop
 from koboshi.tasks import TaskCfg
 from koboshi.tasks.task import AgentCfg, GateCfg
+from koboshi.vec_env import MirrorMap
 
 MEMBERS = ["healthy"]
 
@@ -37,8 +38,8 @@ def train(
     env = Env(task.env)
     learner = task.agent.build(env, mirror_for(env, task.agent), rank)
     if start.load is not None:
-        load_weights(start.load, learner.policy, env, task.agent.network, MEMBERS)
-    meta = policy_meta(env, task.name, learner.policy, task.agent.network, MEMBERS)
+        load_weights(start.load, learner.policy, env, MEMBERS)
+    meta = policy_meta(env, task.name, learner.policy, MEMBERS)
     meta |= {"seed": trainer.seed, "commit": runs.git_commit()}
     with open_run(task, root, name, overrides, {"verb": "train"} | start.origin(), start.resume) as run:
         train_loop(

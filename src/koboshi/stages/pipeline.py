@@ -129,7 +129,7 @@ class Pipeline:
         """Healthy policy and bank under the detector of a round; all on the environment's device."""
         assignment = banking.bank_assignment(self.task)
         bank = banking.load_bank(self.folder / "specialists", env)
-        mirror = env.mirror_map(bank.actor_groups) if assignment.uses_mirror else None
+        mirror = env.mirror_map(bank.cfg.actor.groups) if assignment.uses_mirror else None
         model, alarm = detecting.load_for(self.task, self._detector_folder(round_) / detecting.FILE, env.device)
         router = DetectorRouter(model, alarm, assignment, env.robot)
         return Controller(self._policy(env), SpecialistBank(bank, assignment, mirror), router)
@@ -154,7 +154,7 @@ class Pipeline:
         )
         assignment = banking.bank_assignment(self.task)
         names = [m.name for m in assignment.members]
-        about = policy_meta(env, self.task.name, healthy, self.task.agent.network, names)
+        about = policy_meta(env, self.task.name, healthy, names)
         about |= {"seed": meta["seed"], "commit": runs.git_commit(), "overrides": self.overrides}
         save_controller(self.folder / CONTROLLER, about, healthy, bank, assignment, model, alarm)
         return {"controller": str(self.folder / CONTROLLER)}

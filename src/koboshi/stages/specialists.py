@@ -8,7 +8,7 @@ from typing import Any
 from koboshi import robots, runs
 from koboshi.envs import Env
 from koboshi.nets.distributed import init_from_environment, local_device
-from koboshi.policies.actor_critic import ActorCritic
+from koboshi.policies import ActorCritic
 from koboshi.policies.storage import load_policy, load_single, load_weights, policy_meta, save_policy
 from koboshi.runs import RunFolder
 from koboshi.specialists.assignment import Assignment, assign
@@ -53,12 +53,12 @@ def train(
     trainer = BankTrainer(task.env, faults, settings, healthy, assignment, make_router, rank)
     names = [m.name for m in assignment.members]
     if start.load is not None:
-        load_weights(start.load, trainer.policy, env, settings.agent.network, names)
+        load_weights(start.load, trainer.policy, env, names)
     origin: dict[str, Any] = {
         "healthy": runs.digest(healthy_path),
         "detector": runs.digest(detector_path) if detector_path else None,
     }
-    meta = policy_meta(env, task.name, trainer.policy, settings.agent.network, names)
+    meta = policy_meta(env, task.name, trainer.policy, names)
     meta |= origin | {"seed": settings.agent.trainer.seed, "commit": runs.git_commit()}
     made_from = {"verb": "specialists"} | origin | start.origin()
     rollout = settings.agent.trainer.rollout

@@ -134,7 +134,8 @@ class TaskCfg:
             raise KoboshiError(f"rounds must be at least 1, not {self.rounds}")
         useless = [name for name in FAULT_PARTS if getattr(self, name) is not None]
         if self.faults is None and useless:
-            raise KoboshiError(f"task '{self.name}' has no faults, and so no use for {', '.join(useless)}: null them too")
+            lost = ", ".join(useless)
+            raise KoboshiError(f"task '{self.name}' has no faults, and so no use for {lost}; set them to null too")
 
 
 FAULT_PARTS = ("collect", "detector", "specialists")
