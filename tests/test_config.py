@@ -281,3 +281,96 @@ def test_load_yaml_refuses(tmp_path: Path, text: str, message: str) -> None:
         load_yaml(tmp_path / "config.yaml", Root())
     with pytest.raises(KoboshiError, match="no configuration"):
         load_yaml(tmp_path / "none.yaml", Root())
+
+
+# Fields that may be one of several dataclasses
+
+
+@dataclass(frozen=True)
+class Mlp:
+    hidden: tuple[int, ...] = (64,)
+    groups: tuple[str, ...] = ("policy",)
+
+
+@dataclass(frozen=True)
+class Gru:
+    size: int = 32
+    groups: tuple[str, ...] = ("policy",)
+
+    def validate(self) -> None:
+        if self.size < 1:
+            raise KoboshiError(f"size must be at least 1, not {self.size}")
+
+
+@dataclass(frozen=True)
+class Teacher:
+    path: str
+    noise: Noise
+    decay: float = 0.5
+
+
+@dataclass(frozen=True)
+class Agent:
+    actor: Mlp | Gru = Mlp()
+    teacher: Teacher | Noise | None = None
+    parts: dict[str, Mlp | Gru | None] = field(default_factory=lambda: {"eyes": Gru(8)})
+    only: Teacher | None = None
+
+
+def test_one_of_several_types_is_saved_by_its_name_and_comes_back(tmp_path: Path) -> None:
+    cfg = Agent(Gru(7), Teacher("a.pt", Noise(0.3), 0.9), {"eyes": Mlp((3,))}, Teacher("b.pt", Noise()))
+    data = to_dict(cfg)
+    assert data["actor"] == {"type": "Gru", "size": 7, "groups": ["policy"]}
+    assert data["teacher"]["type"] == "Teacher" and data["parts"]["eyes"]["type"] == "Mlp"
+    assert "type" not in data["only"]  # what has one type only needs no name
+    save_yaml(tmp_path / "config.yaml", cfg)
+    assert load_yaml(tmp_path / "config.yaml", Agent()) == cfg
+    assert load_yaml(tmp_path / "config.yaml", cfg) == cfg
+    save_yaml(tmp_path / "config.yaml", Agent())
+    assert load_yaml(tmp_path / "config.yaml", cfg) == Agent()
+
+
+def test_an_override_chooses_a_type_and_starts_from_its_defaults() -> None:
+    base = Agent(Mlp((5,), groups=("mine",)))
+    assert override(base, ["actor.type=Gru"]).actor == Gru()
+    assert override(base, ["actor.type=Gru", "actor.size=4"]).actor == Gru(4)
+    assert override(base, ["actor={size: 4, type: Gru}"]).actor == Gru(4)
+    assert override(base, ["actor.type=Mlp"]) == base  # it is one already
+    assert override(base, ["parts.eyes={type: Mlp, hidden: [1]}"]).parts == {"eyes": Mlp((1,))}
+    assert override(base, ["teacher={type: Teacher, path: x, noise: {std: 2}}"]).teacher == Teacher("x", Noise(2.0))
+    assert override(base, ["parts.eyes=null", "teacher.type=Noise", "teacher.std=1"]) == replace(
+        base, parts={}, teacher=Noise(1.0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("actor.type=Lstm", "actor.type: expected 'Mlp' or 'Gru', got 'Lstm'"),
+        ("actor={type: 3}", "actor.type: expected 'Mlp' or 'Gru', got 3"),
+        ("actor.type=null", "actor.type: expected 'Mlp' or 'Gru', got null"),
+        ("actor.size=4", "no key 'actor.size'"),
+        ("actor={type: Gru, hidden: [1]}", "no key 'actor.hidden'"),
+        ("actor={type: Gru, size: 0}", "size must be at least 1, not 0"),
+        ("teacher.type=Teacher", "teacher.path is missing; Teacher has no default for it"),
+        ("teacher={type: Teacher, path: x, noise: 3}", "teacher.noise: expected Noise, got 3"),
+        ("teacher.std=1", "teacher is null; say which type it is to be: Teacher, Noise"),
+        ("only.type=Teacher", "only.path is missing; Teacher has no default for it"),
+    ],
+)
+def test_a_type_that_does_not_fit_is_refused(assignment: str, message: str) -> None:
+    with pytest.raises(KoboshiError) as error:
+        override(Agent(), [assignment])
+    assert message in str(error.value)
+
+
+def test_a_saved_type_that_nobody_knows_is_refused() -> None:
+    data = to_dict(Agent()) | {"actor": {"type": "Lstm", "size": 3}}
+    with pytest.raises(KoboshiError, match="actor.type: expected 'Mlp' or 'Gru', got 'Lstm'"):
+        from_dict(Agent(), data)
+
+
+def test_diff_names_another_type() -> None:
+    assert diff(Agent(), Agent(Gru(3))) == [
+        "actor.type: 'Mlp' -> 'Gru'", "actor.hidden: removed", "actor.size: added",
+    ]  # fmt: skip

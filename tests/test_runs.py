@@ -170,22 +170,20 @@ def test_a_resumed_run_has_each_step_once(tmp_path: Path) -> None:
     assert [(event.step, event.value) for event in events] == [(1, 1.0), (2, 2.0), (3, 30.0)]
 
 
-def test_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+def test_all_weights_stay_and_the_last_ones_have_a_name_of_their_own(tmp_path: Path) -> None:
     run = RunFolder.open(tmp_path, "h1-walk", "first")
     assert run.latest() is None
-    for step in (5, 10, 15, 20):
-        run.save(step, WEIGHTS, META, final=step == 20)
+    steps = (5, 10, 15, 20)
+    for step in steps:
+        run.save(step, WEIGHTS, META)
+    assert not run.final.exists()
+    run.save_final(20, WEIGHTS, META)
     names = sorted(path.name for path in run.checkpoints.iterdir())
-    assert names == [
-        "000000010.safetensors",
-        "000000015.safetensors",
-        "000000020.safetensors",
-        "final.safetensors",
-    ]
-    newest = run.checkpoints / names[2]
+    assert names == [*(f"{step:09d}.safetensors" for step in steps), "final.safetensors"]
+    newest = run.checkpoints / "000000020.safetensors"
     assert run.latest() == newest
     assert load_checkpoint(newest)[1] == {**META, "step": 20}
-    assert digest(run.checkpoints / "final.safetensors") == digest(newest)
+    assert digest(run.final) == digest(newest)
 
 
 def test_a_corrupt_newest_checkpoint_is_reported_and_passed_over(

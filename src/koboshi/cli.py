@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ import typer
 from koboshi.errors import KoboshiError
 
 if TYPE_CHECKING:
+    from koboshi.stages.folders import Start
     from koboshi.tasks import TaskCfg
 
 app = typer.Typer(
@@ -26,19 +28,56 @@ app.add_typer(detector_app, name="detector")
 app.add_typer(bench_app, name="bench")
 
 Task = Annotated[str, typer.Argument(help="Task, for instance h1-walk.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Settings: env.num_envs=2048 agent.gamma=0.98 …")]
-Root = Annotated[Path, typer.Option(help="Where runs are kept.")]
-Name = Annotated[str | None, typer.Option(help="The run's name; one that exists is gone on with.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings: env.num_envs=2048 agent.gamma=0.98 …")
+]
+PathsAndOverrides = Annotated[
+    list[str],
+    typer.Argument(metavar="DATA... [KEY=VALUE]...", help="Data sets, and settings: detector.training.epochs=4"),
+]
+Root = Annotated[Path, typer.Option(help="Folder of all runs.")]
+Name = Annotated[
+    str | None,
+    typer.Option(
+        help="The run's name. A run of that name and the same settings is resumed. Without a name: the unfinished "
+        "run with the same settings, or else a new one named after the time."
+    ),
+]
+Load = Annotated[
+    str | None, typer.Option(help="Run or checkpoint whose weights a new run starts from; settings may differ.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Fail unless there is a run to resume.")]
 RUNS = Path("runs")
+_OVERRIDE = re.compile(r"\w+(\.[\w-]+)*=")
+
+
+@app.callback()
+def outside(
+    module: Annotated[
+        list[str] | None,
+        typer.Option(help="Python file or module with TASKS or ROBOTS of your own; may be given several times."),
+    ] = None,
+) -> None:
+    """Legged robots that keep moving when their joints fail."""
+    from koboshi import plugins
+
+    plugins.load(module or [])
 
 
 @app.command()
-def train(task: Task, overrides: Overrides = None, name: Name = None, root: Root = RUNS) -> None:
+def train(
+    task: Task,
+    overrides: Overrides = None,
+    name: Name = None,
+    load: Load = None,
+    resume: Resume = False,
+    root: Root = RUNS,
+) -> None:
     """Train the healthy policy."""
     from koboshi.stages import healthy
 
-    run = healthy.train(_task(task, overrides), root, name, overrides or [])
-    print(run.path)
+    cfg, start = _task(task, overrides), _start(load, resume, root)
+    _say(healthy.train(cfg, root, name, overrides or [], start).path)
 
 
 @app.command()
@@ -53,8 +92,11 @@ def collect(
     from koboshi.stages import collect as stage
     from koboshi.stages import folders
     from koboshi.stages import play as playing
+    from koboshi.tasks.task import required
 
-    cfg, checkpoint = _task(task, overrides), folders.find(policy, root)
+    cfg = _task(task, overrides)
+    required(cfg, "collect", cfg.collect)
+    checkpoint = folders.find(policy, root)
     controller, _ = playing.load_any(checkpoint, cfg)
     print(stage.collect(cfg, controller, checkpoint, out or root / task / "data" / folders.label(checkpoint), 1))
 
@@ -74,17 +116,20 @@ def data(
 
 @detector_app.command("train")
 def detector_train(
-    paths: Annotated[list[Path], typer.Argument(help="Data sets.")],
+    paths: PathsAndOverrides,
     task: Annotated[str, typer.Option(help="Task whose settings are used.")] = "h1-walk",
     out: Annotated[Path | None, typer.Option(help="Folder of the detector.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting: detector.training.epochs=4")] = None,
     root: Root = RUNS,
 ) -> None:
     """Train a recurrent detector on data sets."""
     from koboshi.stages import detector, tables
+    from koboshi.tasks.task import required
 
-    folder = out or root / task / "detector" / paths[-1].name
-    tables.show_detector(detector.train(_task(task, set_), paths, folder), folder)
+    data_sets, overrides = _split(paths)
+    cfg = _task(task, overrides)
+    required(cfg, "detector", cfg.detector)
+    folder = out or root / task / "detector" / data_sets[-1].name
+    tables.show_detector(detector.train(cfg, data_sets, folder), folder)
 
 
 @detector_app.command("eval")
@@ -110,6 +155,8 @@ def specialists(
     detector: Annotated[Path | None, typer.Option(help="Detector that switches in training.")] = None,
     oracle: Annotated[bool, typer.Option("--oracle", help="The truth switches, up to 0.2 s late.")] = False,
     name: Name = None,
+    load: Load = None,
+    resume: Resume = False,
     root: Root = RUNS,
 ) -> None:
     """Train all specialists in one masked batch."""
@@ -119,14 +166,20 @@ def specialists(
 
     if (detector is None) != oracle:
         raise KoboshiError("who switches in training? give either --detector FILE or --oracle")
+    cfg, start = _task(task, overrides), _start(load, resume, root)
     path = detector / FILE if detector is not None and detector.is_dir() else detector
-    run = stage.train(_task(task, overrides), find(healthy, root), path, root, name, overrides or [])
-    print(run.path)
+    run = stage.train(cfg, find(healthy, root), path, root, name, overrides or [], start)
+    _say(run.path)
 
 
 @app.command()
-def pipeline(task: Task, overrides: Overrides = None, name: str = "pipeline", root: Root = RUNS) -> None:
-    """Everything: train, gate, collect, detect, specialists, again, evaluate. Goes on where it was killed."""
+def pipeline(
+    task: Task,
+    overrides: Overrides = None,
+    name: Annotated[str, typer.Option(help="The pipeline's name; one of that name is resumed.")] = "pipeline",
+    root: Root = RUNS,
+) -> None:
+    """Everything: train, gate, collect, detect, specialists, again, evaluate. Killed, it is resumed where it was."""
     from koboshi.stages import play as playing
     from koboshi.stages.pipeline import Pipeline
     from koboshi.stages.progress import console
@@ -137,8 +190,8 @@ def pipeline(task: Task, overrides: Overrides = None, name: str = "pipeline", ro
 
 @app.command()
 def evaluate(
-    controller: Annotated[str, typer.Argument(help="Controller file, or a pipeline.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting: evaluate.episodes_a_joint=10")] = None,
+    controller: Annotated[str, typer.Argument(help="Controller or policy: a file, a pipeline or a run.")],
+    overrides: Overrides = None,
     scenarios: Annotated[Path | None, typer.Option(help="Frozen scenario file.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of metrics, report, videos.")] = Path("runs/evaluate"),
     root: Root = RUNS,
@@ -147,11 +200,11 @@ def evaluate(
     from koboshi import config
     from koboshi.stages import evaluate as stage
     from koboshi.stages import play as playing
-    from koboshi.stages.folders import find
+    from koboshi.stages.folders import find, task_of
     from koboshi.stages.progress import console
 
     path = find(controller, root)
-    task = config.override(playing.task_of(path), set_ or [])
+    task = config.override(task_of(path), overrides or [])
     console.print(playing.controllers_table(stage.evaluate(task, path, out, scenarios)))
 
 
@@ -186,17 +239,21 @@ def list_(root: Root = RUNS) -> None:
 
 
 @app.command()
-def demo(out: Path = Path("runs/demo")) -> None:
-    """The shipped H1 controller loses joints and walks on."""
+def demo(
+    task: Annotated[str, typer.Option(help="Task whose shipped controller is shown.")] = "h1-walk",
+    out: Path = Path("runs/demo"),
+) -> None:
+    """A shipped controller loses joints and walks on."""
     from koboshi.stages import play as playing
 
-    playing.demo(out)
+    playing.demo(out, task)
     written = [out / name for name in ("metrics.json", "video.mp4", "report.html")]
     print("  ".join(str(path) for path in written if path.exists()))
 
 
 @bench_app.command("speed")
 def bench_speed(
+    overrides: Overrides = None,
     task: str = "h1-walk",
     warp: Annotated[bool, typer.Option(help="Compare with MuJoCo Warp (extra gpu).")] = True,
     out: Path = Path("runs/bench"),
@@ -204,7 +261,7 @@ def bench_speed(
     """Measure the speed rows of the README."""
     from koboshi.stages import speed
 
-    speed.bench(_task(task, None), out, warp)
+    speed.bench(_task(task, overrides), out, warp)
     print(f"{out}/speed.json")
 
 
@@ -215,10 +272,51 @@ def _task(name: str, overrides: list[str] | None) -> TaskCfg:
     return config.override(make_task(name), overrides or [])
 
 
+def _split(words: list[str]) -> tuple[list[Path], list[str]]:
+    """Paths, and the key=value among them; a path that looks like one is written ./a=b."""
+    paths = [Path(word) for word in words if not _OVERRIDE.match(word)]
+    if not paths:
+        raise KoboshiError("no data set was given, only settings")
+    return paths, [word for word in words if _OVERRIDE.match(word)]
+
+
+def _start(load: str | None, resume: bool, root: Path) -> Start:
+    from koboshi.stages.folders import Start, find
+
+    if load is not None and resume:
+        raise KoboshiError("--load starts a new run and --resume goes back to an old one; give one of them")
+    return Start(find(load, root) if load is not None else None, resume)
+
+
+def _say(path: Path) -> None:
+    """Prints a run's folder; of the processes of one torchrun the first does."""
+    from koboshi.stages import ranks
+
+    if ranks.is_first():
+        print(path)
+
+
+def _module_first(words: list[str]) -> list[str]:
+    """The command line with every --module before the verb, where typer looks for it."""
+    modules: list[str] = []
+    rest: list[str] = []
+    queue = iter(words)
+    for word in queue:
+        if word == "--":
+            rest += [word, *queue]
+        elif word == "--module":
+            modules += [word, *([value] if (value := next(queue, None)) is not None else [])]
+        elif word.startswith("--module="):
+            modules.append(word)
+        else:
+            rest.append(word)
+    return modules + rest
+
+
 def main() -> None:
     """Runs a verb; what the user can mend is one line on stderr and exit code 2."""
     try:
-        app()
+        app(_module_first(sys.argv[1:]))
     except KoboshiError as error:
         # What other libraries say inside it may be several lines.
         print("koboshi:", *str(error).split(), file=sys.stderr)

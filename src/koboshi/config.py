@@ -3,6 +3,10 @@
 A tree is made of dataclasses (frozen or not), dicts of them (terms, by name), dicts of plain values, and
 leaves. Every function returns a new tree and leaves the one it was given as it was. A key is the path from
 the root, `env.events.push.params.speed`; a term's name is one step of it.
+
+Where a field (or a dict's value) may be one of several dataclasses, saved data and overrides name the one
+meant under the key `type`: `agent: {type: PPOCfg, …}`, `agent.type=DistillationCfg`. Naming another one than
+is there starts from that one's defaults.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import os
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -25,6 +30,8 @@ from koboshi.errors import KoboshiError
 from koboshi.runs import write_atomic
 
 Config = TypeVar("Config")
+TYPE = "type"
+"""The key that names one of several dataclasses."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -74,10 +81,16 @@ def from_dict(base: Config, data: Mapping[str, Any]) -> Config:
 
 def to_dict(cfg: Any) -> Any:
     """`cfg` as plain data: tuples and sets as lists, functions as 'module.qualname', paths as strings."""
+    return _plain(cfg, Any)
+
+
+def _plain(cfg: Any, hint: Any) -> Any:
+    """`cfg`, annotated with `hint`, as plain data."""
     if _is_dataclass(cfg):
-        return {field.name: to_dict(getattr(cfg, field.name)) for field in _fields(cfg)}
+        kind = {TYPE: type(cfg).__name__} if _is_choice(hint) else {}
+        return kind | {name: _plain(value, _child_hint(cfg, hint, name)) for name, value in _children(cfg).items()}
     if isinstance(cfg, Mapping):
-        return {key: to_dict(value) for key, value in cfg.items()}
+        return {key: _plain(value, _child_hint(cfg, hint, key)) for key, value in cfg.items()}
     if isinstance(cfg, list | tuple):
         return [to_dict(value) for value in cfg]
     if isinstance(cfg, set | frozenset):
@@ -132,9 +145,11 @@ def _update(node: Any, hint: Any, key: str, path: Sequence[str], value: Any, tex
     """`node` (found at `key`, annotated with `hint`) with `value` put at `path` below it."""
     if not path:
         return _assign(node, hint, key, value, text)
+    name, rest = path[0], path[1:]
+    if name == TYPE and not rest and _is_choice(hint):
+        return _of_type(node, hint, key, value, {})
     if node is None:
         node = _default(hint, key)
-    name, rest = path[0], path[1:]
     child, child_hint, child_key = _child(node, hint, key, name)
     if not rest and value is None and isinstance(node, Mapping) and _is_term(child, child_hint):
         return {other: term for other, term in node.items() if other != name}
@@ -149,8 +164,8 @@ def _assign(node: Any, hint: Any, key: str, value: Any, text: str | None) -> Any
         )
     if value is None and type(None) in _members(hint):
         return None
-    if isinstance(value, dict) and node is None and _dataclasses_in(hint):
-        node = _default(hint, key)
+    if isinstance(value, dict):
+        node, value = _started(node, hint, key, value)
     if isinstance(value, dict) and _has_fixed_keys(node, hint):
         for name, part in value.items():
             node = _update(node, hint, key, [str(name)], part, None)
@@ -162,10 +177,10 @@ def _assign(node: Any, hint: Any, key: str, value: Any, text: str | None) -> Any
 
 def _restore(node: Any, hint: Any, key: str, data: Any) -> Any:
     """`node` with saved `data` put over it."""
-    if callable(node) and not _is_dataclass(node) or data == to_dict(node):
+    if callable(node) and not _is_dataclass(node) or data == _plain(node, hint):
         return node
-    if node is None and isinstance(data, dict) and _dataclasses_in(hint):
-        node = _default(hint, key)
+    if isinstance(data, dict):
+        node, data = _started(node, hint, key, data)
     if not (isinstance(data, dict) and _has_fixed_keys(node, hint)):
         return _assign(node, hint, key, data, None)
     for name, part in data.items():
@@ -175,6 +190,45 @@ def _restore(node: Any, hint: Any, key: str, data: Any) -> Any:
         terms = {name: _is_term(child, _child_hint(node, hint, name)) for name, child in node.items()}
         node = {name: child for name, child in node.items() if name in data or not terms[name]}
     return node
+
+
+def _started(node: Any, hint: Any, key: str, data: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """What the map `data` is to be put over, and the rest of `data`: a dataclass of the type that it names."""
+    rest = dict(data)
+    if _is_choice(hint) and TYPE in data:
+        return _of_type(node, hint, key, rest.pop(TYPE), rest), rest
+    if node is None and len(_dataclasses_in(hint)) == 1:
+        return _new(_dataclasses_in(hint)[0], key, rest), rest
+    return (_default(hint, key) if node is None and _dataclasses_in(hint) else node), rest
+
+
+def _of_type(node: Any, hint: Any, key: str, name: Any, data: Mapping[str, Any]) -> Any:
+    """`node` if it is of the type `name`, else a new one of that type (fields without a default from `data`)."""
+    choices = {cls.__name__: cls for cls in _dataclasses_in(hint)}
+    if name not in choices:
+        valid = " or ".join(map(repr, choices))
+        raise KoboshiError(f"{_join(key, TYPE)}: expected {valid}, got {_show(name)}")
+    return node if type(node) is choices[name] else _new(choices[name], key, data)
+
+
+def _new(cls: Any, key: str, data: Mapping[str, Any]) -> Any:
+    """A `cls` with its defaults; what has none is taken from `data`, and refused where that lacks it too."""
+    given = {}
+    for field in dataclasses.fields(cls):
+        if not field.init or _has_default(field):
+            continue
+        child_key, hint = _join(key, field.name), _hints(cls)[field.name]
+        if field.name not in data:
+            raise KoboshiError(f"{child_key} is missing; {cls.__name__} has no default for it")
+        part = data[field.name]
+        if isinstance(part, dict) and _dataclasses_in(hint):
+            node, rest = _started(None, hint, child_key, part)
+            given[field.name] = _restore(node, hint, child_key, rest)
+        elif dataclasses.is_dataclass(hint):
+            raise KoboshiError(f"{child_key}: expected {_name(hint)}, got {_show(part)}")
+        else:
+            given[field.name] = _check(None, hint, child_key, part, None)
+    return cls(**given)
 
 
 def _check(node: Any, hint: Any, key: str, value: Any, text: str | None) -> Any:
@@ -201,11 +255,16 @@ def _child(node: Any, hint: Any, key: str, name: str) -> tuple[Any, Any, str]:
 
 def _child_hint(node: Any, hint: Any, name: str) -> Any:
     if _is_dataclass(node):
-        return get_type_hints(type(node))[name]
+        return _hints(type(node))[name]
     for member in _members(hint):
         if len(get_args(member)) == 2 and issubclass(get_origin(member), Mapping):
             return get_args(member)[1]
     return Any
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def _children(node: Any) -> Mapping[str, Any]:
@@ -234,10 +293,12 @@ def _paths(node: Any, key: str = "") -> Iterator[str]:
 
 def _default(hint: Any, key: str) -> Any:
     """The dataclass that an Optional field annotated with `hint` holds where it is not None."""
-    for cls in _dataclasses_in(hint):
-        if all(_has_default(field) for field in dataclasses.fields(cls)):
-            return cls()
-    raise KoboshiError(f"{key} is null and has no keys")
+    choices = _dataclasses_in(hint)
+    if len(choices) > 1:
+        raise KoboshiError(f"{key} is null; say which {TYPE} it is to be: {', '.join(c.__name__ for c in choices)}")
+    if not choices:
+        raise KoboshiError(f"{key} is null and has no keys")
+    return _new(choices[0], key, {})
 
 
 def _has_default(field: dataclasses.Field[Any]) -> bool:
@@ -250,6 +311,11 @@ def _has_fixed_keys(node: Any, hint: Any) -> bool:
         return _is_dataclass(node)
     value_hint = _child_hint(node, hint, "")
     return value_hint is Any or bool(_dataclasses_in(value_hint))
+
+
+def _is_choice(hint: Any) -> bool:
+    """Whether several dataclasses may stand there, so that data must name the one meant."""
+    return len(_dataclasses_in(hint)) > 1
 
 
 def _is_term(node: Any, hint: Any) -> bool:

@@ -1,8 +1,9 @@
 """Run folders, and files that are written whole or not at all.
 
 A run is `runs/<task>/<name>/` with `config.yaml`, `overrides.txt`, `metrics.jsonl`, TensorBoard events,
-`checkpoints/` and `video/`. A checkpoint is one safetensors file that carries its own digest; loading one
-never runs code.
+`checkpoints/` and `video/`. `checkpoints/<step>.safetensors` hold weights alone: they are small, and all of
+them stay. `resume.safetensors` holds everything that an exact resume needs: it is large, and there is one of
+it, replaced each time. Each is one safetensors file that carries its own digest; loading one never runs code.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ from koboshi.errors import KoboshiError, unknown
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-KEEP = 3
-"""How many numbered checkpoints a run keeps."""
+FINAL = "final.safetensors"
+"""The last checkpoint of a run that is finished, under a name that needs no searching."""
+RESUME = "resume.safetensors"
 _NUMBERED = re.compile(r"\d{9,}\.safetensors")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -196,6 +198,16 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def final(self) -> Path:
+        """The finished run's weights; the file is there once all iterations are done."""
+        return self.checkpoints / FINAL
+
+    @property
+    def resume(self) -> Path:
+        """Everything that an exact resume needs, of the newest iteration that was saved."""
+        return self.path / RESUME
+
+    @property
     def video(self) -> Path:
         return self.path / "video"
 
@@ -220,22 +232,19 @@ class RunFolder:
         self.close()
         self._purge_step = step + 1
 
-    def save(
-        self, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], final: bool = False
-    ) -> Path:
-        """Writes checkpoints/<step>.safetensors (and final.safetensors); removes all but the newest few."""
+    def save(self, step: int, weights: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Path:
+        """Writes checkpoints/<step>.safetensors: weights alone."""
         path = self.checkpoints / f"{step:09d}.safetensors"
-        save_checkpoint(path, tensors, {**meta, "step": step})
-        if final:
-            save_checkpoint(self.checkpoints / "final.safetensors", tensors, {**meta, "step": step})
-        for old in self._numbered()[:-KEEP]:
-            old.unlink()
+        save_checkpoint(path, weights, {**meta, "step": step})
         return path
 
+    def save_final(self, step: int, weights: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Writes checkpoints/final.safetensors, which says that the run is finished."""
+        save_checkpoint(self.final, weights, {**meta, "step": step})
+
     def latest(self) -> Path | None:
-        """The newest checkpoint that is whole; one that is not is named on stderr and passed over."""
-        final = self.checkpoints / "final.safetensors"
-        for path in [*reversed(self._numbered()), *([final] if final.exists() else [])]:
+        """The newest weights that are whole; a file that is not is named on stderr and passed over."""
+        for path in [*reversed(self._numbered()), *([self.final] if self.final.exists() else [])]:
             try:
                 load_checkpoint(path)
             except KoboshiError as error:
@@ -276,7 +285,7 @@ def list_runs(root: Path = Path("runs")) -> list[Path]:
 
 
 def resolve_run(path_or_name: str | os.PathLike[str], root: Path = Path("runs")) -> Path:
-    """The checkpoint meant by a file, a run folder (its newest one) or `task/name` under `root`."""
+    """The weights meant by a file, a run folder (its newest) or `task/name` under `root`."""
     for path in (Path(path_or_name), Path(root) / path_or_name):
         if path.is_file():
             return path

@@ -27,7 +27,7 @@ from koboshi.detect import (
 from koboshi.envs import Env
 from koboshi.errors import KoboshiError
 from koboshi.stages.collect import collect_env_cfg, dataset_card
-from koboshi.stages.progress import progress, strict
+from koboshi.stages.progress import json_safe, progress
 from koboshi.tasks import TaskCfg
 from koboshi.tasks.task import DetectorStageCfg
 
@@ -39,12 +39,12 @@ def inspect(paths: Sequence[Path], split: float | None, seed: int = 0) -> dict[s
     dataset = Dataset.open(paths)
     sequences = dataset.sequences()
     statistics = data.statistics(sequences)
-    runs.write_json(paths[0] / "statistics.json", strict(statistics))
+    runs.write_json(paths[0] / "statistics.json", json_safe(statistics))
     data.picture(statistics, paths[0] / "statistics.png")
     data.check(sequences)
     if split is not None:
         statistics["test_rows"] = sum(int(test.sum()) for test in data.split(dataset, split, seed))
-        runs.write_json(paths[0] / "statistics.json", strict(statistics))
+        runs.write_json(paths[0] / "statistics.json", json_safe(statistics))
     return statistics
 
 
@@ -119,7 +119,7 @@ def evaluate(detector: Path, paths: Sequence[Path], folder: Path) -> dict[str, A
 
 def _judge(model: FaultDetector, sequences: list[data.Sequences], alarm: AlarmCfg, folder: Path) -> dict[str, Any]:
     has_split = any(bool(s.test.any()) for s in sequences)
-    result: dict[str, Any] = strict(evaluate_detector(model, sequences, alarm, test_only=has_split))
+    result: dict[str, Any] = json_safe(evaluate_detector(model, sequences, alarm, test_only=has_split))
     runs.write_json(folder / "detector.json", result)
     picture(result, folder / "detector.png")
     return result

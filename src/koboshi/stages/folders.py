@@ -1,4 +1,4 @@
-"""Run folders as verbs see them: begun, gone on with after a kill, kept to one process, found by name."""
+"""Run folders as verbs see them: begun, resumed after a kill, held by one process, found by name."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from koboshi import config, runs
 from koboshi.errors import KoboshiError, unknown
 from koboshi.runs import RunFolder
+from koboshi.stages import ranks
 from koboshi.stages.progress import console
-from koboshi.tasks import TaskCfg
+from koboshi.tasks import TaskCfg, make_task
 
 CONTROLLER = "controller.safetensors"
 """A pipeline's result in its folder."""
@@ -22,28 +23,83 @@ UNFINISHED = ".unfinished"
 """Lies in a run's folder from its start until its last file is written."""
 
 
+class Start(NamedTuple):
+    """Where a training starts: anew, from other weights, or only where it was stopped."""
+
+    load: Path | None = None
+    """A checkpoint whose weights a new run starts from."""
+    resume: bool = False
+    """Whether it is a mistake if there is nothing to resume."""
+
+    def origin(self) -> dict[str, str]:
+        """What a run's `made_from` says about it."""
+        return {"load": runs.digest(self.load)} if self.load else {}
+
+
 @contextmanager
 def open_run(
-    task: TaskCfg, root: Path, name: str | None, overrides: list[str], made_from: dict[str, Any]
+    task: TaskCfg,
+    root: Path,
+    name: str | None,
+    overrides: list[str],
+    made_from: dict[str, Any],
+    resume: bool = False,
 ) -> Iterator[RunFolder]:
-    """The run `root/<task>/<name>`, new or to be gone on with; no other process can open it meanwhile.
+    """The run `root/<task>/<name>`, new or to be resumed; no other process can open it meanwhile.
 
     Without a name it is the unfinished run that was made with the very same, so that a killed command only has to
     be given again; or a new one, named after the time. `made_from`: the verb and what it started from (JSON data).
+    `resume`: KoboshiError where there is nothing to resume. Of the processes of one `torchrun` the first one opens
+    the run, and the others are told which it is.
     """
+    if not ranks.is_first():
+        path, error = ranks.gather(None)[0]
+        if error is not None:
+            raise KoboshiError(error)
+        yield RunFolder(Path(path))
+        return
+    told = False
+    try:
+        with _open_run(task, root, name, overrides, made_from, resume) as run:
+            told = True
+            ranks.gather([str(run.path.absolute()), None])
+            yield run
+    except KoboshiError as error:
+        if not told:
+            ranks.gather([None, str(error)])
+        raise
+
+
+@contextmanager
+def _open_run(
+    task: TaskCfg, root: Path, name: str | None, overrides: list[str], made_from: dict[str, Any], resume: bool
+) -> Iterator[RunFolder]:
     found = _unfinished(task, root, made_from) if name is None else None
+    if resume:
+        _check_resumable(root / task.name, name, found)
     run = RunFolder(found) if found else RunFolder.open(root, task.name, name or _new_name(root / task.name))
     if not (run.path / CONFIG).exists():
         (run.path / UNFINISHED).touch()
-    with kept(run.path, task, overrides, made_from):
-        if found:
-            console.print(f"going on with {run.path}", highlight=False, soft_wrap=True)
+    with held(run.path, task, overrides, made_from):
+        if found or resume:
+            console.print(f"resuming {run.path}", highlight=False, soft_wrap=True)
         yield run
         (run.path / UNFINISHED).unlink(missing_ok=True)
 
 
+def _check_resumable(folder: Path, name: str | None, unfinished: Path | None) -> None:
+    if name is None and unfinished is None:
+        raise KoboshiError(f"nothing to resume: no run under {folder} with these settings is unfinished")
+    path = folder / name if name is not None else unfinished
+    assert path is not None
+    if not (path / runs.RESUME).exists():
+        raise KoboshiError(f"nothing to resume: {path} holds no {runs.RESUME}")
+    if not (path / UNFINISHED).exists():
+        raise KoboshiError(f"nothing to resume: {path} is finished; a new run can start from it: --load {path}")
+
+
 @contextmanager
-def kept(folder: Path, task: TaskCfg, overrides: list[str], made_from: dict[str, Any]) -> Iterator[None]:
+def held(folder: Path, task: TaskCfg, overrides: list[str], made_from: dict[str, Any]) -> Iterator[None]:
     """Locks the folder and writes what it is made with; one that exists must have been made with the same."""
     with locked(folder):
         if (folder / CONFIG).exists():
@@ -120,10 +176,15 @@ def names(root: Path) -> list[str]:
 
 
 def find(name: str, root: Path) -> Path:
-    """The checkpoint meant by a file, a run (its newest), a pipeline (its controller), or `task/name` under `root`."""
+    """The checkpoint meant by a file, a run (its newest), a pipeline, or `task/name` under `root`.
+
+    A pipeline's is its controller, or, where its task has no faults, its policy.
+    """
     for path in (Path(name), root / name):
         if (path / CONTROLLER).is_file():
             return path / CONTROLLER
+        if (path / "healthy" / "checkpoints" / runs.FINAL).is_file():
+            return path / "healthy" / "checkpoints" / runs.FINAL
         if path.is_file() or (path / "checkpoints").is_dir():
             return runs.resolve_run(path, root)
     raise unknown("run", name, names(root))
@@ -134,3 +195,15 @@ def label(checkpoint: Path) -> str:
     if checkpoint.parent.name == "checkpoints":
         return checkpoint.parent.parent.name
     return checkpoint.parent.name if checkpoint.name == CONTROLLER else checkpoint.stem
+
+
+def task_of(checkpoint: Path) -> TaskCfg:
+    """The task that a policy or a controller was made for, with the settings that its run was made with."""
+    meta = runs.load_checkpoint(checkpoint)[1]
+    if meta.get("kind") not in ("policy", "controller"):
+        raise KoboshiError(f"{checkpoint} holds a {meta.get('kind')}, and a policy or a controller is wanted")
+    task = make_task(meta.get("task", "(none)"), wanted_by=checkpoint)
+    for folder in (checkpoint.parent, checkpoint.parent.parent):
+        if (folder / CONFIG).is_file():
+            return config.load_yaml(folder / CONFIG, task)
+    return task

@@ -5,34 +5,43 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from koboshi import runs
-from koboshi.algos.ppo import PPO, ActorCritic
+from koboshi import robots, runs
+from koboshi.algos.ppo import PPOCfg
 from koboshi.bench.metrics import controller_metrics, gait_metrics
 from koboshi.envs import Env
 from koboshi.errors import KoboshiError
-from koboshi.faults import joint_sweep
-from koboshi.nets.distributed import init_from_environment
-from koboshi.robots import ROBOTS
+from koboshi.faults import sweep
+from koboshi.nets.distributed import init_from_environment, local_device
+from koboshi.policies import ActorCritic
+from koboshi.policies.storage import load_weights, policy_meta
 from koboshi.runs import RunFolder
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import HealthyRouter
-from koboshi.specialists.storage import mirror_of, policy_meta
-from koboshi.stages.folders import open_run
+from koboshi.stages.folders import Start, open_run
 from koboshi.stages.progress import watched_rollout
 from koboshi.stages.training import train_loop
 from koboshi.tasks import TaskCfg
-from koboshi.tasks.task import GateCfg
+from koboshi.tasks.task import AgentCfg, GateCfg
+from koboshi.vec_env import MirrorMap
+
+MEMBERS = ["healthy"]
 
 
-def train(task: TaskCfg, root: Path, name: str | None, overrides: list[str]) -> RunFolder:
-    """Trains the healthy policy in `root/<task>/<name>`, or goes on with it."""
+def train(
+    task: TaskCfg, root: Path, name: str | None, overrides: list[str], start: Start = Start()  # noqa: B008 (frozen)
+) -> RunFolder:
+    """Trains the healthy policy in `root/<task>/<name>`, or resumes it."""
     rank, world = init_from_environment()
-    env = Env(task.env)
-    learner = PPO(env, task.agent, mirror=mirror_of(env), rank=rank)
-    meta = policy_meta(env, task.name, task.agent.network, ["healthy"]) | _origin(task)
     trainer = task.agent.trainer
-    own_root = root if rank == 0 else root / f".rank{rank}"
-    with open_run(task, own_root, name, overrides, {"verb": "train"}) as run:
+    for device in (trainer.device, task.env.sim.device):
+        local_device(device)  # raises where there is none such, before anything is built
+    env = Env(task.env)
+    learner = task.agent.build(env, mirror_for(env, task.agent), rank)
+    if start.load is not None:
+        load_weights(start.load, learner.policy, env, MEMBERS)
+    meta = policy_meta(env, task.name, learner.policy, MEMBERS)
+    meta |= {"seed": trainer.seed, "commit": runs.git_commit()}
+    with open_run(task, root, name, overrides, {"verb": "train"} | start.origin(), start.resume) as run:
         train_loop(
             run,
             learner,
@@ -47,15 +56,18 @@ def train(task: TaskCfg, root: Path, name: str | None, overrides: list[str]) -> 
     return run
 
 
-def _origin(task: TaskCfg) -> dict[str, Any]:
-    return {"seed": task.agent.trainer.seed, "commit": runs.git_commit()}
+def mirror_for(env: Env, agent: AgentCfg) -> MirrorMap | None:
+    """The mirror of what the actor sees, where the learner uses one; nothing else needs a mirror image."""
+    if isinstance(agent, PPOCfg) and agent.mirror_coef > 0:
+        return env.mirror_map(agent.network.actor.groups)
+    return None
 
 
-def gate(task: TaskCfg, healthy: ActorCritic) -> dict[str, Any]:
+def gate(task: TaskCfg, cfg: GateCfg, healthy: ActorCritic) -> dict[str, Any]:
     """Figures of the healthy policy on held-out seeds; KoboshiError where it does not walk well enough."""
-    cfg = task.gate
-    scenarios = joint_sweep(ROBOTS[task.env.robot], (None,), cfg.episodes, cfg.seed)
-    controller = Controller(healthy, None, HealthyRouter())
+    robot = robots.find(task.env.robot)
+    scenarios = sweep(robot, (None,), cfg.episodes, cfg.seed, commands=cfg.commands)
+    controller = Controller(healthy.single(), None, HealthyRouter(len(robot.joint_names)))
     recording = watched_rollout("gate", task, controller, scenarios, cfg.seconds)
     figures = controller_metrics(recording, cfg.seconds) | gait_metrics(recording, cfg.seconds)
     short = shortfalls(cfg, figures)
@@ -69,14 +81,16 @@ def shortfalls(cfg: GateCfg, figures: dict[str, Any]) -> list[str]:
 
     A figure is None where every robot had fallen before it counts; survival then says so.
     """
-    limits = (
+    limits: tuple[tuple[str, str, float | None, int], ...] = (
         ("survival", "survival_mean", cfg.survival, 1),
         ("v_x RMSE in m/s", "vx_rmse", cfg.vx_rmse, -1),
+        ("v_y RMSE in m/s", "vy_rmse", cfg.vy_rmse, -1),
+        ("yaw rate RMSE in rad/s", "yaw_rmse", cfg.yaw_rmse, -1),
         ("left–right duty difference", "duty_difference", cfg.duty_difference, -1),
     )
     return [
         f"{name} {figures[key]:.3f} must be at {'least' if sign > 0 else 'most'} {limit:g} "
         f"({abs(figures[key] - limit):.3f} too {'low' if sign > 0 else 'high'})"
         for name, key, limit, sign in limits
-        if figures[key] is not None and sign * (figures[key] - limit) < 0
+        if limit is not None and figures[key] is not None and sign * (figures[key] - limit) < 0
     ]

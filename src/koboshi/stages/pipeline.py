@@ -1,4 +1,7 @@
-"""`koboshi pipeline`: every stage in its order, in one folder; a killed pipeline goes on where it was."""
+"""`koboshi pipeline`: every stage in its order, in one folder; a killed pipeline is resumed where it was.
+
+A task without faults has three stages: train, gate, evaluate.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,23 @@ from typing import Any
 
 from koboshi import runs
 from koboshi.envs import Env
+from koboshi.policies.storage import load_single, policy_meta
 from koboshi.specialists.bank import SpecialistBank
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import DetectorRouter, HealthyRouter
-from koboshi.specialists.storage import load_healthy, mirror_of, policy_meta, save_controller
+from koboshi.specialists.storage import save_controller
 from koboshi.specialists.training import check_divisible
 from koboshi.stages import collect as collecting
 from koboshi.stages import detector as detecting
 from koboshi.stages import evaluate as evaluating
 from koboshi.stages import healthy as walking
 from koboshi.stages import specialists as banking
-from koboshi.stages.folders import CONTROLLER, kept
+from koboshi.stages.folders import CONTROLLER, held
 from koboshi.stages.progress import console
 from koboshi.stages.training import training_seconds
 from koboshi.tasks import TaskCfg
+from koboshi.tasks.task import required
+from koboshi.vec_env import Policy
 
 
 class Pipeline:
@@ -35,16 +41,32 @@ class Pipeline:
         self.done: dict[str, Any] = {}
 
     def run(self) -> dict[str, Any]:
-        """Goes through the stages; gives the evaluation's metrics."""
+        """Goes through the stages that are not done; gives the evaluation's metrics."""
         # What cannot work later is refused now, not after the first training.
-        check_divisible(self.task.specialists, banking.bank_assignment(self.task))
-        with kept(self.folder, self.task, self.overrides, {"verb": "pipeline"}):
+        if self.task.faults is not None:
+            self._check_faults()
+        with held(self.folder, self.task, self.overrides, {"verb": "pipeline"}):
             self.done = runs.read_json(self._record) if self._record.exists() else {}
             return self._run()
 
+    def _check_faults(self) -> None:
+        settings = required(self.task, "specialists", self.task.specialists)
+        check_divisible(settings, banking.bank_assignment(self.task))
+        required(self.task, "collect", self.task.collect)
+        required(self.task, "detector", self.task.detector)
+
     def _run(self) -> dict[str, Any]:
         self._stage("train", self._train)
-        self._stage("gate", self._gate)
+        if self.task.gate is not None:
+            self._stage("gate", self._gate)
+        if self.task.faults is not None:
+            self._fault_stages()
+        self._stage("evaluate", self._evaluate)
+        minutes = sum(stage["seconds"] for stage in self.done.values()) / 60
+        console.print(f"pipeline {self.task.name}: {minutes:.1f} minutes in all; {self.folder}", soft_wrap=True)
+        return runs.read_json(self.folder / "metrics.json")
+
+    def _fault_stages(self) -> None:
         self._stage("collect 1", lambda: self._collect(1))
         self._stage("detector 1", lambda: self._detector(1))
         self._stage("specialists", self._specialists)
@@ -52,17 +74,13 @@ class Pipeline:
             self._stage(f"collect {round_}", lambda r=round_: self._collect(r))
             self._stage(f"detector {round_}", lambda r=round_: self._detector(r))
         self._stage("controller", self._controller)
-        self._stage("evaluate", self._evaluate)
-        minutes = sum(stage["seconds"] for stage in self.done.values()) / 60
-        console.print(f"pipeline {self.task.name}: {minutes:.1f} minutes in all; {self.folder}", soft_wrap=True)
-        return runs.read_json(self.folder / "metrics.json")
 
     def _stage(self, name: str, work: Any) -> None:
         """Runs a stage unless it is done, prints its line, and remembers it with its time."""
         if name not in self.done:
             began = time.monotonic()
             figures = work()
-            # A stage that trains knows better: its own clock goes on after a kill.
+            # A stage that trains knows better: its own clock counts across kills.
             self.done[name] = {"seconds": time.monotonic() - began, **figures}
             runs.write_json(self._record, self.done)
         line = "  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.done[name].items())
@@ -70,14 +88,20 @@ class Pipeline:
 
     @property
     def _healthy(self) -> Path:
-        return self.folder / "healthy" / "checkpoints" / "final.safetensors"
+        return self.folder / "healthy" / "checkpoints" / runs.FINAL
+
+    @property
+    def _result(self) -> Path:
+        """What is evaluated: the controller, or where nothing breaks the policy alone."""
+        return self._healthy if self.task.faults is None else self.folder / CONTROLLER
 
     def _train(self) -> dict[str, Any]:
         run = walking.train(self.task, self._root, f"{self.folder.name}/healthy", self.overrides)
         return {"run": str(run.path), "seconds": training_seconds(run)}
 
     def _gate(self) -> dict[str, Any]:
-        figures = walking.gate(self.task, load_healthy(self._healthy, Env(replace(self.task.env, num_envs=1)))[0])
+        gate = required(self.task, "gate", self.task.gate)
+        figures = walking.gate(self.task, gate, load_single(self._healthy, Env(replace(self.task.env, num_envs=1)))[0])
         return {k: figures[k] for k in ("survival_mean", "vx_rmse", "yaw_rmse", "duty_difference")}
 
     def _data(self, round_: int) -> Path:
@@ -88,18 +112,27 @@ class Pipeline:
 
     def _collect(self, round_: int) -> dict[str, Any]:
         env = Env(collecting.collect_env_cfg(self.task))
-        healthy, _ = load_healthy(self._healthy, env)
-        controller, checkpoint = Controller(healthy, None, HealthyRouter()), self._healthy
+        checkpoint = self._healthy
+        controller = Controller(self._policy(env), None, HealthyRouter(len(env.robot.joint_names)))
         if round_ > 1:
             checkpoint = self.folder / "specialists" / banking.BANK
-            bank = SpecialistBank(
-                banking.load_bank(checkpoint, env), banking.bank_assignment(self.task), env.robot, mirror_of(env)
-            )
-            model, alarm = detecting.load_for(self.task, self._detector_folder(round_ - 1) / detecting.FILE)
-            controller = Controller(healthy, bank, DetectorRouter(model, alarm))
+            controller = self._switched(env, round_ - 1)
         folder = collecting.collect(self.task, controller, checkpoint, self._data(round_), round_, env)
-        statistics = detecting.inspect([folder], self.task.collect.test_fraction)
+        fraction = required(self.task, "collect", self.task.collect).test_fraction
+        statistics = detecting.inspect([folder], fraction)
         return {"rows": statistics["rows"], "faults": statistics["faults"]}
+
+    def _policy(self, env: Env) -> Policy:
+        return load_single(self._healthy, env)[0].single()
+
+    def _switched(self, env: Env, round_: int) -> Controller:
+        """Healthy policy and bank under the detector of a round; all on the environment's device."""
+        assignment = banking.bank_assignment(self.task)
+        bank = banking.load_bank(self.folder / "specialists", env)
+        mirror = env.mirror_map(bank.cfg.actor.groups) if assignment.uses_mirror else None
+        model, alarm = detecting.load_for(self.task, self._detector_folder(round_) / detecting.FILE, env.device)
+        router = DetectorRouter(model, alarm, assignment, env.robot)
+        return Controller(self._policy(env), SpecialistBank(bank, assignment, mirror), router)
 
     def _detector(self, round_: int) -> dict[str, Any]:
         data = [self._data(r) for r in range(1, round_ + 1)]
@@ -114,11 +147,14 @@ class Pipeline:
 
     def _controller(self) -> dict[str, Any]:
         env = Env(collecting.collect_env_cfg(self.task))
-        healthy, meta = load_healthy(self._healthy, env)
+        healthy, meta = load_single(self._healthy, env)
         bank = banking.load_bank(self.folder / "specialists", env)
-        model, alarm = detecting.load_for(self.task, self._detector_folder(self.task.rounds) / detecting.FILE)
+        model, alarm = detecting.load_for(
+            self.task, self._detector_folder(self.task.rounds) / detecting.FILE, env.device
+        )
         assignment = banking.bank_assignment(self.task)
-        about = policy_meta(env, self.task.name, self.task.agent.network, [m.name for m in assignment.members])
+        names = [m.name for m in assignment.members]
+        about = policy_meta(env, self.task.name, healthy, names)
         about |= {"seed": meta["seed"], "commit": runs.git_commit(), "overrides": self.overrides}
         save_controller(self.folder / CONTROLLER, about, healthy, bank, assignment, model, alarm)
         return {"controller": str(self.folder / CONTROLLER)}
@@ -141,7 +177,7 @@ class Pipeline:
         runs.write_json((self.folder / CONTROLLER).with_suffix(".json"), card)
 
     def _evaluate(self) -> dict[str, Any]:
-        metrics = evaluating.evaluate(self.task, self.folder / CONTROLLER, self.folder)
+        metrics = evaluating.evaluate(self.task, self._result, self.folder)
         self._write_card(metrics)
-        controllers = metrics["controllers"]
-        return {name: controllers[name]["survival_mean"] for name in ("healthy", "oracle", "learned")}
+        shown = ("healthy", "oracle", "learned")
+        return {name: c["survival_mean"] for name, c in metrics["controllers"].items() if name in shown}

@@ -15,6 +15,7 @@ from rich.text import Text
 from koboshi.bench.rollout import Recording, rollout
 from koboshi.faults import Scenarios
 from koboshi.specialists.controller import Controller
+from koboshi.stages import ranks
 from koboshi.tasks import TaskCfg
 
 console = Console()
@@ -35,8 +36,10 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress(title: str, total: int, unit: str = "steps", start: int = 0) -> Iterator[Update]:
-    """Shows how far a piece of work is; `start` of `total` were done before."""
-    if console.is_terminal:
+    """Shows how far a piece of work is; `start` of `total` were done before. Of several processes the first tells."""
+    if not ranks.is_first():
+        yield lambda *_, **__: None
+    elif console.is_terminal:
         with _bar(title, total, unit, start) as update:
             yield update
     else:
@@ -87,10 +90,10 @@ def watched_rollout(
         return rollout(task.env, controller, scenarios, seconds, report=lambda t: update(t * robots), **options)
 
 
-def strict(value: Any) -> Any:
+def json_safe(value: Any) -> Any:
     """The same JSON data with None for every number that JSON cannot hold (NaN, infinity)."""
     if isinstance(value, dict):
-        return {key: strict(each) for key, each in value.items()}
+        return {key: json_safe(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [strict(each) for each in value]
+        return [json_safe(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,75 +5,101 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from koboshi import runs
-from koboshi.algos.ppo import ActorCritic
+from koboshi import robots, runs
 from koboshi.envs import Env
-from koboshi.robots import ROBOTS
+from koboshi.nets.distributed import init_from_environment, local_device
+from koboshi.policies import ActorCritic
+from koboshi.policies.storage import load_policy, load_single, load_weights, policy_meta, save_policy
 from koboshi.runs import RunFolder
 from koboshi.specialists.assignment import Assignment, assign
 from koboshi.specialists.routing import DetectorRouter, OracleRouter, Router
-from koboshi.specialists.storage import load_healthy, load_policy, policy_meta, save_policy
 from koboshi.specialists.training import BankTrainer, check_divisible, specialist_env_cfg
+from koboshi.stages import ranks
 from koboshi.stages.detector import load_for
-from koboshi.stages.folders import open_run
+from koboshi.stages.folders import Start, open_run
 from koboshi.stages.training import train_loop
 from koboshi.tasks import TaskCfg
+from koboshi.tasks.task import required
 
 BANK = "bank.safetensors"
 
 
 def bank_assignment(task: TaskCfg) -> Assignment:
     """Which specialist serves which joint."""
-    joints = task.collect.schedule.joints
-    return assign(ROBOTS[task.env.robot], task.specialists.sharing, joints)
+    faults, settings = required(task, "faults", task.faults), required(task, "specialists", task.specialists)
+    robot = robots.find(task.env.robot)
+    return assign(robot, settings.sharing, faults.candidates(robot))
 
 
 def train(
-    task: TaskCfg, healthy_path: Path, detector_path: Path | None, root: Path, name: str | None, overrides: list[str]
+    task: TaskCfg,
+    healthy_path: Path,
+    detector_path: Path | None,
+    root: Path,
+    name: str | None,
+    overrides: list[str],
+    start: Start = Start(),  # noqa: B008 (frozen)
 ) -> RunFolder:
-    """Trains the bank, or goes on with it. Without a detector an oracle (late by chance) does the switching."""
-    assignment, settings = bank_assignment(task), task.specialists
+    """Trains the bank, or resumes it. Without a detector an oracle (late by chance) does the switching."""
+    rank, world = init_from_environment()
+    assignment = bank_assignment(task)
+    faults, settings = required(task, "faults", task.faults), required(task, "specialists", task.specialists)
     check_divisible(settings, assignment)
-    env = Env(specialist_env_cfg(task.env, assignment, settings))
-    healthy = load_healthy(healthy_path, env)[0]
-    router = _router(task, detector_path)
-    trainer = BankTrainer(task.env, settings, healthy, assignment, lambda: router)
-    origin = {
+    for device in (settings.agent.trainer.device, task.env.sim.device):
+        local_device(device)  # raises where there is none such, before anything is built
+    env = Env(specialist_env_cfg(task.env, faults, assignment, settings))
+    healthy = load_single(healthy_path, env)[0]
+    make_router = _router(task, env, detector_path, rank)
+    trainer = BankTrainer(task.env, faults, settings, healthy, assignment, make_router, rank)
+    names = [m.name for m in assignment.members]
+    if start.load is not None:
+        load_weights(start.load, trainer.policy, env, names)
+    origin: dict[str, Any] = {
         "healthy": runs.digest(healthy_path),
         "detector": runs.digest(detector_path) if detector_path else None,
     }
-    meta = policy_meta(env, task.name, settings.agent.network, [m.name for m in assignment.members])
+    meta = policy_meta(env, task.name, trainer.policy, names)
     meta |= origin | {"seed": settings.agent.trainer.seed, "commit": runs.git_commit()}
+    made_from = {"verb": "specialists"} | origin | start.origin()
     rollout = settings.agent.trainer.rollout
-    with open_run(task, root, name, overrides, {"verb": "specialists"} | origin) as run:
+    with open_run(task, root, name, overrides, made_from, start.resume) as run:
         train_loop(
             run,
             trainer,
             lambda: trainer.done,
             sum(-(-steps // rollout) for steps in settings.stages),
-            rollout * settings.num_envs,
+            rollout * settings.num_envs * world,
             settings.agent.trainer.checkpoint_interval,
             meta,
             f"specialists {task.name}",
             {"stage": "bank/stage", "members": "bank/members", "falls/s": "bank/falls_per_s", "KL": "loss/kl"},
         )
-        _save_members(run, trainer, assignment, meta)
+        if ranks.is_first():
+            _save_members(run, trainer, assignment, meta)
     return run
 
 
-def _router(task: TaskCfg, detector_path: Path | None) -> Router:
-    if detector_path is None:
-        return OracleRouter(task.env.step_dt, task.specialists.switch_delay_s)
-    return DetectorRouter(*load_for(task, detector_path))
+def _router(task: TaskCfg, env: Env, detector_path: Path | None, rank: int) -> Any:
+    """Makes, for some of the members, the router that switches to them."""
+    settings = required(task, "specialists", task.specialists)
+    if detector_path is not None:
+        model, alarm = load_for(task, detector_path, env.device)
+
+    def make(assignment: Assignment) -> Router:
+        if detector_path is not None:
+            return DetectorRouter(model, alarm, assignment, env.robot)
+        return OracleRouter(assignment, env.robot, task.env.step_dt, settings.switch_delay_s, seed=rank)
+
+    return make
 
 
 def _save_members(run: RunFolder, trainer: BankTrainer, assignment: Assignment, meta: dict[str, Any]) -> None:
     for k, member in enumerate(assignment.members):
         figures = {"members": [member.name], "falls_per_s": float(trainer.falls[k])}
-        save_policy(run.path / "members" / f"{member.name}.safetensors", trainer.bank.member(k), meta | figures)
-    save_policy(run.path / BANK, trainer.bank.state_dict(), meta | {"falls_per_s": trainer.falls.tolist()})
+        save_policy(run.path / "members" / f"{member.name}.safetensors", trainer.policy.member(k), meta | figures)
+    save_policy(run.path / BANK, trainer.policy.state_dict(), meta | {"falls_per_s": trainer.falls.tolist()})
 
 
 def load_bank(path: Path, env: Env) -> ActorCritic:
-    """The bank of a specialists' run folder, or of a bank file."""
+    """The bank of a specialists' run folder, or of a bank file; on the environment's device."""
     return load_policy(path / BANK if path.is_dir() else path, env)[0]

@@ -7,11 +7,10 @@ from typing import Any
 
 from rich.table import Table
 
-from koboshi.robots import ROBOTS
+from koboshi import robots, tasks
 from koboshi.runs import RunFolder
 from koboshi.stages.folders import CONTROLLER, names
 from koboshi.stages.progress import console
-from koboshi.tasks import TASKS
 
 
 def show_statistics(statistics: dict[str, Any]) -> None:
@@ -51,8 +50,8 @@ def _cell(key: str, value: float | None) -> str:
 
 def show_everything(root: Path) -> None:
     """Tasks, robots and runs."""
-    console.print(f"tasks: {', '.join(TASKS)}", highlight=False, soft_wrap=True)
-    for robot in ROBOTS.values():
+    console.print(f"tasks: {', '.join(tasks.known())}", highlight=False, soft_wrap=True)
+    for robot in robots.known().values():
         groups = "; ".join(f"{group}: {', '.join(joints)}" for group, joints in robot.groups.items())
         console.print(f"robot {robot.name}: {groups}", highlight=False, soft_wrap=True)
     for name in names(root):

@@ -6,17 +6,22 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from koboshi.errors import KoboshiError
 from koboshi.runs import RunFolder, load_checkpoint
+from koboshi.stages import ranks, resume
 from koboshi.stages.progress import progress
 
 
 class Learner(Protocol):
-    """What the loop needs: an iteration at a time, and a state."""
+    """What the loop needs: an iteration at a time, a state for an exact resume, and what is learnt."""
 
     iteration: int
+
+    @property
+    def policy(self) -> nn.Module:
+        """The actor-critic that is evaluated and shipped."""
+        ...
 
     def iterate(self) -> dict[str, float]: ...
 
@@ -36,10 +41,12 @@ def train_loop(
     title: str,
     show: dict[str, str],
 ) -> None:
-    """Iterates until `done`; a killed run goes on from its newest checkpoint with the same numbers.
+    """Iterates until `done`; a killed run is resumed from its newest saved state with the same numbers.
 
-    `show`: label -> log key, the figures beside the bar. `iterations` is how many there are at most.
+    `show`: label -> log key, the figures beside the bar. `iterations` is how many there are at most. Of several
+    processes the first one alone logs and writes weights.
     """
+    first = ranks.is_first()
     seconds = _resume(run, learner, meta)
     with progress(title, iterations * steps_an_iteration, start=learner.iteration * steps_an_iteration) as update:
         while not done():
@@ -47,40 +54,41 @@ def train_loop(
             log = learner.iterate()
             elapsed = time.monotonic() - began
             seconds += elapsed
-            log |= {"time/steps_per_s": steps_an_iteration / elapsed, "time/seconds": seconds}
-            run.log(learner.iteration, log)
-            update(learner.iteration * steps_an_iteration, **{k: log[v] for k, v in show.items() if v in log})
+            if first:
+                log |= {"time/steps_per_s": steps_an_iteration / elapsed, "time/seconds": seconds}
+                run.log(learner.iteration, log)
+                figures = {label: log[key] for label, key in show.items() if key in log}
+                update(learner.iteration * steps_an_iteration, **figures)
             if learner.iteration % interval == 0 and not done():
-                run.save(learner.iteration, learner.state_dict(), meta | {"seconds": seconds})
-    run.save(learner.iteration, learner.state_dict(), meta | {"seconds": seconds}, final=True)
-    run.close()
+                _save(run, learner, meta | {"seconds": seconds})
+    _save(run, learner, meta | {"seconds": seconds})
+    if first:
+        run.save_final(learner.iteration, weights(learner), meta | {"seconds": seconds})
+        run.close()
+
+
+def weights(learner: Learner) -> dict[str, Tensor]:
+    """What a checkpoint holds: the policy's weights, named as in any policy file."""
+    return {f"policy.{name}": value for name, value in learner.policy.state_dict().items()}
+
+
+def _save(run: RunFolder, learner: Learner, meta: dict[str, Any]) -> None:
+    """Weights first: a kill between the two resumes before them and writes the same ones again."""
+    if ranks.is_first():
+        run.save(learner.iteration, weights(learner), meta)
+    resume.save(run, learner.iteration, learner.state_dict(), meta)
 
 
 def _resume(run: RunFolder, learner: Learner, meta: dict[str, Any]) -> float:
-    """Loads the newest checkpoint, if any; gives the seconds of training before it."""
-    newest = run.latest()
-    if newest is None:
-        run.truncate_metrics(0)
-        return 0.0
-    tensors, found = load_checkpoint(newest)
-    for key, mine in meta.items():
-        if key != "commit" and key in found and found[key] != _plain(mine):
-            raise KoboshiError(
-                f"run {run.path} was trained with {key} {found.get(key)!r}, not {_plain(mine)!r}; "
-                f"give the run another name, or the same settings"
-            )
-    learner.load_state_dict(tensors)
-    run.truncate_metrics(learner.iteration)
-    return float(found["seconds"])
-
-
-def _plain(value: Any) -> Any:
-    """As JSON would give it back."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+    """Loads the saved state, if any; gives the seconds of training before it."""
+    found = resume.load(run, meta)
+    if found is not None:
+        learner.load_state_dict(found[0])
+    if ranks.is_first():
+        run.truncate_metrics(learner.iteration)
+    return 0.0 if found is None else float(found[1]["seconds"])
 
 
 def training_seconds(run: RunFolder) -> float:
     """Seconds that a finished run's iterations took, kills and resumes left out."""
-    return float(load_checkpoint(run.checkpoints / "final.safetensors")[1]["seconds"])
+    return float(load_checkpoint(run.final)[1]["seconds"])

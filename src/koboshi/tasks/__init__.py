@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
-from koboshi.errors import unknown
+from koboshi.errors import KoboshiError, unknown
 from koboshi.tasks.h1_walk import h1_walk
 from koboshi.tasks.task import TaskCfg
 
-TASKS: dict[str, Callable[[], TaskCfg]] = {"h1-walk": h1_walk}
+MakeTask = Callable[[], TaskCfg]
 
-__all__ = ["TASKS", "TaskCfg", "make_task"]
+TASKS: dict[str, MakeTask] = {"h1-walk": h1_walk}
+"""Those that ship with koboshi."""
+_added: dict[str, MakeTask] = {}
+
+__all__ = ["TASKS", "MakeTask", "TaskCfg", "add", "known", "make_task"]
 
 
-def make_task(name: str) -> TaskCfg:
-    """The task's default settings."""
-    if name not in TASKS:
-        raise unknown("task", name, TASKS)
-    return TASKS[name]()
+def known() -> dict[str, MakeTask]:
+    """Name -> the function that makes it: those that ship, then those that were added from outside."""
+    return TASKS | _added
+
+
+def add(name: str, make: MakeTask) -> None:
+    """Adds a task from outside; KoboshiError where the name is taken."""
+    if name in known():
+        raise KoboshiError(f"the task name '{name}' is taken; tasks: {', '.join(known())}")
+    _added[name] = make
+
+
+def make_task(name: str, wanted_by: Path | None = None) -> TaskCfg:
+    """The task's default settings. `wanted_by`: the file that names it, so that an error can say so."""
+    if name not in known():
+        error = unknown("task", name, known())
+        if wanted_by is None:
+            raise error
+        raise KoboshiError(f"{wanted_by} needs its task: {error}; a task from outside needs its --module again")
+    task = known()[name]()
+    if not isinstance(task, TaskCfg) or task.name != name:
+        found = f"a task named '{task.name}'" if isinstance(task, TaskCfg) else f"a {type(task).__name__}"
+        raise KoboshiError(f"the function of task '{name}' gives {found}, not a TaskCfg of that name")
+    return task

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
+from koboshi.algos.distillation import DistillationCfg
 from koboshi.algos.ppo import PPOCfg
 from koboshi.detect.alarms import AlarmCfg
 from koboshi.detect.model import DetectorCfg
 from koboshi.detect.train import DetectorTrainCfg
 from koboshi.envs import EnvCfg
 from koboshi.errors import KoboshiError
-from koboshi.faults import FaultSchedule
+from koboshi.faults import CommandRanges, FaultsCfg
 from koboshi.specialists.training import SpecialistsCfg
+
+AgentCfg = PPOCfg | DistillationCfg
+"""What learns; `agent.type=DistillationCfg` chooses another."""
+Range = tuple[float, float]
+Part = TypeVar("Part")
 
 
 def _positive(name: str, value: float) -> None:
@@ -19,17 +26,27 @@ def _positive(name: str, value: float) -> None:
         raise KoboshiError(f"{name} must be above 0, not {value}")
 
 
+def _onsets(name: str, value: Range) -> None:
+    if not 0 <= value[0] <= value[1]:
+        raise KoboshiError(f"{name} must ascend from at least 0 s, not {value}")
+
+
 @dataclass(frozen=True)
 class GateCfg:
-    """What the healthy policy must reach on held-out seeds before the pipeline goes on."""
+    """What the healthy policy must reach on held-out seeds before the pipeline goes on; None: no limit."""
 
     episodes: int = 256
     seconds: float = 20.0
     seed: int = 20_001
+    commands: CommandRanges = CommandRanges()
     survival: float = 0.99
-    vx_rmse: float = 0.10
+    vx_rmse: float | None = 0.10
     """m/s."""
-    duty_difference: float = 0.05
+    vy_rmse: float | None = None
+    """m/s."""
+    yaw_rmse: float | None = None
+    """rad/s."""
+    duty_difference: float | None = 0.05
 
     def validate(self) -> None:
         _positive("gate.episodes", self.episodes)
@@ -38,7 +55,7 @@ class GateCfg:
 
 @dataclass(frozen=True)
 class CollectCfg:
-    """How the detector's data are collected."""
+    """How the detector's data are collected; what breaks, and how, is `faults`."""
 
     num_envs: int = 1024
     steps: int = 800
@@ -46,13 +63,19 @@ class CollectCfg:
     shard_steps: int = 100
     seed: int = 30_001
     test_fraction: float = 0.15
-    schedule: FaultSchedule = FaultSchedule(probability=0.85, onset_s=(0.5, 8.0))
+    probability: float = 0.85
+    """Share of episodes in which something breaks."""
+    onset_s: Range = (0.5, 8.0)
+    """Time in the episode at which it does, s."""
 
     def validate(self) -> None:
         for name in ("num_envs", "steps", "shard_steps"):
             _positive(f"collect.{name}", getattr(self, name))
         if not 0 < self.test_fraction < 1:
             raise KoboshiError(f"collect.test_fraction is between 0 and 1, not {self.test_fraction}")
+        if not 0 <= self.probability <= 1:
+            raise KoboshiError(f"collect.probability is from 0 to 1, not {self.probability}")
+        _onsets("collect.onset_s", self.onset_s)
 
 
 @dataclass(frozen=True)
@@ -68,12 +91,15 @@ class DetectorStageCfg:
 
 @dataclass(frozen=True)
 class EvaluateCfg:
-    """The frozen scenarios a controller is judged on."""
+    """The frozen scenarios a controller is judged on; which joints break, and how, is `faults`."""
 
     episodes_a_joint: int = 30
     seconds: float = 20.0
     """Time after the onset, s."""
     seed: int = 40_001
+    onset_s: Range = (2.0, 4.0)
+    """Time in the episode at which the joint breaks (or, without faults, at which counting starts), s."""
+    commands: CommandRanges = CommandRanges()
     oracle_delays_s: tuple[float, ...] = (0.06, 0.2, 0.5)
     healthy_hours: float = 10.5
     """Robot-hours without a fault, to count false alarms in."""
@@ -81,21 +107,24 @@ class EvaluateCfg:
     def validate(self) -> None:
         for name in ("episodes_a_joint", "seconds", "healthy_hours"):
             _positive(f"evaluate.{name}", getattr(self, name))
+        _onsets("evaluate.onset_s", self.onset_s)
         if min(self.oracle_delays_s, default=0.0) < 0:
             raise KoboshiError(f"evaluate.oracle_delays_s are at least 0 s, not {self.oracle_delays_s}")
 
 
 @dataclass(frozen=True)
 class TaskCfg:
-    """A task, whole."""
+    """A task, whole. One without faults trains, plays and evaluates; it has no `faults` and what follows from them."""
 
     name: str
     env: EnvCfg
-    agent: PPOCfg
-    specialists: SpecialistsCfg
-    gate: GateCfg = GateCfg()
-    collect: CollectCfg = CollectCfg()
-    detector: DetectorStageCfg = DetectorStageCfg()
+    agent: AgentCfg
+    faults: FaultsCfg | None = None
+    """What may break, and how: the same for the detector's data, the specialists and the evaluation."""
+    collect: CollectCfg | None = None
+    detector: DetectorStageCfg | None = None
+    specialists: SpecialistsCfg | None = None
+    gate: GateCfg | None = GateCfg()
     evaluate: EvaluateCfg = EvaluateCfg()
     rounds: int = 2
     """How often the detector is trained: first on the healthy policy's faults, then under the switched controller."""
@@ -103,3 +132,20 @@ class TaskCfg:
     def validate(self) -> None:
         if self.rounds < 1:
             raise KoboshiError(f"rounds must be at least 1, not {self.rounds}")
+        useless = [name for name in FAULT_PARTS if getattr(self, name) is not None]
+        if self.faults is None and useless:
+            lost = ", ".join(useless)
+            raise KoboshiError(f"task '{self.name}' has no faults, and so no use for {lost}; set them to null too")
+
+
+FAULT_PARTS = ("collect", "detector", "specialists")
+"""Settings that only a task with faults has a use for."""
+
+
+def required(task: TaskCfg, name: str, part: Part | None) -> Part:
+    """`part`, which is `task.<name>`; KoboshiError where the task lacks it."""
+    if part is None:
+        parts = ("faults", *FAULT_PARTS)
+        lacking = ", ".join(each for each in parts if getattr(task, each) is None)
+        raise KoboshiError(f"task '{task.name}' has no {name}, and this needs a task with {lacking}")
+    return part

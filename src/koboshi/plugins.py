@@ -1,0 +1,139 @@
+"""Tasks and robots from outside: entry points of installed packages, and modules that the user names.
+
+A package offers them as entry points, each of them a function: of group `koboshi.tasks` one that returns a
+`TaskCfg`, of `koboshi.robots` one that returns a `Robot`. A module (a Python file or an importable name) offers
+them as `TASKS: dict[str, Callable[[], TaskCfg]]` and `ROBOTS: dict[str, Robot]`. Nothing else of them is looked
+at, and nothing is loaded that was not installed or named on purpose.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from koboshi import robots, tasks
+from koboshi.errors import KoboshiError
+from koboshi.robots import Robot
+from koboshi.tasks import MakeTask, TaskCfg
+
+TASK_GROUP, ROBOT_GROUP = "koboshi.tasks", "koboshi.robots"
+_loaded: set[str] = set()
+"""What was added in this process: adding it again does nothing."""
+
+
+def load(modules: Iterable[str] = ()) -> None:
+    """Adds the robots and tasks of installed packages, then those of `modules`, each a file or a module's name.
+
+    KoboshiError where a module is missing, fails, has neither, or brings a name that is taken.
+    """
+    for entry in entry_points(group=ROBOT_GROUP):
+        _once(f"entry point {entry.value}", lambda e=entry: robots.add(_made(e, Robot)))
+    for entry in entry_points(group=TASK_GROUP):
+        _once(f"entry point {entry.value}", lambda e=entry: tasks.add(e.name, lambda: _made(e, TaskCfg)))
+    for module in modules:
+        where = str(Path(module).resolve()) if _is_file(module) else module
+        _once(where, lambda m=module: _add(m, _module(m)))
+
+
+def _once(name: str, add: Any) -> None:
+    if name not in _loaded:
+        add()
+        _loaded.add(name)
+
+
+def _made(entry: EntryPoint, kind: type) -> Any:
+    """What an entry point's function returns."""
+    what = f"entry point '{entry.name}' ({entry.value})"
+    with _failing(what):
+        made = entry.load()()
+    if not isinstance(made, kind):
+        raise KoboshiError(f"{what} gives a {type(made).__name__}, and a {kind.__name__} is wanted")
+    return made
+
+
+@contextmanager
+def _failing(what: str) -> Iterator[None]:
+    """What somebody else's code raises, as one line that says whose it is."""
+    try:
+        yield
+    except KoboshiError:
+        raise
+    except Exception as error:
+        raise KoboshiError(f"{what} cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def _is_file(module: str) -> bool:
+    return module.endswith(".py") or "/" in module
+
+
+def _module(module: str) -> ModuleType:
+    """The module of that file or name, run once."""
+    what = f"module {module}"
+    if _is_file(module):
+        return _from_file(Path(module), what)
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        found = None
+    if found is None:
+        raise KoboshiError(f"no {what} can be imported; a file is given by its path, as in --module ./{module}.py")
+    with _failing(what):
+        return importlib.import_module(module)
+
+
+def _from_file(path: Path, what: str) -> ModuleType:
+    if not path.is_file():
+        raise KoboshiError(f"no file {path} (given by --module)")
+    # Not the bare stem, which may be a library's name; and the same each time, for it is in saved configurations.
+    name = f"outside_{path.stem}"
+    if name in sys.modules:
+        raise KoboshiError(f"two modules from outside are called {path.stem}; rename {path}")
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise KoboshiError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their own module up
+    try:
+        with _failing(what):
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _add(name: str, module: ModuleType) -> None:
+    """Adds what a module offers, all or nothing."""
+    new_robots: dict[str, Robot] = _table(name, module, "ROBOTS")
+    new_tasks: dict[str, MakeTask] = _table(name, module, "TASKS")
+    if not new_robots and not new_tasks:
+        raise KoboshiError(f"module {name} has neither TASKS nor ROBOTS")
+    for key, robot in new_robots.items():
+        if not isinstance(robot, Robot) or robot.name != key:
+            found = f"the robot '{robot.name}'" if isinstance(robot, Robot) else f"a {type(robot).__name__}"
+            raise KoboshiError(f"ROBOTS['{key}'] of module {name} is {found}, and a Robot of that name is wanted")
+        if key in robots.known():
+            raise KoboshiError(f"module {name}: the robot name '{key}' is taken; robots: {', '.join(robots.known())}")
+    for key, make in new_tasks.items():
+        if not callable(make):
+            raise KoboshiError(f"TASKS['{key}'] of module {name} is a {type(make).__name__}, and a function is wanted")
+        if key in tasks.known():
+            raise KoboshiError(f"module {name}: the task name '{key}' is taken; tasks: {', '.join(tasks.known())}")
+    for robot in new_robots.values():
+        robots.add(robot)
+    for key, make in new_tasks.items():
+        tasks.add(key, make)
+
+
+def _table(name: str, module: ModuleType, attribute: str) -> dict[str, Any]:
+    table = getattr(module, attribute, {})
+    if not isinstance(table, dict):
+        raise KoboshiError(f"{attribute} of module {name} is a {type(table).__name__}, and a dict is wanted")
+    return table
