@@ -22,7 +22,7 @@ from koboshi.specialists.routing import HealthyRouter, OracleRouter
 from koboshi.specialists.storage import StoredController
 from koboshi.stages.collect import collect_env_cfg
 from koboshi.stages.film import cut, film, trajectory
-from koboshi.stages.progress import progress, strict, watched_rollout
+from koboshi.stages.progress import json_safe, progress, watched_rollout
 from koboshi.tasks import TaskCfg
 from koboshi.view import plots
 
@@ -79,7 +79,7 @@ def evaluate(task: TaskCfg, path: Path, folder: Path, scenario_file: Path | None
     learned = metrics["controllers"]["learned"]
     learned |= detection_metrics(kept["learned"]) | _healthy_hours(task, stored.learned())
     learned |= controller_speed(task.env, stored.learned(), scenarios)
-    metrics = strict(metrics)
+    metrics = json_safe(metrics)
     runs.write_json(folder / "metrics.json", metrics)
     videos = _videos(kept, filmed, folder, stored)
     _report(metrics, folder, videos)

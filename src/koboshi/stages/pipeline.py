@@ -98,7 +98,7 @@ class Pipeline:
             model, alarm = detecting.load_for(self.task, self._detector_folder(round_ - 1) / detecting.FILE)
             controller = Controller(healthy, bank, DetectorRouter(model, alarm))
         folder = collecting.collect(self.task, controller, checkpoint, self._data(round_), round_, env)
-        statistics = detecting.inspect([folder], self.task.collect.test_fraction)
+        statistics = detecting.inspect([folder], detecting.shares(self.task))
         return {"rows": statistics["rows"], "faults": statistics["faults"]}
 
     def _detector(self, round_: int) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from koboshi.stages import evaluate as evaluating
 from koboshi.stages.collect import collect_env_cfg
 from koboshi.stages.film import cut, film, trajectory
 from koboshi.stages.folders import CONFIG, label
-from koboshi.stages.progress import console, strict, watched_rollout
+from koboshi.stages.progress import console, json_safe, watched_rollout
 from koboshi.tasks import TaskCfg, make_task
 from koboshi.view.video import camera_named
 
@@ -127,7 +127,7 @@ def demo(folder: Path) -> dict[str, Any]:
         recordings[name] = watched_rollout(f"demo {name}", task, controller, scenarios, 10.0, detail=True, film=(0,))
         metrics["controllers"][name] = controller_metrics(recordings[name], 10.0)
     metrics["controllers"]["learned"] |= detection_metrics(recordings["learned"])
-    metrics = strict(metrics)
+    metrics = json_safe(metrics)
     console.print(controllers_table(metrics))
     runs.write_json(folder / "metrics.json", metrics)
     video = _demo_film(recordings, stored, folder / "video.mp4")

@@ -87,10 +87,10 @@ def watched_rollout(
         return rollout(task.env, controller, scenarios, seconds, report=lambda t: update(t * robots), **options)
 
 
-def strict(value: Any) -> Any:
+def json_safe(value: Any) -> Any:
     """The same JSON data with None for every number that JSON cannot hold (NaN, infinity)."""
     if isinstance(value, dict):
-        return {key: strict(each) for key, each in value.items()}
+        return {key: json_safe(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [strict(each) for each in value]
+        return [json_safe(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

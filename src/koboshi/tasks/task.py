@@ -45,14 +45,23 @@ class CollectCfg:
     """Control steps of every environment."""
     shard_steps: int = 100
     seed: int = 30_001
+    calibrate_fraction: float = 0.15
+    """Share of the episodes that only set the alarms."""
     test_fraction: float = 0.15
+    """Share of the episodes that only judge the detector."""
+    groups: tuple[str, ...] = ("detector",)
+    """Observation groups to record; the detector learns from "detector", other learners may want "policy"."""
     schedule: FaultSchedule = FaultSchedule(probability=0.85, onset_s=(0.5, 8.0))
 
     def validate(self) -> None:
         for name in ("num_envs", "steps", "shard_steps"):
             _positive(f"collect.{name}", getattr(self, name))
-        if not 0 < self.test_fraction < 1:
-            raise KoboshiError(f"collect.test_fraction is between 0 and 1, not {self.test_fraction}")
+        held_out = (self.calibrate_fraction, self.test_fraction)
+        if not (min(held_out) > 0 and sum(held_out) < 1):
+            raise KoboshiError(
+                f"collect.calibrate_fraction and collect.test_fraction are above 0 and leave episodes to train on, "
+                f"not {held_out[0]} and {held_out[1]}"
+            )
 
 
 @dataclass(frozen=True)
