@@ -104,7 +104,10 @@ def collect(
 @app.command()
 def data(
     paths: Annotated[list[Path], typer.Argument(help="Data sets.")],
-    split: Annotated[float | None, typer.Option(help="Share of test episodes, drawn anew.")] = None,
+    split: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Shares of the episodes to calibrate alarms on and to test on, drawn anew: 0.15 0.15."),
+    ] = None,
     seed: int = 0,
 ) -> None:
     """Show what is in data sets and refuse what must not be learnt from."""

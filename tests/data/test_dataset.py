@@ -1,267 +1,225 @@
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from koboshi.data import (
-    Chunk,
-    Dataset,
-    DatasetCard,
-    PdCard,
-    ShardWriter,
-    check,
-    find_episodes,
-    find_faults,
-    picture,
-    split,
-    statistics,
-)
-from koboshi.data.dataset import SPLIT_FILE
-from koboshi.data.shards import RESUME_FILE, read_shard, shard_name
+from koboshi.data import Dataset, ShardWriter
+from koboshi.data.shards import RESUME_FILE, final_name, read_shard, shard_name
 from koboshi.errors import KoboshiError
 
-JOINTS = ["left_knee", "right_knee", "torso"]
-STEPS, ENVS, LENGTH = 40, 6, 20
+STEPS, ENVS = 40, 6
 
 
-def make_card(**changes):
-    card = DatasetCard(
-        robot="toy",
-        task="toy-walk",
-        command="koboshi collect toy-walk",
-        commit="abc",
-        checkpoint="runs/x.safetensors",
-        checkpoint_sha256="00",
-        seed=3,
-        faults={"severity": [0.5, 1.0]},
-        onset_s=(0.1, 0.3),
-        control_dt=0.02,
-        layout=[("joint_pos", 0, 3), ("joint_torque", 3, 3)],
-        joint_names=JOINTS,
-        candidates=["left_knee", "right_knee"],
-        pd=PdCard(0.5, [100.0] * 3, [1.0] * 3, [50.0] * 3, [0.0] * 3),
-        num_envs=ENVS,
-        controller="healthy",
-        round=1,
-    )
-    return replace(card, **changes)
-
-
-def make_chunk(step0=0, steps=STEPS):
-    """Two episodes of 20 rows an environment; odd environments lose joint (env // 2) % 2 from row 10 on."""
-    row = torch.arange(step0, step0 + steps)[:, None].expand(steps, ENVS)
-    env = torch.arange(ENVS).expand(steps, ENVS)
-    severity = torch.zeros(steps, ENVS, 3)
-    failing = (row % LENGTH >= 10) & (env % 2 == 1)
-    severity.scatter_(2, ((env // 2) % 2)[..., None], failing.float()[..., None])
-    obs = torch.randn(steps, ENVS, 6, generator=torch.Generator().manual_seed(step0))
-    member = torch.full((steps, ENVS), -1)
-    return Chunk(obs, severity, env + ENVS * (row // LENGTH), row % LENGTH == 0, member, step0)
-
-
-def write(path, card=None, chunk=None, **changes):
-    writer = ShardWriter(path, card or make_card(**changes))
-    writer.append(chunk or make_chunk())
-    writer.finish()
-    return path
-
-
-def test_what_is_written_is_read_back(tmp_path):
-    writer = ShardWriter(tmp_path, make_card())
-    chunks = [make_chunk(0, 13), make_chunk(13, 27)]
+def test_what_is_written_is_read_back(tmp_path, toy):
+    writer = ShardWriter(tmp_path, toy.card())
+    chunks = [toy.chunk(0, 13), toy.chunk(13, 27)]
     for chunk in chunks:
         writer.append(chunk)
     writer.finish()
     (seq,) = Dataset.open(tmp_path).sequences()
-    for name in ("obs", "severity", "episode", "reset", "member"):
-        assert torch.equal(getattr(seq, name), torch.cat([getattr(c, name) for c in chunks])), name
-    assert seq.card.layout == [("joint_pos", 0, 3), ("joint_torque", 3, 3)] and seq.card.complete
+    assert set(seq.columns) == set(toy.card().columns) - {"env", "step"}
+    for name, column in seq.columns.items():
+        whole = torch.cat([c.columns[name] for c in chunks])
+        assert torch.equal(column, whole.to(column.dtype)), name
+    dtypes = {"obs.eye": torch.uint8, "kind": torch.int8, "member": torch.int16, "severity": torch.float32}
+    assert {name: seq[name].dtype for name in dtypes} == dtypes
+    assert seq.card.complete and (seq.num_steps, seq.num_envs) == (STEPS, ENVS)
+    chunk = read_shard(tmp_path / shard_name(1))
+    chunk.columns["obs.detector"] += 1.0
+    assert chunk.step0 == 13 and torch.equal(chunk.final.obs["eye"], chunks[1].final.obs["eye"])
 
 
-def test_plain_parquet_readers_see_env_major_rows(tmp_path):
+def test_plain_parquet_readers_see_env_major_rows(tmp_path, toy):
     pq = pytest.importorskip("pyarrow.parquet")
-    table = pq.read_table(write(tmp_path) / shard_name(0))
+    table = pq.read_table(toy.write(tmp_path) / shard_name(0))
     assert table["env"].to_pylist() == [env for env in range(ENVS) for _ in range(STEPS)]
     assert table["step"].to_pylist() == list(range(STEPS)) * ENVS
     assert table["severity"][STEPS + 12].as_py() == [1.0, 0.0, 0.0]
+    assert len(table["obs.eye"][0].as_py()) == 12
 
 
-def test_a_killed_collection_goes_on(tmp_path):
-    first = ShardWriter(tmp_path, make_card())
-    first.append(make_chunk(0, 10))
+def test_next_observations_are_the_next_rows_or_the_true_last_ones(tmp_path, toy):
+    writer = ShardWriter(tmp_path, toy.card())
+    for chunk in (toy.chunk(0, 13), toy.chunk(13, 27)):
+        writer.append(chunk)
+    writer.finish()
+    (seq,) = Dataset.open(tmp_path).sequences(["obs.detector", "obs.eye"], next_obs=True)
+    step, env = torch.tensor([4, 12, 19, 19, 20, 39]), torch.tensor([2, 3, 0, 4, 0, 5])
+    told = seq.next_obs("detector", step, env)
+    rows = seq["obs.detector"]
+    assert torch.equal(told[:2], torch.stack([rows[5, 2], rows[13, 3]]))  # the second one lies in the next shard
+    assert told[2:4, 0].tolist() == [1190.0, 1194.0], "where an episode ends the next row is another one's"
+    assert torch.equal(told[4], rows[21, 0])
+    assert told[5, 0] == 1395.0, "after the last row of the recording"
+    assert seq.next_obs("eye", step[2:3], env[2:3]).unique().tolist() == [7]
+    assert len(seq.final.step) == 12, "one an episode, not one a row"
+    with pytest.raises(KoboshiError, match="were not asked for"):
+        Dataset.open(tmp_path).sequences()[0].next_obs("detector", step, env)
+
+
+def test_a_recording_that_ends_within_episodes_says_what_it_does_not_know(tmp_path, toy):
+    toy.write(tmp_path, chunk=toy.chunk(0, 30))
+    (seq,) = Dataset.open(tmp_path).sequences(next_obs=True)
+    with pytest.raises(KoboshiError, match="no observation after step 29 of environment 2"):
+        seq.next_obs("detector", torch.tensor([3, 29]), torch.tensor([2, 2]))
+
+
+def test_an_episodes_end_without_its_last_observation_is_refused(tmp_path, toy):
+    chunk = toy.chunk()
+    chunk.columns["terminated"][7, 3] = True
+    with pytest.raises(KoboshiError, match="1 episodes end without .* step 7 of environment 3"):
+        ShardWriter(tmp_path, toy.card()).append(chunk)
+
+
+def test_columns_are_decoded_when_asked_for_and_shards_touched_later_are_verified_anew(tmp_path, toy):
+    shard = toy.write(tmp_path) / shard_name(0)
+    dataset = Dataset.open(tmp_path)
+    cache = tmp_path / "cache" / dataset.card.content
+    dataset.sequences(["severity"])
+    assert {p.stem for p in cache.iterdir()} == {"severity", "episode", "reset", "terminated", "truncated"}
+    first = (cache / "severity.npy").stat().st_mtime_ns
+    (seq,) = dataset.sequences(["severity"])
+    assert (cache / "severity.npy").stat().st_mtime_ns == first, "decoded twice"
+    seq["severity"].fill_(9.0)  # reaches no file
+    whole = (cache / "severity.npy").read_bytes()
+    (cache / "severity.npy").write_bytes(whole[:-100])
+    assert float(dataset.sequences(["severity"])[0]["severity"].max()) == 1.0
+    data = shard.read_bytes()
+    shard.write_bytes(data[:200] + bytes([data[200] ^ 1]) + data[201:])
+    with pytest.raises(KoboshiError, match="shard-00000.parquet"):
+        dataset.sequences()
+    assert not list(cache.glob(".*")), "nothing half written is left"
+
+
+def test_a_killed_collection_goes_on(tmp_path, toy):
+    first = ShardWriter(tmp_path, toy.card())
+    first.append(toy.chunk(0, 10))
     first.save_state({"rng": torch.arange(4)})
-    first.append(make_chunk(10, 10))  # killed before its state was stored
+    first.append(toy.chunk(10, 10))  # killed before its state was stored
     with pytest.raises(KoboshiError, match="not complete; to finish it, run again: koboshi collect toy-walk"):
         Dataset.open(tmp_path)
     with pytest.raises(KoboshiError, match="already holds a data set"):
-        ShardWriter(tmp_path, make_card())
+        ShardWriter(tmp_path, toy.card())
     with pytest.raises(KoboshiError, match="its seed is 3, not 4"):
-        ShardWriter(tmp_path, make_card(seed=4), resume=True)
-    second = ShardWriter(tmp_path, make_card(commit="later"), resume=True)
-    assert second.next_shard == 1 and not (tmp_path / shard_name(1)).exists()
+        ShardWriter(tmp_path, toy.card(seed=4), resume=True)
+    second = ShardWriter(tmp_path, toy.card(commit="later"), resume=True)
+    assert second.next_shard == 1
+    assert not (tmp_path / shard_name(1)).exists() and not (tmp_path / final_name(shard_name(1))).exists()
     assert torch.equal(second.load_state()["rng"], torch.arange(4))
-    second.append(make_chunk(10, 30))
+    second.append(toy.chunk(10, 30))
     second.finish()
     assert not (tmp_path / RESUME_FILE).exists()
     (seq,) = Dataset.open(tmp_path).sequences()
     assert seq.num_steps == STEPS
-    assert ShardWriter(tmp_path, make_card(), resume=True).complete
+    assert ShardWriter(tmp_path, toy.card(), resume=True).complete
 
 
-def test_a_wrong_shape_is_refused(tmp_path):
-    chunk = make_chunk()
-    chunk.obs = chunk.obs[..., :5]
-    with pytest.raises(KoboshiError, match=r"chunk.obs has shape \(40, 6, 5\), expected \(40, 6, 6\)"):
-        ShardWriter(tmp_path, make_card()).append(chunk)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update({"obs.detector": c["obs.detector"][..., :5]}), r"obs.detector has shape \(40, 6, 5\), exp"),
+        (lambda c: c.update({"kind": c["kind"].float()}), "kind is float32, expected int8"),
+        (lambda c: c.pop("reward"), "lacks column 'reward'"),
+        (lambda c: c.update({"rewards": c["reward"]}), "no column 'rewards'; did you mean 'reward'"),
+    ],
+)
+def test_a_chunk_that_does_not_fit_the_card_is_refused(tmp_path, toy, change, message):
+    chunk = toy.chunk()
+    change(chunk.columns)
+    with pytest.raises(KoboshiError, match=message):
+        ShardWriter(tmp_path, toy.card()).append(chunk)
     assert not list(tmp_path.glob("*shard*"))
 
 
-def test_damaged_data_is_refused_by_name(tmp_path):
-    shard = write(tmp_path) / shard_name(0)
+def test_damaged_data_is_refused_by_name(tmp_path, toy):
+    shard = toy.write(tmp_path) / shard_name(0)
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(KoboshiError, match="shard-00000.parquet is truncated or tampered"):
         Dataset.open(tmp_path)
-    for at in (200, len(whole) // 3, len(whole) // 2):
+    shard.write_bytes(whole)
+    (true,) = Dataset.open(tmp_path).sequences()
+    refused = 0
+    for at in range(10, len(whole), len(whole) // 14):
         shard.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        with pytest.raises(KoboshiError, match="shard-00000.parquet"):
-            Dataset.open(tmp_path).sequences()
+        try:
+            (found,) = Dataset.open(tmp_path).sequences()
+        except KoboshiError as error:
+            assert "shard-00000.parquet" in str(error)
+            refused += 1
+        else:  # a byte that nobody needs
+            assert all(torch.equal(true[name], found[name]) for name in true.columns)
+    assert refused >= 10
+    shard.write_bytes(whole)
+    final = tmp_path / final_name(shard_name(0))
+    data = final.read_bytes()
+    final.write_bytes(data[:60] + bytes([data[60] ^ 1]) + data[61:])
+    with pytest.raises(KoboshiError, match="final-00000.parquet"):
+        Dataset.open(tmp_path).sequences(next_obs=True)
     shard.unlink()
     with pytest.raises(KoboshiError, match="lacks shard-00000.parquet"):
         Dataset.open(tmp_path)
 
 
-def test_another_collections_shard_is_refused(tmp_path):
+def test_another_collections_shard_is_refused(tmp_path, toy):
     pq = pytest.importorskip("pyarrow.parquet")
-    a, b = write(tmp_path / "a"), write(tmp_path / "b", chunk=make_chunk(0, 20))
+    a, b = toy.write(tmp_path / "a"), toy.write(tmp_path / "b", chunk=toy.chunk(0, 20))
     (a / shard_name(0)).write_bytes((b / shard_name(0)).read_bytes())
     with pytest.raises(KoboshiError, match="its card says"):
         Dataset.open(a)
     table = pq.read_table(b / shard_name(0))
-    changed = table.set_column(6, "member", [np.zeros(len(table), np.int16)])
+    changed = table.set_column(table.column_names.index("member"), "member", [np.zeros(len(table), np.int16)])
     pq.write_table(changed.replace_schema_metadata(table.schema.metadata), b / shard_name(0))
-    with pytest.raises(KoboshiError, match="do not have the digest"):
+    with pytest.raises(KoboshiError, match="column member does not have the digest"):
         Dataset.open(b).sequences()
 
 
-def test_missing_empty_and_foreign_data_sets(tmp_path):
+def test_missing_empty_and_foreign_data_sets(tmp_path, toy):
     with pytest.raises(KoboshiError, match="no data set at"):
         Dataset.open(tmp_path / "none")
-    ShardWriter(tmp_path / "empty", make_card()).finish()
+    ShardWriter(tmp_path / "empty", toy.card()).finish()
     with pytest.raises(KoboshiError, match="is empty"):
         Dataset.open(tmp_path / "empty")
-    a = write(tmp_path / "a")
+    a = toy.write(tmp_path / "a")
     with pytest.raises(KoboshiError, match="is of robot 'toy', not of 'unitree_h1'"):
         Dataset.open(a, expect_robot="unitree_h1")
-    other = write(tmp_path / "b", layout=[("joint_vel", 0, 3), ("joint_torque", 3, 3)])
-    with pytest.raises(KoboshiError, match="layout"):
+    layouts = {"detector": [("joint_vel", 0, 3), ("joint_torque", 3, 3)]}
+    other = toy.write(tmp_path / "b", layouts=layouts)
+    with pytest.raises(KoboshiError, match="has other columns, layouts or joints"):
         Dataset.open([a, other])
+    mine = toy.card().layout_hash("detector")
+    Dataset.open(a, expect_layouts={"detector": mine})
+    with pytest.raises(KoboshiError, match="of group 'detector'"):
+        Dataset.open(other, expect_layouts={"detector": mine})
+    with pytest.raises(KoboshiError, match="no column 'obs.policy'"):
+        Dataset.open(a).sequences(["obs.policy"])
 
 
-def test_a_wrong_card_is_refused(tmp_path):
-    card = json.loads((write(tmp_path) / "card.json").read_text())
+def test_a_wrong_card_is_refused(tmp_path, toy):
+    card = json.loads((toy.write(tmp_path) / "card.json").read_text())
     for change, message in (
         ({"num_envs": "many"}, "num_envs"),
         ({"candidates": ["left_kne"]}, "did you mean 'left_knee'"),
         ({"extra": 1}, "extra"),
+        ({"columns": {"reset": card["columns"]["reset"]}}, "has a column 'env'"),
+        ({"layouts": {"detector": [["joint_pos", 0, 5]]}}, r"obs.detector has shape \(6,\), its terms 5"),
+        ({"layouts": {"policy": []}}, "no observation group 'policy'"),
+        ({"law": {**card["law"], "velocity": [1.0]}}, "law.velocity has 1 numbers for 3 joints"),
+        ({"term_joints": {"joint_pos": ["tors"]}}, "did you mean 'torso'"),
     ):
         (tmp_path / "card.json").write_text(json.dumps({**card, **change}))
         with pytest.raises(KoboshiError, match=message):
             Dataset.open(tmp_path)
 
 
-def test_parts_are_joined_along_environments_with_unique_episodes(tmp_path):
-    a, b = write(tmp_path / "a"), write(tmp_path / "b")
-    c = write(tmp_path / "c", chunk=make_chunk(0, 20))
-    long, short = Dataset.open([a, b, c]).sequences()
-    assert (long.num_steps, long.num_envs, short.num_steps, short.num_envs) == (STEPS, 2 * ENVS, 20, ENVS)
-    assert len(torch.unique(torch.cat([long.episode.flatten(), short.episode.flatten()]))) == 5 * ENVS
-    check([long, short])
+def test_data_sets_of_several_lengths_stay_apart(tmp_path, toy):
+    a, b = toy.write(tmp_path / "a"), toy.write(tmp_path / "b", chunk=toy.chunk(0, 20))
+    long, short = Dataset.open([a, b]).sequences()
+    assert (long.num_steps, short.num_steps) == (STEPS, 20)
 
 
-def test_episodes_and_faults_by_hand():
-    reset = torch.tensor([[1, 1], [0, 0], [1, 0], [0, 0], [0, 0]], dtype=torch.bool)
-    episode = torch.tensor([[0, 1], [0, 1], [2, 1], [2, 1], [2, 1]])
-    severity = torch.zeros(5, 2, 2)
-    severity[1:3, 0, 1] = 1.0  # joint 1 of environment 0: over a reset, so two faults
-    severity[1:3, 1, 0] = 0.5  # healed at row 3
-    severity[4, 1, 1] = 0.1
-    episodes = find_episodes(reset, episode)
-    assert list(zip(*map(list, episodes), strict=True)) == [(0, 0, 2, 0), (0, 2, 5, 2), (1, 0, 5, 1)]
-    faults = find_faults(severity, episodes)
-    assert list(zip(*map(list, faults), strict=True)) == [
-        (0, 1, 1, 2, 0, 0),
-        (0, 1, 2, 3, 2, 1),
-        (1, 0, 1, 3, 0, 2),
-        (1, 1, 4, 5, 0, 2),
-    ]
-    assert len(find_faults(severity, episodes, floor=0.2).env) == 3
-
-
-def test_statistics_by_hand_and_picture(tmp_path):
-    stats = statistics(Dataset.open(write(tmp_path)))
-    assert stats["rows"] == 240 and stats["episodes"] == 12 and stats["faults"] == 6
-    assert stats["rows_by_joint"] == {"left_knee": 40, "right_knee": 20, "torso": 0}
-    assert stats["episodes_by_joint"] == {"left_knee": 4, "right_knee": 2, "torso": 0}
-    assert stats["simultaneous"] == {"0": 180, "1": 60} and stats["healthy_fraction"] == 0.75
-    assert stats["onset_s"]["quantiles"]["0.5"] == pytest.approx(0.2)
-    assert stats["episode_s"]["quantiles"]["1.0"] == pytest.approx(0.4)
-    json.dumps(stats)
-    picture(stats, tmp_path / "data.png")
-    assert (tmp_path / "data.png").stat().st_size > 10_000
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (
-            lambda c: c.obs[7, 2].__setitem__(4, float("nan")),
-            r"joint_torque\[1\] is NaN .* step 7 of environment 2",
-        ),
-        (lambda c: c.obs[7, 2].__setitem__(0, float("inf")), r"joint_pos\[0\]"),
-        (lambda c: c.severity[..., 1].zero_(), "candidate joint right_knee never fails"),
-        (lambda c: c.severity[..., 0].fill_(1.0), "left_knee fails in 100% of the rows"),
-        (
-            lambda c: c.severity[20, 1].fill_(1.0),
-            r"labels outlive 1 resets, such as episode 7 \(environment 1, step 20",
-        ),
-        (lambda c: c.severity[30, 1, 2].fill_(1.0), "torso fails but is not a candidate"),
-        (lambda c: c.severity[30, 1, 0].fill_(1.5), "severity of left_knee is 1.5"),
-        (lambda c: c.reset[20, 3].fill_(False), "start without a reset, such as episode 9"),
-        (lambda c: c.episode[20:, 0].fill_(1), "episode ids are not unique: 1 starts 2 times"),
-    ],
-)
-def test_checks_refuse(tmp_path, spoil, message):
-    chunk = make_chunk()
-    spoil(chunk)
-    with pytest.raises(KoboshiError, match=message):
-        check(Dataset.open(write(tmp_path, chunk=chunk)))
-
-
-def test_split_is_by_episode_repeatable_and_checked(tmp_path):
-    dataset = Dataset.open(write(tmp_path))
-    (mask,) = split(dataset, 0.25, seed=1)
-    (again,) = split(dataset, 0.25, seed=1)
-    assert torch.equal(mask, again)
-    (seq,) = dataset.sequences()
-    assert torch.equal(seq.test, mask)
-    test, train = seq.episode[mask].unique(), seq.episode[~mask].unique()
-    assert len(test) == 3 and len(train) == 9 and not set(test.tolist()) & set(train.tolist())
-    record = json.loads((tmp_path / SPLIT_FILE).read_text())
-    record["train"].append(record["test"][0])
-    (tmp_path / SPLIT_FILE).write_text(json.dumps(record))
-    with pytest.raises(KoboshiError, match=f"mixes train and test: episodes {record['test'][0]} are in both"):
-        dataset.sequences()
-    (tmp_path / SPLIT_FILE).write_text(json.dumps({"train": [0], "test": [1]}))
-    with pytest.raises(KoboshiError, match="of another data set: episodes 2, 3, 4, 5, 6 … are in neither"):
-        dataset.sequences()
-    with pytest.raises(KoboshiError, match="--split 1.5"):
-        split(dataset, 1.5, seed=0)
-
-
-def test_no_space_leaves_nothing_half_written(tmp_path, monkeypatch):
+def test_no_space_leaves_nothing_half_written(tmp_path, toy, monkeypatch):
     pq = pytest.importorskip("pyarrow.parquet")
 
     def full(table, where, **options):
@@ -269,11 +227,18 @@ def test_no_space_leaves_nothing_half_written(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pq, "write_table", full)
-    with pytest.raises(KoboshiError, match="no space left to write .*shard-00000.parquet"):
-        ShardWriter(tmp_path, make_card()).append(make_chunk())
+    with pytest.raises(KoboshiError, match="no space left to write .*00000.parquet"):
+        ShardWriter(tmp_path, toy.card()).append(toy.chunk())
     assert [p.name for p in tmp_path.iterdir()] == ["card.json"]
 
 
-def test_read_shard_gives_writable_tensors(tmp_path):
-    chunk = read_shard(write(tmp_path) / shard_name(0))
-    chunk.obs += 1.0
+def test_no_space_for_the_decoded_columns_is_said_in_time(tmp_path, toy, monkeypatch):
+    toy.write(tmp_path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(KoboshiError, match="no space left to write .*npy"):
+        Dataset.open(tmp_path).sequences()
+    assert not list((tmp_path / "cache").rglob("*.npy"))

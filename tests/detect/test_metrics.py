@@ -6,18 +6,24 @@ import pytest
 import torch
 
 from koboshi.data import Sequences
-from koboshi.detect import AlarmCfg, picture
+from koboshi.detect import AlarmCfg, DetectorSpec, FaultDetector, calibrate, evaluate_detector, judge_all, picture
+from koboshi.detect.calibration import curve
 from koboshi.detect.metrics import (
     alarm_counts,
-    calibrate,
     confusion,
-    curve,
+    confusion_matrix,
     delays,
+    delays_ms,
     figures,
+    first_named,
     judge,
     macro_f1,
+    noticed,
     pool,
+    predict,
+    quantile,
 )
+from koboshi.errors import KoboshiError
 
 NOW = AlarmCfg(threshold=0.5, persistence=1, release_threshold=0.5, release_steps=1)
 
@@ -31,9 +37,11 @@ def recorded(card_of):
     severity[100:, 0, 1], severity[60:120, 2, 3], severity[280:, 3, 0] = 1.0, 1.0, 1.0
     reset[0], reset[150, 1], reset[120, 2] = True, True, True
     episode = reset.long().cumsum(0) - 1 + 10 * torch.arange(4)
-    member, test = torch.full((steps, 4), -1, dtype=torch.int16), torch.zeros_like(reset)
-    seq = Sequences(card_of(4), torch.zeros(steps, 4, 17), severity, episode, reset, member, test)
-    return seq, torch.zeros(steps, 4, 4)
+    ended = torch.cat([reset[1:], torch.zeros(1, 4, dtype=torch.bool)])
+    columns = {"obs.detector": torch.zeros(steps, 4, 17), "severity": severity, "episode": episode, "reset": reset}
+    columns |= {"truncated": ended, "terminated": torch.zeros_like(ended)}
+    part = torch.full((steps, 4), -1, dtype=torch.int8)
+    return Sequences(card_of(4), columns, part), torch.zeros(steps, 4, 4)
 
 
 def test_silence_by_hand(recorded):
@@ -98,20 +106,102 @@ def test_two_alarms_at_once_go_to_the_more_probable(recorded):
     assert confusion(judge(prob, seq), prob > 0.5)[1, 1] == 1
 
 
-def test_only_test_episodes_count(recorded):
+def test_only_the_episodes_of_a_part_are_judged(recorded):
     seq, prob = recorded
-    seq.test[:, 1] = True
-    seq.test[:120, 2] = True
+    seq.part[:] = 0
+    seq.part[:, 1] = 2
+    seq.part[:120, 2] = 2
+    seq.part[120:, 2] = 1
     prob[5, 0, 0] = 0.9
-    out = figures(judge(prob, seq, test_only=True), NOW)
-    assert out["faults"] == 1 and out["false_alarms"] == 0
+
+    class Recalled(FaultDetector):
+        """Says what `prob` says of the row whose number lies in the first column of the senses."""
+
+        def forward(self, obs, reset, hidden):
+            row, env = obs[..., 0].long(), obs[..., 1].long()
+            return prob[row, env].logit(), hidden
+
+    seq.columns["obs.detector"][..., 0] = torch.arange(300)[:, None]
+    seq.columns["obs.detector"][..., 1] = torch.arange(4)
+    prob[64:120, 2, 3] = 0.9
+    model = Recalled(DetectorSpec.from_card(seq.card))
+    test = judge_all(model, [seq], "test")
+    assert sorted(test.episodes.id.tolist()) == [10, 11, 20]
+    out = figures(test, NOW)
+    assert out["faults"] == 1 and out["false_alarms"] == 0 and out["delays_ms"] == [100.0]
     assert out["healthy_hours"] == pytest.approx(360 * 0.02 / 3600)
     assert np.sum(out["confusion"]) == 3
+    with pytest.raises(KoboshiError, match="cannot calibrate alarms: no fault"):
+        calibrate(judge_all(model, [seq], "calibrate"))
+    every = figures(judge_all(model, [seq]), NOW)
+    assert every["false_alarms"] == 1 and every["faults"] == 2
+    named = evaluate_detector(model, [seq], NOW)
+    assert named["episodes"] == "test" and named["delays_ms"] == [100.0]
+    seq.part[:] = -1
+    assert evaluate_detector(model, [seq], NOW)["episodes"] == "all, training ones included"
+    with pytest.raises(KoboshiError, match="no test episodes"):
+        judge_all(model, [seq], "test")
+
+
+def test_judging_episodes_side_by_side_changes_nothing(card_of, walk):
+    torch.manual_seed(0)
+    model = FaultDetector(DetectorSpec.from_card(card_of(96)))
+    torch.nn.init.normal_(model.head.weight)
+    model.fit_scales([walk])
+    whole = judge(predict(model, walk), walk)
+    lanes = judge_all(model, [walk])
+    assert len(lanes.episodes.id) == len(whole.episodes.id) > 200
+    a, b = figures(whole, NOW), figures(lanes, NOW)
+    for key in ("faults", "delay_ms_median", "missed", "healthy_hours", "false_alarms", "wrong_alarms", "confusion"):
+        assert a[key] == (b[key] if key == "confusion" else pytest.approx(b[key])), key
+    assert sorted(d or 0 for d in a["delays_ms"]) == sorted(d or 0 for d in b["delays_ms"])
+
+
+def test_where_nothing_was_measured_there_is_no_figure(recorded):
+    seq, prob = recorded
+    healthy = pool([judge(prob[:, 1:2], narrow(seq, 1))])
+    out = figures(healthy, NOW)
+    for key in ("missed", "recall", "precision", "delay_ms_median", "delay_ms_p95", "macro_f1"):
+        assert out[key] is None, key
+    assert out["wrong_alarms_per_hour"] is None and out["false_alarms_per_hour"] == 0.0
+    seq["severity"][:, 1, 0] = 1.0
+    broken = judge(prob[:, 1:2], narrow(seq, 1))
+    assert figures(broken, NOW)["false_alarms_per_hour"] is None
+    assert figures(broken, NOW)["missed_by_joint"] == {**dict.fromkeys(broken.names), "left_hip": 1.0}
+    with pytest.raises(KoboshiError, match="no healthy row"):
+        calibrate(broken)
+
+
+def narrow(seq, env):
+    columns = {name: column[:, env : env + 1] for name, column in seq.columns.items()}
+    return Sequences(seq.card, columns, seq.part[:, env : env + 1])
+
+
+def test_the_core_on_plain_arrays():
+    alarms = np.zeros((20, 2, 3), dtype=bool)
+    alarms[5:, 0, 1] = alarms[7:, 0, 0] = alarms[12, 1, 2] = alarms[12, 1, 0] = True
+    env, onset, end = np.array([0, 0, 1, 1]), np.array([3, 6, 10, 13]), np.array([20, 6, 20, 20])
+    named = first_named(alarms, env, onset, end)
+    inf = np.inf
+    assert named.tolist() == [[7, 5, inf], [inf] * 3, [12, inf, 12], [inf] * 3]
+    joint = np.array([0, 0, 2, 1])
+    assert delays_ms(named, joint, onset, 0.02).tolist() == pytest.approx([100.0, inf, 60.0, inf])
+    assert noticed(named, onset).tolist() == [1, 3, 0, 3]
+    assert noticed(named, onset, window=2).tolist() == [3, 3, 3, 3], "rows 5 and 12 are the third ones"
+    assert noticed(named, onset, window=3).tolist() == [1, 3, 0, 3]
+    strength = np.array([[0.1, 0.2, 0.3]] * 4)
+    assert noticed(named, onset, strength=strength).tolist() == [1, 3, 2, 3]
+    matrix = confusion_matrix(joint, noticed(named, onset, strength=strength), 3)
+    assert matrix.tolist() == [[0, 1, 0, 1], [0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert macro_f1(matrix) == pytest.approx(1 / 3)
+    assert macro_f1(np.zeros((4, 4))) is None
+    assert quantile(np.array([1.0, 2.0, inf]), 0.5) == 2.0 and quantile(np.array([1.0, inf]), 0.5) is None
+    assert quantile(np.array([]), 0.5) is None
 
 
 def test_weak_faults_are_left_out(recorded):
     seq, prob = recorded
-    seq.severity[100:, 0, 1] = 0.1
+    seq["severity"][100:, 0, 1] = 0.1
     out = figures(judge(prob, seq, min_severity=0.2), NOW)
     assert out["faults"] == 1 and out["healthy_hours"] == pytest.approx((100 + 300 + 240 + 280) * 0.02 / 3600)
 
@@ -120,8 +210,7 @@ def test_pooling_recordings_of_several_lengths(recorded):
     seq, prob = recorded
     prob[64:120, 2, 3] = 0.9
     long = judge(prob, seq)
-    names = ("obs", "severity", "episode", "reset", "member", "test")
-    short = replace(seq, **{name: getattr(seq, name)[:200] for name in names})
+    short = replace(seq, columns={n: column[:200] for n, column in seq.columns.items()}, part=seq.part[:200])
     both = figures(pool([long, judge(prob[:200], short)]), NOW)
     assert both["faults"] == 4 and both["delays_ms"] == [None, 100.0, None, 100.0]
     assert np.sum(both["confusion"]) == 5 + 6
@@ -163,7 +252,9 @@ def test_curve_and_picture(recorded, tmp_path):
     judged = judge(prob, seq)
     rows = curve(judged, NOW, thresholds=(0.5, 0.7, 0.95))
     assert [r["false_alarms"] for r in rows] == [1, 0, 0] and [r["recall"] for r in rows] == [0.5, 0.5, 0.0]
-    result = {**figures(judged, NOW), "curve": rows}
+    result = {"episodes": "test", **figures(judged, NOW), "curve": rows}
     json.dumps(result, allow_nan=False)
     picture(result, tmp_path / "detector.png")
     assert (tmp_path / "detector.png").stat().st_size > 10_000
+    silent = judge(torch.zeros_like(prob[:, 1:2]), narrow(seq, 1))  # nothing to measure
+    picture({"episodes": "test", **figures(silent, NOW), "curve": curve(silent, NOW)}, tmp_path / "empty.png")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from koboshi.detect import (
     judge_all,
     train_detector,
 )
+from koboshi.detect.model import _sample
 from koboshi.detect.train import row_weights
 from koboshi.errors import KoboshiError
 
@@ -36,6 +39,7 @@ def test_it_learns_which_joint_died(walk, other_walk):
     assert seen[-1][0] == seen[-1][1] == len(seen) and seen[-1][2] < 0.3 * seen[0][2]
     alarm = calibrate(judge_all(model, [walk]), false_alarms_per_hour=0.1)
     result = evaluate_detector(model, [other_walk], alarm, with_curve=False)
+    assert result["episodes"] == "test"
     assert result["recall"] >= 0.98 and result["delay_ms_median"] <= 60, result
     assert result["macro_f1"] >= 0.95 and result["false_alarms"] <= 4, result
 
@@ -94,23 +98,32 @@ def test_mirrored_lanes_show_the_mirrored_robot(walk):
     trainer.position.zero_()
     obs, severity, _, _ = trainer._gather(torch.arange(96, 100))
     pos = slice(1, 5)
-    assert torch.equal(obs[:, 2, pos], walk.obs[:25, 2, pos][:, SIDES])
-    assert torch.equal(severity[:, 2], walk.severity[:25, 2][:, SIDES])
+    assert torch.equal(obs[:, 2, pos], walk["obs.detector"][:25, 2, pos][:, SIDES])
+    assert torch.equal(severity[:, 2], walk["severity"][:25, 2][:, SIDES])
 
 
 def test_weights_by_hand(walk):
     cfg = DetectorTrainCfg(onset_window_s=0.1)
     weight = row_weights(walk, cfg)
-    env = int((walk.severity[:150] > 0).any(-1).any(0).nonzero()[0])
-    onset = int((walk.severity[:, env] > 0).any(-1).nonzero()[0])
+    env = int((walk["severity"][:150] > 0).any(-1).any(0).nonzero()[0])
+    onset = int((walk["severity"][:, env] > 0).any(-1).nonzero()[0])
     assert weight[onset - 1 : onset + 6, env].tolist() == pytest.approx([1, 3, 3, 3, 3, 3, 0.3])
 
 
-def test_test_episodes_do_not_train(walk):
-    held_out = torch.ones_like(walk.test)
-    seq = type(walk)(walk.card, walk.obs, walk.severity, walk.episode, walk.reset, walk.member, held_out)
-    with pytest.raises(KoboshiError, match="every episode is a test episode"):
-        train_detector([seq], SMALL)
+@pytest.mark.parametrize("part", [1, 2, -1])
+def test_only_training_episodes_train(walk, part):
+    held_out = replace(walk, part=torch.full_like(walk.part, part))
+    with pytest.raises(KoboshiError, match="no training episodes"):
+        train_detector([held_out], SMALL)
+    with pytest.raises(KoboshiError, match="no training episodes"):
+        DetectorTrainer(FaultDetector(DetectorSpec.from_card(walk.card)), [held_out])
+    some = walk.part.clone()
+    some[:, 40:] = part
+    mixed = replace(walk, part=some)
+    assert not row_weights(mixed, DetectorTrainCfg())[:, 40:].any()
+    assert (row_weights(mixed, DetectorTrainCfg())[:, :40] > 0).all()
+    obs, _ = _sample([mixed], 10**6, seed=0)
+    assert torch.isin(obs[:, 0], walk["obs.detector"][:, :40, 0]).all(), "scales are fitted to other episodes"
 
 
 def test_bad_numbers_are_refused():

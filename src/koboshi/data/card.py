@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,28 +15,73 @@ from koboshi.errors import KoboshiError, unknown
 from koboshi.runs import read_json, write_json
 
 CARD_FILE = "card.json"
-COLUMNS = {
-    "env": "int32: environment index",
-    "step": "int64: control step since the collection began",
-    "episode": "int64: episode id, unique in the data set",
-    "reset": "bool: first row of an episode; hidden states are zeroed before it",
-    "severity": "float32[joints]: true severity in force when obs was measured; 0 healthy, 1 dead",
-    "obs": "float32[layout]: detector senses in SI units (m/s, rad/s, rad, N·m), noisy",
-    "member": "int16: the specialist that acted; -1 healthy policy",
-}
+OBS = "obs."
+"""What the names of observation columns begin with; an observation group's name follows."""
+DType = Literal["float32", "uint8", "bool", "int8", "int16", "int32", "int64"]
 
 
 @dataclass(frozen=True)
-class PdCard:
-    """The PD law behind the torques: target = default_joint_pos + action_scale * action; J joints each."""
+class Column:
+    """One column of a data set, a value a row."""
 
-    action_scale: float
-    kp: list[float]
+    dtype: DType
+    shape: tuple[int, ...] = ()
+    """Of one row's value; () for a number."""
+    meaning: str = ""
+    """What it is, and its unit."""
+
+    @property
+    def size(self) -> int:
+        """Numbers in one row's value."""
+        return math.prod(self.shape)
+
+
+FRAME = {
+    "env": Column("int32", (), "environment index"),
+    "step": Column("int64", (), "control step since the recording began"),
+    "episode": Column("int64", (), "episode id, unique in the data set"),
+    "reset": Column("bool", (), "first row of an episode; carried states are zeroed before it"),
+    "terminated": Column("bool", (), "the action ended the episode by the task (a fall); the value after it is 0"),
+    "truncated": Column("bool", (), "the action's step was the last one in time; the value after it is the next one's"),
+}
+"""The columns that every data set has."""
+COUNTED = ("env", "step")
+"""Columns that follow from where a row lies; nobody hands them over and nobody reads them back."""
+
+
+def transition_columns(
+    obs: dict[str, Column], action: Column, labels: dict[str, Column] | None = None
+) -> dict[str, Column]:
+    """The columns of recorded transitions: `obs` by group name, the action taken, what came of it, and labels."""
+    return {
+        **FRAME,
+        **{OBS + group: column for group, column in obs.items()},
+        "action": action,
+        "reward": Column("float32", (), "of the control step that the action began"),
+        "valid": Column("bool", (), "whether the transition may be learnt from (physics stayed finite)"),
+        **(labels or {}),
+    }
+
+
+@dataclass(frozen=True)
+class LawCard:
+    """The actuators' law, J numbers each in joint order: what torque an action should give.
+
+    torque = clip(control · u + position · q + velocity · q̇, ±effort_limit), u = action_offset + action_scale · action,
+    q = observed joint_pos + default_joint_pos. A position servo of stiffness kp and damping kd has (kp, -kp, -kd), a
+    velocity servo (kd, 0, -kd), a torque-driven joint (1, 0, 0).
+    """
+
+    control: list[float]
+    position: list[float]
     """N·m/rad."""
-    kd: list[float]
+    velocity: list[float]
     """N·m·s/rad."""
     effort_limit: list[float]
     """N·m."""
+    action_scale: list[float]
+    action_offset: list[float]
+    """u of the action 0: the default position of a position servo, 0 for wheels and torques."""
     default_joint_pos: list[float]
     """rad."""
     torque_lag_s: float = 0.0
@@ -56,50 +102,80 @@ class DatasetCard:
     checkpoint: str
     checkpoint_sha256: str
     seed: int
-    faults: dict[str, Any]
-    """The fault schedule."""
-    onset_s: tuple[float, float]
-    """Earliest and latest onset after an episode's start, s."""
     control_dt: float
     """s."""
-    layout: list[tuple[str, int, int]]
-    """(term, start, width) of each part of `obs`."""
-    joint_names: list[str]
-    candidates: list[str]
-    """Joints that may fail."""
-    pd: PdCard
     num_envs: int
+    columns: dict[str, Column]
+    layouts: dict[str, list[tuple[str, int, int]]]
+    """Observation group -> (term, start, width) of each part of it; images and other groups without terms have none."""
+    joint_names: list[str]
     controller: Literal["healthy", "switched"]
-    round: int
-    columns: dict[str, str] = field(default_factory=lambda: dict(COLUMNS))
+    round: int = 1
+    faults: dict[str, Any] | None = None
+    """The fault schedule; None where nothing was broken on purpose."""
+    onset_s: tuple[float, float] | None = None
+    """Earliest and latest onset after an episode's start, s."""
+    candidates: list[str] = field(default_factory=list)
+    """Joints that may fail."""
+    law: LawCard | None = None
+    term_joints: dict[str, list[str]] = field(default_factory=dict)
+    """Term -> the joint of each of its numbers, for terms a joint that do not list all joints in their order."""
     complete: bool = False
     shards: dict[str, str] = field(default_factory=dict)
-    """File name -> digest of its columns, once the data set is complete."""
+    """File name -> digest of its content, once the data set is complete."""
 
     def __post_init__(self) -> None:
-        for name in self.candidates:
+        for name in [*self.candidates, *(joint for joints in self.term_joints.values() for joint in joints)]:
             if name not in self.joint_names:
                 raise unknown("joint", name, self.joint_names)
+        for name, column in FRAME.items():
+            found = self.columns.get(name)
+            if found is None or (found.dtype, found.shape) != (column.dtype, column.shape):
+                raise KoboshiError(f"a data set has a column '{name}' of one {column.dtype} a row")
+        for group, layout in self.layouts.items():
+            self._check_layout(group, layout)
+        self._check_law()
+
+    def _check_layout(self, group: str, layout: list[tuple[str, int, int]]) -> None:
+        if OBS + group not in self.columns:
+            raise unknown("observation group", group, self.groups)
         end = 0
-        for term, start, width in self.layout:
+        for term, start, width in layout:
             if start != end or width <= 0:
-                raise KoboshiError(f"layout term '{term}' starts at {start}, not {end}, or is empty (width {width})")
-            end += width
-        for name in ("kp", "kd", "effort_limit", "default_joint_pos"):
-            if len(getattr(self.pd, name)) != len(self.joint_names):
                 raise KoboshiError(
-                    f"pd.{name} has {len(getattr(self.pd, name))} numbers for {len(self.joint_names)} joints"
+                    f"{OBS}{group}: term '{term}' starts at {start}, not {end}, or is empty (width {width})"
                 )
+            end += width
+        if self.columns[OBS + group].shape != (end,):
+            raise KoboshiError(f"{OBS}{group} has shape {self.columns[OBS + group].shape}, its terms {end} numbers")
+
+    def _check_law(self) -> None:
+        for name, values in asdict(self.law).items() if self.law else ():
+            if isinstance(values, list) and len(values) != len(self.joint_names):
+                raise KoboshiError(f"law.{name} has {len(values)} numbers for {len(self.joint_names)} joints")
 
     @property
-    def obs_dim(self) -> int:
-        """D, the width of `obs`."""
-        return sum(width for _, _, width in self.layout)
+    def groups(self) -> list[str]:
+        """The observation groups that were recorded."""
+        return [name.removeprefix(OBS) for name in self.columns if name.startswith(OBS)]
 
     @property
-    def layout_hash(self) -> str:
-        """A short hash that two data sets share where their observations mean the same."""
-        meaning = [[list(term) for term in self.layout], self.joint_names]
+    def schema_hash(self) -> str:
+        """A short hash that two data sets share where their rows mean the same."""
+        columns = {name: [column.dtype, list(column.shape)] for name, column in self.columns.items()}
+        meaning = [columns, self.layouts, self.joint_names, self.term_joints]
+        return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:16]
+
+    @property
+    def content(self) -> str:
+        """A short hash of all rows of a complete data set."""
+        return hashlib.sha256(json.dumps(self.shards, sort_keys=True).encode()).hexdigest()[:16]
+
+    def layout_hash(self, group: str) -> str:
+        """A short hash that two data sets share where this observation group means the same."""
+        if group not in self.layouts:
+            raise unknown("observation group with a layout", group, self.layouts)
+        meaning = [[list(term) for term in self.layouts[group]], self.joint_names, self.term_joints]
         return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:16]
 
     @property
@@ -107,12 +183,12 @@ class DatasetCard:
         """Indices of the candidates in `joint_names`."""
         return [self.joint_names.index(name) for name in self.candidates]
 
-    def term_of(self, column: int) -> str:
-        """The name of a number in `obs`, such as `joint_vel[3]`."""
-        for term, start, width in self.layout:
-            if start <= column < start + width:
-                return f"{term}[{column - start}]"
-        raise KoboshiError(f"no column {column} in an observation of {self.obs_dim}")
+    def name_of(self, column: str, index: int) -> str:
+        """What a number of a column is called, such as `joint_vel[3]` or `reward`."""
+        for term, start, width in self.layouts.get(column.removeprefix(OBS), []):
+            if column.startswith(OBS) and start <= index < start + width:
+                return f"{term}[{index - start}]"
+        return f"{column}[{index}]" if self.columns[column].shape else column
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

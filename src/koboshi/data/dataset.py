@@ -1,158 +1,118 @@
-"""Opening data sets: whole, untouched, of the right robot, split by episode."""
+"""Opening data sets: whole, untouched, of the right robot."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from koboshi.data.card import DatasetCard
-from koboshi.data.sequences import Sequences, concatenate
-from koboshi.data.shards import read_meta, read_shard
+from koboshi.data.cache import Folder
+from koboshi.data.card import COUNTED, OBS, DatasetCard
+from koboshi.data.sequences import Sequences
+from koboshi.data.shards import read_meta
+from koboshi.data.split import load_split, part_of_rows, split_digest
 from koboshi.errors import KoboshiError
-from koboshi.runs import read_json, write_json
-
-SPLIT_FILE = "split.json"
-
-
-@dataclass(frozen=True)
-class Part:
-    """One complete data set on disk."""
-
-    path: Path
-    card: DatasetCard
-    shards: list[Path]
-    steps: list[int]
-    """Control steps a shard."""
 
 
 class Dataset:
-    """One or several complete data sets of one robot and one observation layout."""
+    """One or several complete data sets of one robot and one schema."""
 
-    def __init__(self, parts: list[Part]) -> None:
-        self.parts = parts
+    def __init__(self, folders: list[Folder]) -> None:
+        self.folders = folders
 
     @property
     def card(self) -> DatasetCard:
-        """The card of the newest part, which speaks for robot, layout and PD law of all."""
-        return self.parts[-1].card
+        """The card of the newest data set, which speaks for robot, layouts and actuators of all."""
+        return self.folders[-1].card
 
     @classmethod
     def open(
         cls,
         path: str | Path | Sequence[str | Path],
         expect_robot: str | None = None,
-        expect_layout: str | None = None,
+        expect_layouts: dict[str, str] | None = None,
     ) -> Dataset:
-        """Reads cards and shard footers; the columns' digests are checked when `sequences` reads them.
+        """Reads cards and shard footers; the columns' digests are checked when `sequences` decodes them.
 
-        `expect_layout` is a card's `layout_hash`. KoboshiError where a data set is missing, empty, not
-        finished, lacks a shard, has one that is truncated or exchanged, or is of something else.
+        `expect_layouts`: observation group -> a card's `layout_hash` of it. KoboshiError where a data set is missing,
+        empty, not finished, lacks a shard, has one that is truncated or exchanged, or is of something else.
         """
         paths = [path] if isinstance(path, str | Path) else list(path)
         if not paths:
             raise KoboshiError("no data set given")
-        parts = [_open_part(Path(p)) for p in paths]
-        robot, layout = expect_robot or parts[0].card.robot, expect_layout or parts[0].card.layout_hash
-        for part in parts:
-            if part.card.robot != robot:
-                raise KoboshiError(f"data set {part.path} is of robot '{part.card.robot}', not of '{robot}'")
-            if part.card.layout_hash != layout:
-                raise KoboshiError(f"data set {part.path} has observation layout {part.card.layout_hash}, not {layout}")
-        return cls(parts)
+        folders = [_open_folder(Path(p)) for p in paths]
+        first = folders[0].card
+        robot = expect_robot or first.robot
+        for folder in folders:
+            card = folder.card
+            if card.robot != robot:
+                raise KoboshiError(f"data set {folder.path} is of robot '{card.robot}', not of '{robot}'")
+            for group, layout in (expect_layouts or {}).items():
+                if card.layout_hash(group) != layout:
+                    raise KoboshiError(
+                        f"data set {folder.path} has layout {card.layout_hash(group)} of group '{group}', not {layout}"
+                    )
+            if card.schema_hash != first.schema_hash:
+                raise KoboshiError(
+                    f"data set {folder.path} has other columns, layouts or joints than {folders[0].path} "
+                    f"({', '.join(card.columns)}; {', '.join(first.columns)})"
+                )
+        return cls(folders)
 
-    def sequences(self) -> list[Sequences]:
-        """All rows; parts of equal length are joined along N, so usually the list has one entry."""
-        return concatenate([_read_part(part) for part in self.parts])
+    def sequences(self, columns: Sequence[str] | None = None, next_obs: bool = False) -> list[Sequences]:
+        """All rows of some columns (default: all), memory-mapped; one entry a data set.
+
+        `next_obs`: whether `Sequences.next_obs` will be asked.
+        """
+        return [self._read(folder, columns, next_obs) for folder in self.folders]
+
+    def _read(self, folder: Folder, columns: Sequence[str] | None, next_obs: bool) -> Sequences:
+        names = [n for n in folder.card.columns if n not in COUNTED] if columns is None else list(columns)
+        frame = [name for name in ("episode", "reset", "terminated", "truncated") if name not in names]
+        found = folder.columns(names + frame)
+        groups = [name.removeprefix(OBS) for name in names if name.startswith(OBS)]
+        part = part_of_rows(folder, found["episode"])
+        return Sequences(folder.card, found, part, folder.final(groups) if next_obs else None)
+
+    def split_digests(self) -> dict[str, str | None]:
+        """Content of each data set -> digest of its split; None where it has none."""
+        return {folder.card.content: split_digest(load_split(folder)) for folder in self.folders}
+
+    def check_split(self, trained_with: dict[str, str], by: str) -> bool:
+        """Whether these data have a split; KoboshiError where it is not the one that `by` was trained with.
+
+        Data sets that `by` never saw may have any split, but all of them or none.
+        """
+        found = self.split_digests()
+        for folder in self.folders:
+            theirs, mine = trained_with.get(folder.card.content), found[folder.card.content]
+            if theirs is not None and mine != theirs:
+                what = "was altered" if mine is not None else "is gone"
+                raise KoboshiError(
+                    f"the split of data set {folder.path} {what} since {by} was trained on it "
+                    f"(digest {mine}, not {theirs}); its test episodes may have been trained on"
+                )
+        split = [folder.path for folder in self.folders if found[folder.card.content] is not None]
+        if split and len(split) < len(self.folders):
+            without = next(f.path for f in self.folders if f.path not in split)
+            raise KoboshiError(f"data set {split[0]} has a split and {without} has none; split both: koboshi data")
+        return bool(split)
 
 
-def _open_part(path: Path) -> Part:
+def _open_folder(path: Path) -> Folder:
     card = DatasetCard.load(path)
     if not card.complete:
         raise KoboshiError(f"data set {path} is not complete; to finish it, run again: {card.command}")
-    if not card.shards:
-        raise KoboshiError(f"data set {path} is empty")
     shards, steps = [], []
-    expected = {"robot": card.robot, "layout": card.layout_hash, "envs": str(card.num_envs)}
     for name, digest in card.shards.items():
         if not (path / name).is_file():
             raise KoboshiError(f"data set {path} lacks {name}")
         meta = read_meta(path / name)
-        for key, value in {**expected, "sha256": digest}.items():
-            if meta[key] != value:
-                raise KoboshiError(f"shard {path / name} has {key} {meta[key]}, its card says {value}")
+        expected = {"robot": card.robot, "schema": card.schema_hash, "envs": card.num_envs, "step0": sum(steps)}
+        for key, value in {**expected, "digest": digest}.items():
+            if getattr(meta, key) != value:
+                raise KoboshiError(f"shard {path / name} has {key} {getattr(meta, key)}, its card says {value}")
         shards.append(path / name)
-        steps.append(int(meta["steps"]))
+        steps.append(meta.steps)
     if not sum(steps):
         raise KoboshiError(f"data set {path} is empty")
-    return Part(path, card, shards, steps)
-
-
-def _read_part(part: Part) -> Sequences:
-    total, n, card = sum(part.steps), part.card.num_envs, part.card
-    columns = {
-        "obs": torch.empty(total, n, card.obs_dim),
-        "severity": torch.empty(total, n, len(card.joint_names)),
-        "episode": torch.empty(total, n, dtype=torch.int64),
-        "reset": torch.empty(total, n, dtype=torch.bool),
-        "member": torch.empty(total, n, dtype=torch.int16),
-    }
-    at = 0
-    for path, steps in zip(part.shards, part.steps, strict=True):
-        chunk = read_shard(path)
-        if chunk.step0 != at:
-            raise KoboshiError(f"shard {path} starts at step {chunk.step0}, expected {at}")
-        for name, column in columns.items():
-            column[at : at + steps] = getattr(chunk, name)
-        at += steps
-    test = load_split(part, columns["episode"])
-    return Sequences(card=card, **columns, test=test)
-
-
-def split(dataset: Dataset, test_fraction: float, seed: int) -> list[Tensor]:
-    """Draws test episodes and writes `split.json` beside each part; returns a (T, N) test mask a part."""
-    if not 0 < test_fraction < 1:
-        raise KoboshiError(f"--split {test_fraction} is not between 0 and 1")
-    masks = []
-    for part in dataset.parts:
-        episode = _read_part(part).episode
-        ids = np.unique(episode.numpy())
-        if len(ids) < 2:
-            raise KoboshiError(f"data set {part.path} has {len(ids)} episode; a split needs at least 2")
-        count = min(max(round(test_fraction * len(ids)), 1), len(ids) - 1)
-        test = np.sort(np.random.default_rng(seed).permutation(ids)[:count])
-        train = np.setdiff1d(ids, test)
-        lists = {"train": train.tolist(), "test": test.tolist()}
-        write_json(part.path / SPLIT_FILE, {"seed": seed, "test_fraction": test_fraction, **lists})
-        masks.append(torch.isin(episode, torch.from_numpy(test)))
-    return masks
-
-
-def load_split(part: Part, episode: Tensor) -> Tensor:
-    """The (T, N) test mask of `split.json`, all false where there is none.
-
-    KoboshiError where train and test mix or an episode is in neither.
-    """
-    path = part.path / SPLIT_FILE
-    if not path.exists():
-        return torch.zeros_like(episode, dtype=torch.bool)
-    record = read_json(path)
-    if not isinstance(record, dict) or not {"train", "test"} <= set(record):
-        raise KoboshiError(f"{path} has no lists 'train' and 'test'")
-    train, test = set(record["train"]), set(record["test"])
-    present = set(np.unique(episode.numpy()).tolist())
-    if train & test:
-        raise KoboshiError(f"{path} mixes train and test: episodes {_some(train & test)} are in both")
-    stray = present - train - test
-    if stray:
-        raise KoboshiError(f"{path} is of another data set: episodes {_some(stray)} are in neither list")
-    return torch.isin(episode, torch.tensor(sorted(test), dtype=torch.int64))
-
-
-def _some(ids: set[int]) -> str:
-    shown = sorted(ids)[:5]
-    return ", ".join(map(str, shown)) + (" …" if len(ids) > 5 else "")
+    return Folder(path, card, shards, steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -9,39 +10,78 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from koboshi.data.card import DatasetCard
-from koboshi.errors import KoboshiError
+from koboshi.data.card import OBS, DatasetCard
+from koboshi.data.shards import Final
+from koboshi.errors import KoboshiError, unknown
+
+PARTS = ("train", "calibrate", "test")
+UNSPLIT, PADDING = -1, -2
+"""In `Sequences.part`: rows of a data set without a split, and rows that stand for nothing."""
+BLOCK = 64
+"""Environments that are looked at together where a data set is gone through from end to end."""
 
 
 @dataclass
 class Sequences:
-    """T control steps of N environments; the columns are those of `data.card.COLUMNS`."""
+    """T control steps of N environments; the columns may be memory-mapped, so index them rather than copy them."""
 
     card: DatasetCard
-    obs: Tensor
-    """(T, N, D) float32."""
-    severity: Tensor
-    """(T, N, J) float32."""
-    episode: Tensor
-    """(T, N) int64."""
-    reset: Tensor
-    """(T, N) bool."""
-    member: Tensor
-    """(T, N) int16."""
-    test: Tensor
-    """(T, N) bool: rows of test episodes."""
+    columns: dict[str, Tensor]
+    """Name -> (T, N, *shape)."""
+    part: Tensor
+    """(T, N) int8: index into PARTS of the row's episode, UNSPLIT, or PADDING."""
+    final: Final | None = None
+    """True observations where the next row does not have them; None where they were not asked for."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.columns:
+            raise unknown("column", name, self.columns)
+        return self.columns[name]
 
     @property
     def num_steps(self) -> int:
-        return self.obs.shape[0]
+        return self.part.shape[0]
 
     @property
     def num_envs(self) -> int:
-        return self.obs.shape[1]
+        return self.part.shape[1]
+
+    def blocks(self, size: int = BLOCK) -> Iterator[tuple[int, Sequences]]:
+        """(first environment, its and the next `size` - 1 environments' rows), views of these."""
+        for start in range(0, self.num_envs, size):
+            span = slice(start, start + size)
+            columns = {name: column[:, span] for name, column in self.columns.items()}
+            yield start, Sequences(self.card, columns, self.part[:, span])
+
+    def next_obs(self, group: str, step: Tensor, env: Tensor) -> Tensor:
+        """(B, *shape) the true observation after each of the rows (step, env), each (B,) int64.
+
+        KoboshiError where that of the last row of an environment was not recorded.
+        """
+        if self.final is None or group not in self.final.obs:
+            raise KoboshiError(f"final observations of group '{group}' were not asked for when the data were read")
+        known = self._final_index(step, env)
+        ended = self["terminated"][step, env] | self["truncated"][step, env]
+        lost = (known < 0) & (ended | (step == self.num_steps - 1))
+        if bool(lost.any()):
+            i = int(lost.nonzero()[0])
+            raise KoboshiError(f"no observation after step {int(step[i])} of environment {int(env[i])} was recorded")
+        following = self[OBS + group][(step + 1).clamp(max=self.num_steps - 1), env].clone()
+        following[known >= 0] = self.final.obs[group][known[known >= 0]]
+        return following
+
+    def _final_index(self, step: Tensor, env: Tensor) -> Tensor:
+        """(B,) where in `final` these rows are; -1 nowhere."""
+        assert self.final is not None
+        if not len(self.final.step):
+            return torch.full_like(step, -1)
+        keys, wanted = self.final.step * self.num_envs + self.final.env, step * self.num_envs + env
+        at = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+        return torch.where(keys[at] == wanted, at, -1)
 
 
 class Episodes(NamedTuple):
-    """E stretches of rows between resets, by environment and time; the data may cut off the last of each."""
+    """E stretches of rows between resets, by environment and time."""
 
     env: np.ndarray
     """(E,) environment."""
@@ -51,6 +91,8 @@ class Episodes(NamedTuple):
     """(E,) one past the last row."""
     id: np.ndarray
     """(E,) episode id."""
+    cut: np.ndarray
+    """(E,) bool: the recording ends before the episode does."""
 
 
 class Faults(NamedTuple):
@@ -66,26 +108,36 @@ class Faults(NamedTuple):
     """(F,) index into Episodes."""
 
 
-def find_episodes(reset: Tensor, episode: Tensor) -> Episodes:
-    """Episodes of (T, N) `reset` and `episode`. A row where the id changes also starts one."""
-    first = reset.t().clone()
+def find_episodes(sequence: Sequences) -> Episodes:
+    """The episodes of all rows but padding. A row where the id changes also starts one."""
+    first = sequence["reset"].t().clone()
     first[:, 0] = True
-    ids = episode.t()
-    first[:, 1:] |= ids[:, 1:] != ids[:, :-1]
+    ids, padding = sequence["episode"].t(), sequence.part.t() == PADDING
+    first[:, 1:] |= (ids[:, 1:] != ids[:, :-1]) | padding[:, 1:]
     env, start = (x.numpy() for x in first.nonzero(as_tuple=True))
-    steps = reset.shape[0]
     last_of_env = np.append(env[1:] != env[:-1], True)
-    end = np.where(last_of_env, steps, np.append(start[1:], steps))
-    return Episodes(env, start, end, ids.numpy()[env, start])
+    end = np.where(last_of_env, sequence.num_steps, np.append(start[1:], sequence.num_steps))
+    ended = (sequence["terminated"][end - 1, env] | sequence["truncated"][end - 1, env]).numpy()
+    found = Episodes(env, start, end, ids.numpy()[env, start], ~ended)
+    return Episodes(*(column[~padding.numpy()[env, start]] for column in found))
 
 
-def find_faults(severity: Tensor, episodes: Episodes, floor: float = 0.0) -> Faults:
-    """Faults in (T, N, J) `severity`, by environment and onset; severities up to `floor` count as healthy."""
-    faulty = severity.permute(1, 2, 0) > floor  # (N, J, T)
-    steps = severity.shape[0]
-    first = np.zeros((severity.shape[1], steps), dtype=bool)
+def find_faults(sequence: Sequences, episodes: Episodes, floor: float = 0.0) -> Faults:
+    """Faults of `find_episodes`' episodes by environment and onset; severities up to `floor` count as healthy."""
+    parts = []
+    for first_env, block in sequence.blocks():
+        inside = np.flatnonzero((episodes.env >= first_env) & (episodes.env < first_env + block.num_envs))
+        mine = Episodes(*(column[inside] for column in episodes))._replace(env=episodes.env[inside] - first_env)
+        faults = _faults_of_block(block["severity"].permute(1, 2, 0) > floor, mine)
+        parts.append(faults._replace(env=faults.env + first_env, episode=inside[faults.episode]))
+    return Faults(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _faults_of_block(faulty: Tensor, episodes: Episodes) -> Faults:
+    """Faults in (N, J, T) bool."""
+    here, steps = faulty.numpy(), faulty.shape[-1]
+    first = np.zeros((len(here), steps), dtype=bool)
     first[episodes.env, episodes.start] = True
-    here = faulty.numpy()
     rises = here.copy()
     rises[:, :, 1:] &= ~here[:, :, :-1] | first[:, None, 1:]
     env, joint, onset = np.nonzero(rises)
@@ -99,24 +151,19 @@ def find_faults(severity: Tensor, episodes: Episodes, floor: float = 0.0) -> Fau
     return Faults(env, joint, onset, end, episodes.start[index], index)
 
 
-def concatenate(parts: list[Sequences]) -> list[Sequences]:
-    """Joins sequences of equal length along N; episode ids are made unique again."""
-    by_length: dict[int, list[Sequences]] = {}
-    offset = 0
-    for part in parts:
-        if part.card.layout_hash != parts[0].card.layout_hash or part.card.robot != parts[0].card.robot:
-            raise KoboshiError(
-                f"data sets of {parts[0].card.robot} (layout {parts[0].card.layout_hash}) and of "
-                f"{part.card.robot} (layout {part.card.layout_hash}) cannot be joined"
-            )
-        moved = replace(part, episode=part.episode + offset)
-        offset = int(moved.episode.max()) + 1
-        by_length.setdefault(part.num_steps, []).append(moved)
-    return [_join(group) for group in by_length.values()]
+def side_by_side(sequence: Sequences, episodes: Episodes) -> Sequences:
+    """Some episodes as environments of their own, each from step 0 on, the shorter ones padded at their ends.
 
-
-def _join(group: list[Sequences]) -> Sequences:
-    if len(group) == 1:
-        return group[0]
-    names = ("obs", "severity", "episode", "reset", "member", "test")
-    return Sequences(group[-1].card, *(torch.cat([getattr(part, name) for part in group], 1) for name in names))
+    Copies these rows; what an episode's rows say does not depend on the others, so they can be judged alone.
+    """
+    length = torch.from_numpy(episodes.end - episodes.start)
+    row = torch.arange(int(length.max()))[:, None]
+    padding = row >= length
+    source = torch.from_numpy(episodes.start) + torch.minimum(row, length - 1)
+    env = torch.from_numpy(episodes.env).expand_as(source)
+    columns = {name: column[source, env] for name, column in sequence.columns.items()}
+    columns["reset"] = columns["reset"] & ~padding
+    if "severity" in columns:
+        columns["severity"][padding] = 0.0
+    card = replace(sequence.card, num_envs=len(episodes.env))
+    return Sequences(card, columns, sequence.part[source, env].masked_fill(padding, PADDING))

@@ -63,8 +63,9 @@ def alarm_step(
     above, below, alarm = state
     high = prob >= cfg.threshold
     # In most steps just the alarmed joints, often none, are above the threshold. Then nothing changes, and asking
-    # costs less than counting: a standing alarm has no use for `above`, and what is high ends `below`.
-    if reset is None and torch.equal(high, alarm):
+    # costs less than counting: a standing alarm has no use for `above`, and what is high ends `below`. Asking another
+    # device would wait for it.
+    if reset is None and prob.device.type == "cpu" and torch.equal(high, alarm):
         none = torch.zeros_like(above)
         return alarm, AlarmState(none, none, alarm)
     if reset is not None:

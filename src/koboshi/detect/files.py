@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from koboshi.detect.alarms import AlarmCfg
 from koboshi.detect.model import DetectorCfg, DetectorSpec, FaultDetector
 from koboshi.errors import KoboshiError
@@ -26,9 +28,12 @@ def save_detector(path: str | Path, model: FaultDetector, alarm: AlarmCfg, meta:
 
 
 def load_detector(
-    path: str | Path, expect_robot: str | None = None, expect_layout: str | None = None
+    path: str | Path,
+    expect_robot: str | None = None,
+    expect_layout: str | None = None,
+    device: torch.device | str = "cpu",
 ) -> tuple[FaultDetector, AlarmCfg, dict[str, Any]]:
-    """The detector in eval mode, its alarm settings and meta.
+    """The detector in eval mode on the device, its alarm settings and meta.
 
     KoboshiError where the file is damaged or of another robot or observation layout.
     """
@@ -41,4 +46,4 @@ def load_detector(
         raise KoboshiError(f"detector {path} was written by another version of koboshi: {error}") from error
     check_shapes(tensors, model.state_dict(), f"the detector of {path}")
     model.load_state_dict(tensors)
-    return model.eval(), alarm, meta
+    return model.eval().to(device), alarm, meta

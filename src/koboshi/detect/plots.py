@@ -22,14 +22,23 @@ def picture(result: dict[str, Any], path: str | Path) -> None:
         xlabel="delay, ms",
         ylabel="share of the noticed",
         xlim=(0, 500),
-        title=f"{result['faults']} faults, {result['missed']:.2%} missed",
+        title=f"{result['faults']} faults, {_shown(result['missed'], '.2%')} missed; {result['episodes']} episodes",
     )
     _draw_confusion(matrix, np.array(result["confusion"]), result["classes"])
-    matrix.set(title=f"macro-F1 {result['macro_f1']:.3f}")
+    matrix.set(title=f"macro-F1 {_shown(result['macro_f1'], '.3f')}")
     if "curve" in result:
         _draw_curve(against, result["curve"], result["threshold"])
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _drawn(curve: list[dict[str, Any]], key: str) -> list[float]:
+    """A column of the curve, with gaps where nothing was measured."""
+    return [np.nan if row[key] is None else row[key] for row in curve]
 
 
 def _draw_confusion(axis: Any, counts: np.ndarray, classes: list[str]) -> None:
@@ -44,13 +53,13 @@ def _draw_curve(axis: Any, curve: list[dict[str, Any]], threshold: float) -> Non
         return float(np.log(p / (1 - p)))
 
     x = [log_odds(row["threshold"]) for row in curve]
-    axis.plot(x, [row["precision"] for row in curve], label="precision")
-    axis.plot(x, [row["recall"] for row in curve], label="recall")
+    axis.plot(x, _drawn(curve, "precision"), label="precision")
+    axis.plot(x, _drawn(curve, "recall"), label="recall")
     axis.axvline(log_odds(threshold), color="0.7", linewidth=1)
     axis.set(xlabel="threshold, log-odds", ylim=(0, 1.02))
     rates = axis.twinx()
-    rates.plot(x, [row["false_alarms_per_hour"] for row in curve], "C3--", label="false alarms an hour")
-    rates.plot(x, [row["delay_ms_median"] or np.nan for row in curve], "C2:", label="median delay, ms")
+    rates.plot(x, _drawn(curve, "false_alarms_per_hour"), "C3--", label="false alarms an hour")
+    rates.plot(x, _drawn(curve, "delay_ms_median"), "C2:", label="median delay, ms")
     rates.set_yscale("symlog", linthresh=1)
     handles = [*axis.get_legend_handles_labels()[0], *rates.get_legend_handles_labels()[0]]
     axis.legend(handles=handles, fontsize=7, loc="lower center")

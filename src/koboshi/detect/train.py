@@ -1,4 +1,9 @@
-"""Training the detector on whole sequences, the hidden state carried and zeroed at resets."""
+"""Training the detector on whole sequences, the hidden state carried and zeroed at resets.
+
+Rows are read from (mapped) sequences a chunk at a time and moved to the device there. Under `torchrun` each rank
+trains the lanes that are its own of every batch, and gradients are summed: the batch is the same with any number of
+ranks, and so are the weights on all of them.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from koboshi.data import Sequences, find_episodes, find_faults
-from koboshi.detect.model import DetectorCfg, DetectorSpec, FaultDetector
+from koboshi.data import OBS, PARTS, Sequences, find_episodes, find_faults
+from koboshi.detect.model import GROUP, DetectorCfg, DetectorSpec, FaultDetector
 from koboshi.errors import KoboshiError
+from koboshi.nets.distributed import init_from_environment, sum_over_ranks
 from koboshi.runs import check_shapes, load_checkpoint, save_checkpoint
 
 Report = Callable[[int, int, dict[str, float]], None]
@@ -42,6 +48,8 @@ class DetectorTrainCfg:
     min_severity: float = 0.0
     """A joint with a severity above 0 but not above this is neither faulty nor healthy: it does not count."""
     seed: int = 0
+    device: str = "cpu"
+    """Where it is trained and where recorded data are judged."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_envs", "chunk", "learning_rate", "grad_clip"):
@@ -61,7 +69,7 @@ class Mirror(NamedTuple):
 
 
 class DetectorTrainer:
-    """Trains `model` in place; stopped anywhere, it goes on from its `state_dict` with the same numbers.
+    """Trains `model` in place, on its device; stopped anywhere, it resumes from its `state_dict` with the same numbers.
 
     Every environment (and its mirror image, where a mirror is given) is a lane with its own place in time
     and hidden state. An iteration moves one batch of lanes on by one chunk; after the last row a lane starts
@@ -75,19 +83,19 @@ class DetectorTrainer:
         cfg: DetectorTrainCfg | None = None,
         mirror: Mirror | None = None,
     ) -> None:
-        self.model, self.sequences, self.cfg, self.mirror = (
-            model,
-            sequences,
-            cfg or DetectorTrainCfg(),
-            mirror,
-        )
+        self.model, self.sequences, self.cfg = model, sequences, cfg or DetectorTrainCfg()
+        self.device = model.mean.device
+        self.mirror = Mirror(*(part.to(self.device) for part in mirror)) if mirror else None
+        self.rank, self.ranks = init_from_environment()
         self.weights = [row_weights(seq, self.cfg) for seq in sequences]
         if not any(bool(w.any()) for w in self.weights):
-            raise KoboshiError("no training rows: every episode is a test episode")
-        self.candidates = torch.tensor(model.spec.candidate_ids)
+            raise KoboshiError(
+                "no training episodes: these data have no split, or one without them; koboshi data --split"
+            )
+        self.candidates = torch.tensor(model.spec.candidate_ids, device=self.device)
         flips = (False, True) if mirror else (False,)
         self.lanes = [(s, flip, n) for s, seq in enumerate(sequences) for flip in flips for n in range(seq.num_envs)]
-        rows = sum(seq.reset.numel() for seq in sequences)
+        rows = sum(seq.part.numel() for seq in sequences)
         self.iterations = max(1, math.ceil(self.cfg.epochs * rows / (self.cfg.batch_envs * self.cfg.chunk)))
         self.iteration = 0
         steps = torch.tensor([sequences[s].num_steps for s, _, _ in self.lanes])
@@ -114,31 +122,47 @@ class DetectorTrainer:
                 report(self.iteration, self.iterations, {"loss": loss, "learning_rate": rate})
         self.model.eval()
 
-    def _update(self, lanes: Tensor) -> float:
-        """One step of the optimiser on the next chunk of these lanes."""
-        obs, severity, reset, weight = self._gather(lanes)
-        logits, hidden = self.model(obs, reset, self.hidden[lanes])
-        loss = self.loss(logits, severity, weight)
-        self.optimiser.zero_grad()
-        loss.backward()
+    def _update(self, batch: Tensor) -> float:
+        """One step of the optimiser on the next chunk of these lanes; gives their loss."""
+        lanes = batch[batch % self.ranks == self.rank]
+        loss = self._backward(lanes)
+        if self.ranks > 1:
+            loss = sum_over_ranks(loss)
+            for parameter in self.model.parameters():
+                assert parameter.grad is not None
+                parameter.grad.copy_(sum_over_ranks(parameter.grad))
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.cfg.grad_clip)
-        if not bool(norm.isfinite()):
+        value, size = torch.stack((loss, norm)).tolist()
+        if not math.isfinite(size):
             raise KoboshiError(f"the detector's gradient is not finite at iteration {self.iteration}; check the data")
         self.optimiser.step()
-        steps = self.sequences[self.lanes[int(lanes[0])][0]].num_steps
-        self.hidden[lanes] = hidden.detach()
-        self.position[lanes] = (self.position[lanes] + self.cfg.chunk) % steps
-        return float(loss.detach())
+        steps = self.sequences[self.lanes[int(batch[0])][0]].num_steps
+        self.position[batch] = (self.position[batch] + self.cfg.chunk) % steps
+        return float(value)
 
-    def loss(self, logits: Tensor, severity: Tensor, weight: Tensor) -> Tensor:
-        """Binary cross-entropy summed over the candidate joints, mean over the weighted rows."""
+    def _backward(self, lanes: Tensor) -> Tensor:
+        """This rank's share of the loss of a batch; its gradients are in the parameters, hidden states moved on."""
+        # Of a batch's lanes a rank may have none; then its share of everything is 0, but the others still ask for it.
+        obs, severity, reset, weight = self._gather(lanes if len(lanes) else torch.tensor([self.rank]))
+        weight = weight if len(lanes) else torch.zeros_like(weight)
+        where = lanes.to(self.device)
+        logits, hidden = self.model(obs, reset, self.hidden[where] if len(lanes) else self.model.initial(1))
+        loss = self.loss(logits, severity, weight, sum_over_ranks(weight.sum()))
+        self.optimiser.zero_grad()
+        loss.backward()
+        if len(lanes):
+            self.hidden[where] = hidden.detach()
+        return loss.detach()
+
+    def loss(self, logits: Tensor, severity: Tensor, weight: Tensor, total: Tensor) -> Tensor:
+        """Binary cross-entropy summed over the candidate joints, mean over rows that weigh `total` in all."""
         truth = severity[..., self.candidates]
         faulty = truth > self.cfg.min_severity
         clear = faulty | (truth == 0)
         each = F.binary_cross_entropy_with_logits(
             logits[..., self.candidates], faulty.to(logits.dtype), reduction="none"
         )
-        return (each * clear * weight.unsqueeze(-1)).sum() / weight.sum().clamp_min(1.0)
+        return (each * clear * weight.unsqueeze(-1)).sum() / total.clamp_min(1.0)
 
     def _gather(self, lanes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The next chunk of lanes that share sequence and side: obs, severity, reset, weight, (C, B, ...)."""
@@ -147,12 +171,13 @@ class DetectorTrainer:
         env = torch.tensor([self.lanes[i][2] for i in lanes.tolist()])
         # Past the last row a lane starts over at row 0, which is a reset.
         row = (self.position[lanes] + torch.arange(self.cfg.chunk).unsqueeze(-1)) % seq.num_steps
-        obs, severity = seq.obs[row, env], seq.severity[row, env]
+        columns = (seq[OBS + GROUP], seq["severity"], seq["reset"], self.weights[s])
+        obs, severity, reset, weight = (column[row, env].to(self.device) for column in columns)
         if flip:
             assert self.mirror is not None
             obs = obs[..., self.mirror.obs_ids] * self.mirror.obs_sign
             severity = severity[..., self.mirror.joint_ids]
-        return obs, severity, seq.reset[row, env], self.weights[s][row, env]
+        return obs, severity, reset, weight
 
     def _next_lanes(self) -> Tensor:
         """The lanes of this iteration: each round goes once through all, in an order drawn from the seed."""
@@ -183,19 +208,20 @@ class DetectorTrainer:
         return self.cfg.learning_rate * cosine * min(1.0, (self.iteration + 1) / warm_up)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything a resumed run needs, as flat tensors."""
+        """Everything a resumed run needs, as flat tensors; every rank must ask, and gets the same."""
         state = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for i, moments in self.optimiser.state_dict()["state"].items():
             state |= {f"optimiser.{i}.{name}": value for name, value in moments.items()}
+        own = torch.arange(len(self.lanes), device=self.device) % self.ranks == self.rank
         counters = {
-            "hidden": self.hidden,
+            "hidden": sum_over_ranks(self.hidden * own.unsqueeze(-1)),
             "position": self.position,
             "iteration": torch.tensor(self.iteration),
         }
         return {name: value.clone() for name, value in (state | counters).items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Goes on from `state_dict`; KoboshiError where it is of another network or data set."""
+        """Resumes from `state_dict`; KoboshiError where it is of another network or data set."""
         weights = {n.removeprefix("model."): v for n, v in state.items() if n.startswith("model.")}
         check_shapes(weights, self.model.state_dict(), "this detector")
         mine = {"hidden": self.hidden, "position": self.position}
@@ -208,18 +234,21 @@ class DetectorTrainer:
                 moments.setdefault(int(index), {})[key] = value.clone()
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
-        self.hidden, self.position = state["hidden"].clone(), state["position"].clone()
+        self.hidden, self.position = state["hidden"].clone().to(self.device), state["position"].clone()
         self.iteration = int(state["iteration"])
 
 
 def row_weights(seq: Sequences, cfg: DetectorTrainCfg) -> Tensor:
-    """(T, N) weights of the rows in the loss: see DetectorTrainCfg; 0 in test episodes."""
-    faults = find_faults(seq.severity, find_episodes(seq.reset, seq.episode), cfg.min_severity)
-    weight = torch.where((seq.severity > 0).any(-1), cfg.late_weight, 1.0)
+    """(T, N) weights of the rows in the loss: see DetectorTrainCfg; 0 in all but training episodes."""
+    faults = find_faults(seq, find_episodes(seq), cfg.min_severity)
     window = max(1, round(cfg.onset_window_s / seq.card.control_dt))
+    weight = torch.empty(seq.part.shape)
+    for first, block in seq.blocks():
+        failed = (block["severity"] > 0).any(-1)
+        weight[:, first : first + block.num_envs] = torch.where(failed, cfg.late_weight, 1.0)
     for env, onset, end in zip(faults.env, faults.onset, faults.end, strict=True):
         weight[onset : min(onset + window, end), env] = cfg.onset_weight
-    return weight.masked_fill_(seq.test, 0.0)
+    return weight.masked_fill_(seq.part != PARTS.index("train"), 0.0)
 
 
 def train_detector(
@@ -230,34 +259,30 @@ def train_detector(
     report: Report | None = None,
     checkpoint: Path | None = None,
     save_every: int = 200,
-    start: FaultDetector | None = None,
+    device: torch.device | str | None = None,
 ) -> FaultDetector:
-    """A detector trained on the training episodes of `sequences`.
+    """A detector trained on the training episodes of `sequences`, and lying on the device.
 
-    `checkpoint`: a file to store the state in every `save_every` iterations, and to go on from if it exists.
-    `start`: a detector to begin with instead of random weights.
+    `checkpoint`: a file to store the state in every `save_every` iterations, and to resume from if it exists.
+    `device`: `train_cfg.device` by default. KoboshiError where no episode is in the part "train".
     """
     train_cfg = train_cfg or DetectorTrainCfg()
     spec = DetectorSpec.from_card(sequences[0].card)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train_cfg.seed)
-        model = FaultDetector(spec, start.cfg if start else cfg)
-    if start is not None:
-        check_shapes(start.state_dict(), model.state_dict(), f"a detector of {spec.robot}")
-        model.load_state_dict(start.state_dict())
-    else:
-        model.fit_scales(sequences, seed=train_cfg.seed)
+        model = FaultDetector(spec, cfg)
+    model.fit_scales(sequences, seed=train_cfg.seed)
+    model.to(device or train_cfg.device)
     trainer = DetectorTrainer(model, sequences, train_cfg, mirror)
-    made_for: dict[str, Any] = {
-        "kind": "detector training",
-        "spec": spec.to_dict(),
-        "train_cfg": asdict(train_cfg),
-    }
+    settings = asdict(train_cfg)
+    del settings["device"]  # a training may be resumed on another one
+    made_for: dict[str, Any] = {"kind": "detector training", "spec": spec.to_dict(), "train_cfg": settings}
     if checkpoint is not None and checkpoint.exists():
         trainer.load_state_dict(load_checkpoint(checkpoint, expect=made_for)[0])
     while trainer.iteration < trainer.iterations:
         trainer.run((trainer.iteration // save_every + 1) * save_every, report)
         if checkpoint is not None:
-            save_checkpoint(checkpoint, trainer.state_dict(), made_for)
-    model.eval()
-    return model
+            state = trainer.state_dict()
+            if trainer.rank == 0:
+                save_checkpoint(checkpoint, state, made_for)
+    return model.eval()

@@ -1,8 +1,9 @@
-"""`koboshi collect`: the detector's observations and the truth beside them, from one batch of robots that break."""
+"""`koboshi collect`: recorded transitions and the truth beside them, from one batch of robots that break."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,29 +12,40 @@ import torch
 from torch import Tensor
 
 from koboshi import config, runs
-from koboshi.data import Chunk, DatasetCard, PdCard, ShardWriter
+from koboshi.data import Chunk, Column, DatasetCard, Final, LawCard, ShardWriter, transition_columns
 from koboshi.envs import Env, EnvCfg
-from koboshi.envs.cfg import EventTerm
-from koboshi.envs.terms import events
-from koboshi.specialists import carry
+from koboshi.errors import KoboshiError
+from koboshi.faults import FaultSchedule
+from koboshi.nets import state_tree
 from koboshi.specialists.controller import Controller
-from koboshi.specialists.routing import NOBODY
-from koboshi.specialists.storage import layouts_of
 from koboshi.stages.progress import progress
 from koboshi.tasks import TaskCfg
 from koboshi.tasks.task import CollectCfg
+from koboshi.vec_env import Obs, ObsSpec, Step
+
+LABELS = {
+    "severity": "true severity of each joint's fault in force when obs was measured; 0 healthy, 1 dead",
+    "kind": "kind of each joint's fault, index into koboshi.faults.KINDS; -1 none",
+    "member": "the specialist that acted; -1 healthy policy",
+}
+
+
+def fault_schedule(task: TaskCfg) -> FaultSchedule | None:
+    """What breaks while data are collected: the task's faults, as often and when `collect` says."""
+    if task.faults is None:
+        return None
+    return FaultSchedule(faults=task.faults, probability=task.collect.probability, onset_s=task.collect.onset_s)
 
 
 def collect_env_cfg(task: TaskCfg) -> EnvCfg:
-    """The task with its fault event set to the collection's schedule."""
-    fault = EventTerm(events.change_joint_torque, params={"schedule": task.collect.schedule})
-    return replace(task.env, num_envs=task.collect.num_envs, events=task.env.events | {"change_joint_torque": fault})
+    """The task's environment under the collection's fault schedule."""
+    return replace(task.env, num_envs=task.collect.num_envs, faults=fault_schedule(task))
 
 
 def collect(
     task: TaskCfg, controller: Controller, checkpoint: Path, folder: Path, round_: int, env: Env | None = None
 ) -> Path:
-    """Writes a data set into `folder`, or goes on with one that a kill cut off."""
+    """Writes a data set into `folder`, or resumes one that a kill cut off."""
     cfg = task.collect
     env = env or Env(collect_env_cfg(task))
     kind = "healthy" if controller.bank is None else "switched"
@@ -46,15 +58,11 @@ def collect(
 
 def dataset_card(task: TaskCfg, env: Env, checkpoint: Path | None, kind: Any, round_: int) -> DatasetCard:
     """What the data set of `env` under a controller from `checkpoint` says about itself."""
-    robot, schedule = env.robot, task.collect.schedule
-    pd = PdCard(
-        env.cfg.action.scale,
-        robot.stiffness.tolist(),
-        robot.damping.tolist(),
-        robot.effort_limit.tolist(),
-        robot.default_joint_pos.tolist(),
-        env.cfg.sim.timestep,
-    )
+    robot, schedule, groups = env.robot, fault_schedule(task), task.collect.groups
+    for group in groups:
+        if group not in env.obs_spec:
+            raise KoboshiError(f"collect.groups names '{group}'; observation groups: {', '.join(env.obs_spec)}")
+    layouts = {group: _layout(env, group) for group in groups if group in env.layouts}
     return DatasetCard(
         robot=robot.name,
         task=task.name,
@@ -63,29 +71,75 @@ def dataset_card(task: TaskCfg, env: Env, checkpoint: Path | None, kind: Any, ro
         checkpoint=str(checkpoint),
         checkpoint_sha256=runs.digest(checkpoint) if checkpoint is not None else "",
         seed=task.collect.seed + round_,
-        faults=config.to_dict(schedule),
-        onset_s=schedule.onset_s,
         control_dt=env.step_dt,
-        layout=[(name, start, width) for name, start, width in layouts_of(env)["detector"]],
-        joint_names=list(robot.joint_names),
-        candidates=list(schedule.joints or robot.fault_candidates),
-        pd=pd,
         num_envs=env.num_envs,
+        columns=_columns(env, groups, faulty=schedule is not None),
+        layouts=layouts,
+        joint_names=list(robot.joint_names),
         controller=kind,
         round=round_,
+        faults=config.to_dict(schedule) if schedule is not None else None,
+        onset_s=schedule.onset_s if schedule is not None else None,
+        candidates=_candidates(task, env),
+        law=law_card(env),
+        term_joints={name: list(joints) for name, joints in env.term_joints.items()},
+    )
+
+
+def _layout(env: Env, group: str) -> list[tuple[str, int, int]]:
+    return [(entry.name, entry.start, entry.width) for entry in env.layouts[group]]
+
+
+def _columns(env: Env, groups: Sequence[str], faulty: bool) -> dict[str, Column]:
+    """The data set's columns; labels of faults only where something can break."""
+    joints = (len(env.robot.joint_names),)
+    labels = {"member": Column("int16", (), LABELS["member"])}
+    if faulty:
+        labels["severity"] = Column("float32", joints, LABELS["severity"])
+        labels["kind"] = Column("int8", joints, LABELS["kind"])
+    obs = {group: _column_of(env.obs_spec[group]) for group in groups}
+    return transition_columns(obs, Column("float32", (env.action_space.dim,), "of the policy, before scale"), labels)
+
+
+def _column_of(spec: ObsSpec) -> Column:
+    dtype: Any = str(spec.dtype).removeprefix("torch.")
+    return Column(dtype, spec.shape, "SI units (m/s, rad/s, rad, N·m), as measured")
+
+
+def _candidates(task: TaskCfg, env: Env) -> list[str]:
+    """Joints that may fail, in the robot's order."""
+    if task.faults is None:
+        return []
+    if task.faults.joints is None:
+        return list(env.robot.fault_candidates)
+    return [env.robot.joint_names[i] for i in env.robot.joint_ids(*task.faults.joints)]
+
+
+def law_card(env: Env) -> LawCard:
+    """The robot's actuators and how the environment turns actions into their set points."""
+    law, robot = env.robot.law, env.robot
+    return LawCard(
+        control=law.control.tolist(),
+        position=law.position.tolist(),
+        velocity=law.velocity.tolist(),
+        effort_limit=law.effort_limit.tolist(),
+        action_scale=env.action_scale.tolist(),
+        action_offset=env.action_offset.tolist(),
+        default_joint_pos=robot.default_joint_pos.tolist(),
+        torque_lag_s=env.cfg.sim.timestep,
     )
 
 
 class _Collector:
-    """Steps the batch and hands over a chunk at a time."""
+    """Steps the batch and hands over a chunk at a time; while it steps it reads nothing back from the device."""
 
     def __init__(self, env: Env, controller: Controller, cfg: CollectCfg, round_: int) -> None:
         self._env, self._controller, self._cfg = env, controller, cfg
         self._obs = env.reset(cfg.seed + round_)
         self._state = controller.initial_state(env.num_envs, env.device)
         self._reset = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
-        self._episode = torch.arange(env.num_envs)
-        self._next_episode = env.num_envs
+        self._episode = torch.arange(env.num_envs, device=env.device)
+        self._next_episode = torch.tensor(env.num_envs, device=env.device)
         self._step = 0
 
     def run(self, writer: ShardWriter) -> None:
@@ -102,39 +156,67 @@ class _Collector:
         writer.finish()
 
     def _chunk(self) -> Chunk:
-        start, rows = self._step, []
+        start, rows, finals = self._step, [], []
         for _ in range(min(self._cfg.shard_steps, self._cfg.steps - self._step)):
+            row = self._before()
             decision, self._state = self._controller.act(self._obs, self._reset, self._state)
-            member = self._member(decision.route.joint)
-            rows.append((self._obs["detector"], self._obs["fault"].clone(), self._episode, self._reset, member))
             step = self._env.step(decision.action)
+            member = decision.route.member.to(torch.int16)
+            rows.append(row | _after(step) | {"action": decision.action.clone(), "member": member})
+            finals.append(self._recorded(step.final_obs))
             self._obs, self._reset = step.obs, step.terminated | step.truncated
             self._number_episodes()
             self._step += 1
-        obs, severity, episode, reset, member = (torch.stack(column) for column in zip(*rows, strict=True))
-        return Chunk(obs, severity, episode, reset, member, start)
+        columns = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        return Chunk(columns, self._final(columns, finals, start), start)
 
-    def _member(self, joint: Tensor) -> Tensor:
-        bank = self._controller.bank
-        return torch.full_like(joint, NOBODY) if bank is None else bank.member_of[joint]
+    def _before(self) -> dict[str, Tensor]:
+        """What holds before the step: copies, since the environment may use its tensors again."""
+        row = {f"obs.{group}": value for group, value in self._recorded(self._obs).items()}
+        row |= {"episode": self._episode, "reset": self._reset}
+        if self._env.cfg.faults is not None:
+            row |= {"severity": self._env.faults.severity.clone(), "kind": self._env.faults.kind.to(torch.int8)}
+        return row
+
+    def _recorded(self, obs: Obs) -> Obs:
+        return {group: obs[group].clone() for group in self._cfg.groups}
+
+    def _final(self, columns: dict[str, Tensor], finals: list[Obs], start: int) -> Final:
+        """The true next observations where episodes end, and everywhere after the recording's last step."""
+        told = columns["terminated"] | columns["truncated"]
+        if self._step == self._cfg.steps:
+            told[-1] = True
+        step, env = told.nonzero(as_tuple=True)
+        obs = {group: torch.stack([final[group] for final in finals])[step, env] for group in self._cfg.groups}
+        return Final(step + start, env, obs)
 
     def _number_episodes(self) -> None:
-        count = int(self._reset.sum())
-        if count:
-            self._episode = self._episode.clone()
-            self._episode[self._reset] = torch.arange(self._next_episode, self._next_episode + count)
-            self._next_episode += count
+        """Gives environments that begin a new episode the next numbers, in their order."""
+        begun = self._reset.long()
+        self._episode = torch.where(self._reset, self._next_episode + begun.cumsum(0) - 1, self._episode)
+        self._next_episode = self._next_episode + begun.sum()
 
     def _state_dict(self) -> dict[str, Tensor]:
-        state = {"reset": self._reset, "episode": self._episode}
-        state["counters"] = torch.tensor([self._step, self._next_episode])
-        state |= carry.flatten(self._state)
+        state = {"reset": self._reset, "episode": self._episode, "next_episode": self._next_episode}
+        state["step"] = torch.tensor(self._step)
+        state |= state_tree.flatten(self._state, "controller")
         state |= {f"obs.{group}": x for group, x in self._obs.items()}
         return state | {f"env.{name}": x for name, x in self._env.state_dict().items()}
 
     def _load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._reset, self._episode = state["reset"], state["episode"]
-        self._step, self._next_episode = state["counters"].tolist()
-        self._state = carry.unflatten(self._state, state)
-        self._obs = {k.removeprefix("obs."): v for k, v in state.items() if k.startswith("obs.")}
+        device = self._env.device
+        self._reset, self._episode = state["reset"].to(device), state["episode"].to(device)
+        self._next_episode, self._step = state["next_episode"].to(device), int(state["step"])
+        self._state = state_tree.unflatten(self._state, state, "controller")
+        self._obs = {k.removeprefix("obs."): v.to(device) for k, v in state.items() if k.startswith("obs.")}
         self._env.load_state_dict({k.removeprefix("env."): v for k, v in state.items() if k.startswith("env.")})
+
+
+def _after(step: Step) -> dict[str, Tensor]:
+    valid = step.extras.get("valid")
+    return {
+        "reward": step.reward.clone(),
+        "terminated": step.terminated.clone(),
+        "truncated": step.truncated.clone(),
+        "valid": torch.ones_like(step.terminated) if valid is None else valid.clone(),
+    }

@@ -12,6 +12,8 @@ import torch
 from koboshi import data, runs
 from koboshi.data import Dataset
 from koboshi.detect import (
+    COLUMNS,
+    GROUP,
     AlarmCfg,
     DetectorSpec,
     FaultDetector,
@@ -26,25 +28,33 @@ from koboshi.detect import (
 )
 from koboshi.envs import Env
 from koboshi.errors import KoboshiError
+from koboshi.nets.distributed import init_from_environment, local_device, sum_over_ranks
 from koboshi.stages.collect import collect_env_cfg, dataset_card
-from koboshi.stages.progress import json_safe, progress
+from koboshi.stages.progress import console, json_safe, progress
 from koboshi.tasks import TaskCfg
-from koboshi.tasks.task import DetectorStageCfg
 
 FILE = "detector.safetensors"
 
 
-def inspect(paths: Sequence[Path], split: float | None, seed: int = 0) -> dict[str, Any]:
-    """Statistics (also `statistics.json` and `.png` beside the first data set), checks, and perhaps a split."""
+def shares(task: TaskCfg) -> tuple[float, float]:
+    """The task's shares of calibrate and test episodes."""
+    return task.collect.calibrate_fraction, task.collect.test_fraction
+
+
+def inspect(paths: Sequence[Path], split: tuple[float, float] | None, seed: int = 0) -> dict[str, Any]:
+    """Statistics (also `statistics.json` and `.png` beside the first data set), checks, and perhaps a new split.
+
+    `split`: shares of the calibrate and of the test episodes.
+    """
     dataset = Dataset.open(paths)
     sequences = dataset.sequences()
+    data.check(sequences)
+    if split is not None:
+        data.draw_split(dataset, *split, seed)
+        sequences = dataset.sequences()
     statistics = data.statistics(sequences)
     runs.write_json(paths[0] / "statistics.json", json_safe(statistics))
     data.picture(statistics, paths[0] / "statistics.png")
-    data.check(sequences)
-    if split is not None:
-        statistics["test_rows"] = sum(int(test.sum()) for test in data.split(dataset, split, seed))
-        runs.write_json(paths[0] / "statistics.json", json_safe(statistics))
     return statistics
 
 
@@ -54,11 +64,17 @@ def detector_spec(task: TaskCfg) -> DetectorSpec:
     return DetectorSpec.from_card(dataset_card(task, env, None, "healthy", 0))
 
 
-def load_for(task: TaskCfg, path: Path) -> tuple[FaultDetector, AlarmCfg]:
-    """A detector for this task; KoboshiError where it listens to another robot, layout, rate or PD law."""
+def load_for(
+    task: TaskCfg, path: Path, device: torch.device | str | None = None
+) -> tuple[FaultDetector, AlarmCfg]:
+    """A detector for this task, on the device (default: where the task's physics are).
+
+    KoboshiError where it listens to another robot, layout, rate or actuators' law.
+    """
     mine = detector_spec(task)
-    model, alarm, _ = load_detector(path, expect_robot=mine.robot, expect_layout=mine.layout_hash)
-    for name in ("control_dt", "pd"):
+    where = local_device(task.env.sim.device) if device is None else device
+    model, alarm, _ = load_detector(path, expect_robot=mine.robot, expect_layout=mine.layout_hash, device=where)
+    for name in ("control_dt", "law"):
         if getattr(model.spec, name) != getattr(mine, name):
             raise KoboshiError(
                 f"detector {path} was made for {name} {getattr(model.spec, name)}, not {getattr(mine, name)}"
@@ -68,58 +84,93 @@ def load_for(task: TaskCfg, path: Path) -> tuple[FaultDetector, AlarmCfg]:
 
 def mirror_of_detector(env: Env) -> Mirror:
     """The mirror of the detector's observations and of its joints."""
-    ids, signs = env.mirror("detector")
+    ids, signs = env.mirror_map((GROUP,)).obs[GROUP]
     return Mirror(ids, signs, torch.as_tensor(env.robot.mirror_ids))
 
 
 def train(task: TaskCfg, paths: Sequence[Path], folder: Path) -> dict[str, Any]:
-    """Trains on the training episodes, calibrates the alarms, judges the test episodes; files go to `folder`.
+    """Trains on the train episodes, calibrates alarms on the calibrate ones, judges the test ones; files in `folder`.
 
-    A kill loses at most a few hundred iterations.
+    Data sets without a split get one with the task's shares, and the terminal says so: what is called a test
+    afterwards was never trained on. A kill loses at most a few hundred iterations. Under `torchrun` all ranks train;
+    the first one writes.
     """
+    rank, _ = init_from_environment()
     env = Env(replace(collect_env_cfg(task), num_envs=1))
-    layout = dataset_card(task, env, None, "healthy", 0).layout_hash
-    sequences = Dataset.open(paths, expect_robot=task.env.robot, expect_layout=layout).sequences()
-    data.check(sequences)
-    mirror = mirror_of_detector(env)
+    card = dataset_card(task, env, None, "healthy", 0)
+    dataset = Dataset.open(paths, expect_robot=card.robot, expect_layouts={GROUP: card.layout_hash(GROUP)})
+    sequences = _prepared(task, dataset, rank)
+    mirror = mirror_of_detector(env) if env.robot.has_mirror else None
+    model = _trained(task, sequences, mirror, folder, quiet=rank > 0)
+    cfg = task.detector
+    alarm = calibrate(judge_all(model, sequences, "calibrate"), cfg.alarm, cfg.false_alarms_per_hour)
+    splits = dataset.split_digests()
+    result = _judged(model, dataset, sequences, alarm)
+    if rank == 0:
+        meta = {"data": [str(p) for p in paths], "seed": cfg.training.seed, "commit": runs.git_commit()}
+        save_detector(folder / FILE, model, alarm, meta | {"split": splits})
+        _write(result, folder)
+        # Last, so that a kill before does not cost the training.
+        (folder / "training.safetensors").unlink(missing_ok=True)
+    return result
+
+
+def _prepared(task: TaskCfg, dataset: Dataset, rank: int) -> list[data.Sequences]:
+    """The columns that a detector needs, checked; the first rank decodes and splits, then the others read."""
+    if rank == 0:
+        for path in data.draw_split(dataset, *shares(task), task.collect.seed, redraw=False):
+            console.print(f"{path} had no split; drew one with the task's shares {shares(task)}", soft_wrap=True)
+        data.check(dataset.sequences(COLUMNS))
+    sum_over_ranks(torch.zeros(1))  # nobody passes before the first rank is here
+    return dataset.sequences(COLUMNS)
+
+
+def _trained(
+    task: TaskCfg, sequences: list[data.Sequences], mirror: Mirror | None, folder: Path, quiet: bool
+) -> FaultDetector:
     cfg = task.detector
     with progress("train detector", 1, unit="iterations") as update:
 
         def report(step: int, total: int, values: dict[str, float]) -> None:
-            update(step, total=total, **{"loss": values["loss"]})
+            if not quiet:
+                update(step, total=total, **{"loss": values["loss"]})
 
-        model = train_detector(
+        return train_detector(
             sequences,
             cfg.network,
             cfg.training,
             mirror,
             report,
             checkpoint=folder / "training.safetensors",
+            device=local_device(cfg.training.device),
         )
-    alarm = _calibrated(model, sequences, cfg)
-    meta = {"data": [str(p) for p in paths], "seed": cfg.training.seed, "commit": runs.git_commit()}
-    save_detector(folder / FILE, model, alarm, meta)
-    figures = _judge(model, sequences, alarm, folder)
-    # Last, so that a kill before does not cost the training.
-    (folder / "training.safetensors").unlink(missing_ok=True)
-    return figures
 
 
-def _calibrated(model: FaultDetector, sequences: list[data.Sequences], cfg: DetectorStageCfg) -> AlarmCfg:
-    """Alarms set on all episodes: rare false alarms need more hours than the test episodes hold."""
-    return calibrate(judge_all(model, sequences), cfg.alarm, cfg.false_alarms_per_hour)
+def evaluate(detector: Path, paths: Sequence[Path], folder: Path, device: str = "cpu") -> dict[str, Any]:
+    """Figures of a detector on the test episodes of data sets.
+
+    Where there is no split they are of all episodes, and say so (`split` is null). KoboshiError where the detector was
+    trained on these data with another split.
+    """
+    model, alarm, meta = load_detector(detector, device=local_device(device))
+    layouts = {GROUP: model.spec.layout_hash}
+    dataset = Dataset.open(paths, expect_robot=model.spec.robot, expect_layouts=layouts)
+    dataset.check_split(meta.get("split", {}), f"detector {detector}")
+    result = _judged(model, dataset, dataset.sequences(COLUMNS), alarm)
+    _write(result, folder)
+    return result
 
 
-def evaluate(detector: Path, paths: Sequence[Path], folder: Path) -> dict[str, Any]:
-    """Figures of a detector on the test episodes of data sets (all episodes where there is no split)."""
-    model, alarm, _ = load_detector(detector)
-    dataset = Dataset.open(paths, expect_robot=model.spec.robot, expect_layout=model.spec.layout_hash)
-    return _judge(model, dataset.sequences(), alarm, folder)
+def _judged(
+    model: FaultDetector, dataset: Dataset, sequences: list[data.Sequences], alarm: AlarmCfg
+) -> dict[str, Any]:
+    """Figures as JSON data; `split`: digests of the data sets' splits, null where there is none."""
+    digests = dataset.split_digests()
+    split = digests if all(digests.values()) else None
+    result: dict[str, Any] = json_safe({"split": split, **evaluate_detector(model, sequences, alarm)})
+    return result
 
 
-def _judge(model: FaultDetector, sequences: list[data.Sequences], alarm: AlarmCfg, folder: Path) -> dict[str, Any]:
-    has_split = any(bool(s.test.any()) for s in sequences)
-    result: dict[str, Any] = json_safe(evaluate_detector(model, sequences, alarm, test_only=has_split))
+def _write(result: dict[str, Any], folder: Path) -> None:
     runs.write_json(folder / "detector.json", result)
     picture(result, folder / "detector.png")
-    return result

@@ -118,8 +118,7 @@ class Pipeline:
             checkpoint = self.folder / "specialists" / banking.BANK
             controller = self._switched(env, round_ - 1)
         folder = collecting.collect(self.task, controller, checkpoint, self._data(round_), round_, env)
-        fraction = required(self.task, "collect", self.task.collect).test_fraction
-        statistics = detecting.inspect([folder], fraction)
+        statistics = detecting.inspect([folder], detecting.shares(self.task))
         return {"rows": statistics["rows"], "faults": statistics["faults"]}
 
     def _policy(self, env: Env) -> Policy:

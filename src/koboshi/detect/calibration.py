@@ -1,0 +1,105 @@
+"""The alarm settings that suit a detector, and all its figures.
+
+Settings are chosen on the calibrate episodes only, figures are given for the test episodes only; where data have no
+split, figures are of all episodes and say so.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from koboshi.data import PARTS, UNSPLIT, Sequences
+from koboshi.detect.alarms import AlarmCfg, alarms_over_time
+from koboshi.detect.metrics import WINDOW_S, Judged, alarm_counts, delays, figures, judge_all
+from koboshi.detect.model import FaultDetector
+from koboshi.errors import KoboshiError
+
+THRESHOLDS = tuple(1 / (1 + math.exp(-x)) for x in np.linspace(-3, 12, 31))
+"""Evenly spaced in log-odds, 0.05 to 0.999994."""
+CALIBRATION_THRESHOLDS = tuple(1 / (1 + math.exp(-x)) for x in np.arange(0, 14.0))
+PERSISTENCES = (1, 2, 3, 4, 6)
+EVERY_EPISODE = "all, training ones included"
+
+
+def curve(judged: Judged, cfg: AlarmCfg, thresholds: tuple[float, ...] = THRESHOLDS) -> list[dict[str, Any]]:
+    """`figures` without isolation for each threshold, other settings as in `cfg`."""
+    return [figures(judged, _with_threshold(cfg, t, cfg.persistence), isolation=False) for t in thresholds]
+
+
+def _with_threshold(cfg: AlarmCfg, threshold: float, persistence: int) -> AlarmCfg:
+    return replace(
+        cfg,
+        threshold=threshold,
+        persistence=persistence,
+        release_threshold=min(cfg.release_threshold, threshold),
+    )
+
+
+def calibrate(
+    judged: Judged,
+    cfg: AlarmCfg | None = None,
+    false_alarms_per_hour: float = 0.5,
+    thresholds: tuple[float, ...] = CALIBRATION_THRESHOLDS,
+    persistences: tuple[int, ...] = PERSISTENCES,
+) -> AlarmCfg:
+    """The alarm setting for the episodes that were judged: that with the least mean delay (misses and all
+    above 1 s count 1 s) among those that keep to the rate of false alarms; where none does, the one with the fewest.
+
+    A few hours of recording cannot show a rate of one in two hours, so for each persistence the counts at
+    lower thresholds are extrapolated too: their logarithm falls about linearly in the threshold's log-odds.
+    """
+    cfg = cfg or AlarmCfg()
+    if not len(judged.faults.env):
+        raise KoboshiError("cannot calibrate alarms: no fault in these episodes")
+    if not bool((judged.considered & ~judged.faulty.any(-1)).any()):
+        raise KoboshiError("cannot calibrate alarms: no healthy row in these episodes, so no false alarm can be seen")
+    best: tuple[tuple[bool, float, float], AlarmCfg] | None = None
+    for persistence in persistences:
+        settings = [_with_threshold(cfg, threshold, persistence) for threshold in thresholds]
+        counts = [alarm_counts(judged, alarms_over_time(s, judged.prob, judged.reset)) for s in settings]
+        quiet = _first_quiet(thresholds, counts, false_alarms_per_hour)
+        rate = counts[quiet]["false_alarms_per_hour"]
+        too_many = rate > false_alarms_per_hour
+        alarms = alarms_over_time(settings[quiet], judged.prob, judged.reset)
+        delay = float(np.minimum(delays(judged, alarms), 1000 * WINDOW_S).mean())
+        score = too_many, rate if too_many else 0.0, delay
+        if best is None or score < best[0]:
+            best = score, settings[quiet]
+    assert best is not None
+    return best[1]
+
+
+def _first_quiet(thresholds: tuple[float, ...], counts: list[dict[str, Any]], allowed: float) -> int:
+    """The lowest threshold from which on the observed and the extrapolated rates are allowed; or the last."""
+    x = np.array([math.log(t / (1 - t)) for t in thresholds])
+    seen = np.array([c["false_alarms"] for c in counts])
+    hours = counts[0]["healthy_hours"]
+    loud = seen > allowed * hours
+    tail = np.flatnonzero(seen >= 3)[-6:]
+    if len(tail) >= 2:
+        slope, offset = np.polyfit(x[tail], np.log(seen[tail]), 1)
+        loud |= np.exp(slope * x + offset) > allowed * hours
+    return min(int(np.flatnonzero(loud)[-1]) + 1 if loud.any() else 0, len(thresholds) - 1)
+
+
+def evaluate_detector(
+    model: FaultDetector,
+    sequences: list[Sequences],
+    cfg: AlarmCfg,
+    min_severity: float = 0.0,
+    with_curve: bool = True,
+) -> dict[str, Any]:
+    """All figures of a detector on the test episodes of recorded rows, as JSON data.
+
+    `episodes` says which ones were judged: "test", or `EVERY_EPISODE` where there is no split.
+    """
+    part = None if any(bool((seq.part == UNSPLIT).any()) for seq in sequences) else PARTS[2]
+    judged = judge_all(model, sequences, part, min_severity)
+    result = {"episodes": part or EVERY_EPISODE, **figures(judged, cfg)}
+    if with_curve:
+        result["curve"] = curve(judged, cfg)
+    return result
