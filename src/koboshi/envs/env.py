@@ -46,7 +46,7 @@ class Env:
         self.model = self.scene.model
         self.backend = make_backend(cfg.sim.backend, self.model, cfg.num_envs, cfg.sim.device)
         self.device = self.backend.device
-        self.generator = make_generator(self.device)
+        self.generator = make_generator(self.device, seed=0)
         self._bind()
         self.episode_step = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
         self.terminated = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
@@ -97,14 +97,23 @@ class Env:
         KoboshiError where the robot or a term has no mirror image.
         """
         obs = {group: self.observations.mirror(group) for group in groups}
-        return MirrorMap(obs, self.action_mirror)
+        return MirrorMap(obs, self.mirror_of_joints(self.actions.joints))
+
+    def mirror_of_joints(self, joints: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """(ids, signs), each (n,): the mirror image of numbers x (…, n), one a joint, is `signs * x[..., ids]`."""
+        place = {joint: i for i, joint in enumerate(joints)}
+        others = self.robot.mirror_ids[list(joints)].tolist()
+        for joint, other in zip(joints, others, strict=True):
+            if other not in place:
+                names = self.robot.joint_names
+                raise KoboshiError(f"joint '{names[joint]}' is listed without its mirror image '{names[other]}'")
+        ids = torch.tensor([place[other] for other in others], device=self.device)
+        return ids, self._row(self.robot.mirror_signs[list(joints)])
 
     @property
-    def action_mirror(self) -> tuple[Tensor, Tensor]:
-        """(ids, signs), each (A,): the mirrored action is `signs * action[:, ids]`."""
-        column = {joint: column for column, joint in enumerate(self.actions.joints)}
-        ids = [column[int(other)] for other in self.robot.mirror_ids[self.actions.joints]]
-        return torch.tensor(ids, device=self.device), self._row(self.robot.mirror_signs[self.actions.joints])
+    def term_joints(self) -> dict[str, list[str]]:
+        """Observation term -> the joint of each of its numbers, where these are not all joints in their order."""
+        return self.observations.term_joints
 
     def joint_ids(self, patterns: Sequence[str]) -> list[int]:
         """Indices of joints that match any of the patterns."""
@@ -175,7 +184,8 @@ class Env:
         # A few early failures in a small batch are not yet a rate.
         if rate > self.cfg.max_nan_rate and count > 10:
             raise KoboshiError(
-                f"physics gave NaN in {count} environment steps ({rate:.2%}, at most {self.cfg.max_nan_rate:.2%}){where}"
+                f"physics gave NaN in {count} environment steps ({rate:.2%}, at most {self.cfg.max_nan_rate:.2%})"
+                f"{where}"
             )
 
     def _reward(self, bad: Tensor) -> Tensor:

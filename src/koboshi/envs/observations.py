@@ -191,6 +191,18 @@ class ObservationManager:
                 start += term.dim
         return torch.cat(ids).to(self._env.device), torch.cat(signs).to(self._env.device)
 
+    @property
+    def term_joints(self) -> dict[str, list[str]]:
+        """Term -> the joint of each of its numbers, of terms a joint that do not list all joints in their order."""
+        names = self._env.robot.joint_names
+        found = {}
+        for term in (term for terms in self._terms.values() for term in terms):
+            if getattr(term.cfg.func, "mirror", None) in _OF_JOINTS:
+                joints = [names[j] for j in _joints_of(term, self._env)]
+                if joints != list(names):
+                    found[term.name] = joints
+        return found
+
     def blame(self, group: str, value: Tensor) -> str:
         """The first term of a group whose numbers are not finite."""
         bad = (~torch.isfinite(value)).flatten(1).any(0)
@@ -219,19 +231,27 @@ def _layout(terms: list[_Term]) -> tuple[LayoutEntry, ...]:
     return tuple(entries)
 
 
+_OF_JOINTS = ("joint", "joint_magnitude", "action")
+"""How terms mirror that hold a number a joint."""
+
+
+def _joints_of(term: _Term, env: Env) -> list[int]:
+    """The joint of each of a term's numbers; see `_OF_JOINTS`."""
+    if term.cfg.func.mirror == "action":  # type: ignore[attr-defined]
+        return env.actions.joints
+    return env.robot.joint_ids(*term.cfg.params.get("joints", (".*",)))
+
+
 def _mirror_of(term: _Term, env: Env) -> tuple[object, object]:
-    robot = env.robot
+    """(ids, signs) of one value of a term."""
     kind = getattr(term.cfg.func, "mirror", None)
     if kind in _FIXED_MIRRORS:
         return _FIXED_MIRRORS[kind]
-    if kind == "joint":
-        return robot.mirror_ids, robot.mirror_signs
-    if kind == "joint_magnitude":
-        return robot.mirror_ids, abs(robot.mirror_signs)
-    if kind == "action":
-        return env.action_mirror
+    if kind in _OF_JOINTS:
+        ids, signs = env.mirror_of_joints(_joints_of(term, env))
+        return ids, signs.abs() if kind == "joint_magnitude" else signs
     if kind == "feet":
-        return robot.mirror_feet, [1.0] * term.dim
+        return env.robot.mirror_feet, [1.0] * term.dim
     if kind == "same":
         return range(term.dim), [1.0] * term.dim
     raise KoboshiError(f"observation '{term.name}' does not say how it mirrors; decorate its function with @mirrored")

@@ -41,7 +41,7 @@ class FaultsCfg:
     """What may break in a task: collection, specialists and evaluation all use it."""
 
     joints: tuple[str, ...] | None = None
-    """Candidates; None: all of the robot's but the spared ones."""
+    """Candidates (patterns); None: all of the robot's but the spared ones."""
     kinds: tuple[Kind, ...] = ("torque_loss",)
     severity: tuple[float, float] = (1.0, 1.0)
     """1 is dead."""
@@ -65,7 +65,9 @@ class FaultsCfg:
 
     def candidates(self, robot: Robot) -> tuple[str, ...]:
         """The joints that may break; KoboshiError where a kind cannot act on one or they are too few."""
-        names = self.joints or robot.fault_candidates
+        names = robot.fault_candidates
+        if self.joints is not None:
+            names = tuple(robot.joint_names[j] for j in robot.joint_ids(*self.joints))
         for kind in self.kinds:
             for name in names:
                 check_fault(robot, name, kind)

@@ -147,9 +147,8 @@ def sweep(
             start, *u = torch.rand(4, generator=generator).tolist()
             first = round(onset_s[0] + (onset_s[1] - onset_s[0]) * start, 2)
             names = [] if joint is None else _companions(joint, joints, faults, generator)
-            found = [
-                _draw(name, faults, i, first if k == 0 else None, onset_s, generator) for k, name in enumerate(names)
-            ]
+            onsets = [first] + [None] * len(names)
+            found = [_draw(name, faults, i, t, onset_s, generator) for name, t in zip(names, onsets, strict=False)]
             begin = min((fault.onset_s for fault in found), default=first)
             episodes.append(Scenario(tuple(found), commands.draw(u), begin))
     return Scenarios(robot.name, seed, tuple(episodes))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from koboshi.vec_env import anyone
 
 
 class StackedLinear(nn.Module):
@@ -21,10 +25,35 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(members, 1, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        # One member is the ordinary case: a plain matrix product is faster than a batch of one.
+        # One member is the ordinary case: a plain matrix product is faster than a batch of one. Views whose
+        # gradients are views again: indexing would fill and copy whole tensors on the way back.
         if len(self.weight) == 1:
-            return torch.addmm(self.bias[0, 0], x[0], self.weight[0]).unsqueeze(0)
+            return torch.addmm(self.bias.view(-1), x.squeeze(0), self.weight.squeeze(0)).unsqueeze(0)
         return torch.baddbmm(self.bias, x, self.weight)
+
+
+class _ELU(torch.autograd.Function):
+    """ELU by exp, which takes half the time of expm1 and differs from it by rounding."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = x.clamp(max=0).exp_().sub_(1)
+        torch.maximum(x, y, out=y)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        slope: Tensor = torch.ops.aten.elu_backward(grad, 1.0, 1.0, 1.0, True, y)
+        return slope
+
+
+def elu(x: Tensor) -> Tensor:
+    """Exponential linear unit (Clevert et al. 2016); it has one derivative, not a second."""
+    y: Tensor = _ELU.apply(x)
+    return y
 
 
 class StackedMLP(nn.Module):
@@ -42,7 +71,7 @@ class StackedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
-            x = nn.functional.elu(layer(x), inplace=True)
+            x = elu(layer(x))
         return self.layers[-1](x)
 
 
@@ -68,7 +97,7 @@ class FlatParameters:
 
     def backward(self, loss: Tensor) -> None:
         """Fills `grad` with the gradient of a scalar."""
-        grads = torch.autograd.grad(loss, self._parameters)
+        grads = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
         torch.cat([g.reshape(self.members, -1) for g in grads], dim=1, out=self.grad)
 
 
@@ -88,7 +117,7 @@ class StackedAdam:
         grad *= (max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
         on = active[:, None]
         self.steps += on
-        if not active.all():
+        if anyone(~active):
             # A member that learns nothing now must not decay its moments either.
             grad = torch.where(on, grad, self.mean)
             square = torch.where(on, grad.square(), self.square)

@@ -73,9 +73,6 @@ class CpuBackend:
     def check(self) -> None:
         """Nothing to find: MuJoCo makes room as it needs it."""
 
-    def check(self) -> None:
-        """MuJoCo's errors are raised at once."""
-
     def snapshot(self) -> Tensor:
         return torch.from_numpy(self._state.copy())
 

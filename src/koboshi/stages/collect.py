@@ -80,7 +80,7 @@ def dataset_card(task: TaskCfg, env: Env, checkpoint: Path | None, kind: Any, ro
         round=round_,
         faults=config.to_dict(schedule) if schedule is not None else None,
         onset_s=schedule.onset_s if schedule is not None else None,
-        candidates=_candidates(task, env),
+        candidates=list(task.faults.candidates(env.robot)) if task.faults is not None else [],
         law=law_card(env),
         term_joints={name: list(joints) for name, joints in env.term_joints.items()},
     )
@@ -106,15 +106,6 @@ def _column_of(spec: ObsSpec) -> Column:
     return Column(dtype, spec.shape, "SI units (m/s, rad/s, rad, N·m), as measured")
 
 
-def _candidates(task: TaskCfg, env: Env) -> list[str]:
-    """Joints that may fail, in the robot's order."""
-    if task.faults is None:
-        return []
-    if task.faults.joints is None:
-        return list(env.robot.fault_candidates)
-    return [env.robot.joint_names[i] for i in env.robot.joint_ids(*task.faults.joints)]
-
-
 def law_card(env: Env) -> LawCard:
     """The robot's actuators and how the environment turns actions into their set points."""
     law, robot = env.robot.law, env.robot
@@ -123,8 +114,8 @@ def law_card(env: Env) -> LawCard:
         position=law.position.tolist(),
         velocity=law.velocity.tolist(),
         effort_limit=law.effort_limit.tolist(),
-        action_scale=env.action_scale.tolist(),
-        action_offset=env.action_offset.tolist(),
+        action_scale=env.actions.scale.tolist(),
+        action_offset=env.actions.offset.tolist(),
         default_joint_pos=robot.default_joint_pos.tolist(),
         torque_lag_s=env.cfg.sim.timestep,
     )

@@ -53,10 +53,14 @@ def velocity_command(env: Env) -> Tensor:
 
 
 @mirrored("joint")
-def joint_pos(env: Env, sensed: bool = True) -> Tensor:
-    """(N, J) joint positions less the default pose, rad; `sensed`: through sensors that may be faulty."""
+def joint_pos(env: Env, sensed: bool = True, joints: tuple[str, ...] = (".*",)) -> Tensor:
+    """(N, n) positions of joints (patterns) less the default pose, rad; `sensed`: through sensors that may be faulty.
+
+    A wheel's angle grows without bound: leave it out.
+    """
     pos = env.faults.sense(env.state.joint_pos + env.encoder_bias) if sensed else env.state.joint_pos
-    return pos - env.default_joint_pos
+    offset = pos - env.default_joint_pos
+    return offset if joints == (".*",) else offset[:, env.joint_ids(joints)]
 
 
 @mirrored("joint")
