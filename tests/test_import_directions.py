@@ -36,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "bench": PHYSICS | {"nets", "data", "envs", "algos", "detect", "specialists", "view"},
     "tasks": PHYSICS | {"nets", "data", "envs", "algos", "detect", "specialists", "bench"},
 }
+ALLOWED["plugins"] = {"errors", "robots", "tasks"}
 ALLOWED["stages"] = set(ALLOWED)
 ALLOWED["cli"] = set(ALLOWED)
 ALLOWED["__main__"] = {"cli"}

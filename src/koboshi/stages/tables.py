@@ -23,18 +23,18 @@ def show_statistics(statistics: dict[str, Any]) -> None:
             table.add_row(joint, str(statistics["episodes_by_joint"][joint]), f"{rows:,}")
     console.print(table)
     onset, length = statistics["onset_s"]["quantiles"], statistics["episode_s"]["quantiles"]
-    console.print(
-        f"{statistics['episodes']} episodes, {statistics['faults']} faults, "
-        f"healthy rows {statistics['healthy_fraction']:.0%}, onset median {onset['0.5']:.2f} s, "
-        f"episode median {length['0.5']:.1f} s, joints at once {statistics['simultaneous']}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    about = [f"{statistics['episodes']} episodes, median {length['0.5']:.1f} s", f"{statistics['faults']} faults"]
+    if onset:
+        about += [f"healthy rows {statistics['healthy_fraction']:.0%}", f"onset median {onset['0.5']:.2f} s"]
+        about += [f"joints at once {statistics['simultaneous']}"]
+    rows = statistics["split"]
+    about += ["no split" if rows is None else "rows to " + ", ".join(f"{part} {n:,}" for part, n in rows.items())]
+    console.print("; ".join(about), highlight=False, soft_wrap=True)
 
 
 def show_detector(figures: dict[str, Any], folder: Path) -> None:
     """A detector's figures."""
-    table = Table(title="detector")
+    table = Table(title=f"detector, {figures['episodes']} episodes")
     keys = ("delay_ms_median", "delay_ms_p95", "missed", "false_alarms_per_hour", "macro_f1", "threshold")
     for key in keys:
         table.add_column(key.replace("_", " "), justify="right")

@@ -62,7 +62,12 @@ class CollectCfg:
     """Control steps of every environment."""
     shard_steps: int = 100
     seed: int = 30_001
+    calibrate_fraction: float = 0.15
+    """Share of the episodes that only set the alarms."""
     test_fraction: float = 0.15
+    """Share of the episodes that only judge the detector."""
+    groups: tuple[str, ...] = ("detector",)
+    """Observation groups to record; the detector learns from "detector", other learners may want "policy"."""
     probability: float = 0.85
     """Share of episodes in which something breaks."""
     onset_s: Range = (0.5, 8.0)
@@ -71,8 +76,12 @@ class CollectCfg:
     def validate(self) -> None:
         for name in ("num_envs", "steps", "shard_steps"):
             _positive(f"collect.{name}", getattr(self, name))
-        if not 0 < self.test_fraction < 1:
-            raise KoboshiError(f"collect.test_fraction is between 0 and 1, not {self.test_fraction}")
+        held_out = (self.calibrate_fraction, self.test_fraction)
+        if not (min(held_out) > 0 and sum(held_out) < 1):
+            raise KoboshiError(
+                f"collect.calibrate_fraction and collect.test_fraction are above 0 and leave episodes to train on, "
+                f"not {held_out[0]} and {held_out[1]}"
+            )
         if not 0 <= self.probability <= 1:
             raise KoboshiError(f"collect.probability is from 0 to 1, not {self.probability}")
         _onsets("collect.onset_s", self.onset_s)
@@ -145,7 +154,6 @@ FAULT_PARTS = ("collect", "detector", "specialists")
 def required(task: TaskCfg, name: str, part: Part | None) -> Part:
     """`part`, which is `task.<name>`; KoboshiError where the task lacks it."""
     if part is None:
-        parts = ("faults", *FAULT_PARTS)
-        lacking = ", ".join(each for each in parts if getattr(task, each) is None)
-        raise KoboshiError(f"task '{task.name}' has no {name}, and this needs a task with {lacking}")
+        lacking = "faults" if task.faults is None else f"settings for '{name}'"
+        raise KoboshiError(f"task '{task.name}' has no {lacking}, which this needs")
     return part
