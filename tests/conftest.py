@@ -17,7 +17,7 @@ import torch
 TINY = [
     "env.num_envs=16", "agent.trainer.timesteps=40", "agent.trainer.rollout=8",
     "agent.trainer.checkpoint_interval=1", "gate.episodes=4", "gate.survival=0", "gate.seconds=1",
-    "collect.num_envs=64", "collect.steps=100", "collect.shard_steps=25", "collect.schedule.onset_s=[0.1,0.4]",
+    "collect.num_envs=64", "collect.steps=100", "collect.shard_steps=25", "collect.onset_s=[0.1,0.4]",
     "detector.training.epochs=1", "detector.network.embed=16", "detector.network.hidden=16",
     "specialists.num_envs=36", "specialists.agent.trainer.rollout=8",
     "specialists.agent.trainer.checkpoint_interval=1", "specialists.stages=[16,16]", "specialists.solved=0",
@@ -43,7 +43,7 @@ sys.argv = ["koboshi", *sys.argv[3:]]
 from functools import partial
 from koboshi.cli import main
 from koboshi.stages import evaluate
-evaluate.FILM_S, evaluate.FILMED = 0.1, ("knee",)
+evaluate.FILM_S, evaluate.FILMED = 0.1, 1
 evaluate.controller_speed = partial(evaluate.controller_speed, steps=20, repeats=1)
 main()
 """
@@ -60,7 +60,7 @@ def _shorten(patch: pytest.MonkeyPatch) -> None:
     from koboshi.stages import evaluate
 
     patch.setattr(evaluate, "FILM_S", 0.1)
-    patch.setattr(evaluate, "FILMED", ("knee",))
+    patch.setattr(evaluate, "FILMED", 1)
     patch.setattr(evaluate, "controller_speed", partial(evaluate.controller_speed, steps=20, repeats=1))
 
 

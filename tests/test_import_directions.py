@@ -28,14 +28,16 @@ ALLOWED: dict[str, set[str]] = {
     "sim": FOUNDATION | {"robots"},
     "faults": FOUNDATION | {"robots", "sim"},
     "envs": PHYSICS,
-    "algos": FOUNDATION | {"nets", "data"},
+    "policies": FOUNDATION | {"nets"},
+    "algos": FOUNDATION | {"nets", "data", "policies"},
     "detect": PHYSICS | {"nets", "data", "envs"},
-    "specialists": PHYSICS | {"nets", "data", "envs", "algos", "detect"},
+    "specialists": PHYSICS | {"nets", "data", "envs", "algos", "detect", "policies"},
     "view": FOUNDATION | {"robots"},
     "export": FOUNDATION | {"robots", "nets", "algos", "detect", "specialists"},
     "bench": PHYSICS | {"nets", "data", "envs", "algos", "detect", "specialists", "view"},
     "tasks": PHYSICS | {"nets", "data", "envs", "algos", "detect", "specialists", "bench"},
 }
+ALLOWED["plugins"] = {"errors", "robots", "tasks"}
 ALLOWED["stages"] = set(ALLOWED)
 ALLOWED["cli"] = set(ALLOWED)
 ALLOWED["__main__"] = {"cli"}

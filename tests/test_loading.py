@@ -49,6 +49,20 @@ def test_loading_never_runs_code(path: Path) -> None:
     assert unsafe(ast.parse(path.read_text())) == []
 
 
+RUNS_MODULES = {"importlib.import_module", "spec.loader.exec_module", "runpy.run_path", "runpy.run_module"}
+
+
+def test_only_plugins_run_modules_by_name() -> None:
+    """Those that the user names or installed, and MuJoCo's own contexts; never one that a file names."""
+    found = {
+        path.relative_to(FILES[0].parent).as_posix()
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in RUNS_MODULES
+    }
+    assert found == {"plugins.py", "view/gl.py"}
+
+
 @pytest.mark.parametrize(
     "code",
     ["import pickle", "from pickle import loads", "torch.load('x')", "yaml.load(text)", "yaml.load(text, yaml.Loader)",

@@ -214,7 +214,10 @@ def evaluate(
 @app.command()
 def play(
     run: Annotated[str, typer.Argument(help="Run, checkpoint or controller.")],
-    fault: Annotated[str | None, typer.Option(help="joint@seconds[:kind[:severity]], left_knee@3.0")] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="joint@seconds[:kind[:severity[:duration]]], left_knee@3.0; may be given several times."),
+    ] = None,
     command: Annotated[tuple[float, float, float], typer.Option(help="v_x v_y (m/s) yaw rate (rad/s).")] = (
         0.7,
         0.0,
@@ -225,11 +228,11 @@ def play(
     video: Path = Path("play.mp4"),
     root: Root = RUNS,
 ) -> None:
-    """Film a checkpoint, perhaps with a fault."""
+    """Film a checkpoint, perhaps with faults."""
     from koboshi.stages import play as playing
     from koboshi.stages.folders import find
 
-    for key, value in playing.play(find(run, root), fault, command, seconds, camera, video).items():
+    for key, value in playing.play(find(run, root), fault or [], command, seconds, camera, video).items():
         print(f"{key}: {value}")
 
 
@@ -266,6 +269,19 @@ def bench_speed(
 
     speed.bench(_task(task, overrides), out, warp)
     print(f"{out}/speed.json")
+
+
+@bench_app.command("gpu")
+def bench_gpu(
+    overrides: Overrides = None,
+    task: str = "h1-walk",
+    out: Path = Path("runs/bench"),
+) -> None:
+    """On a CUDA machine: the backend's contract, speeds by size, and the whole pipeline in large batches."""
+    from koboshi.stages import speed
+
+    speed.gpu(task, out, overrides or [])
+    print(f"{out}/gpu.json")
 
 
 def _task(name: str, overrides: list[str] | None) -> TaskCfg:

@@ -255,7 +255,8 @@ def _child(node: Any, hint: Any, key: str, name: str) -> tuple[Any, Any, str]:
 
 def _child_hint(node: Any, hint: Any, name: str) -> Any:
     if _is_dataclass(node):
-        return _hints(type(node))[name]
+        cls: Any = type(node)
+        return _hints(cls)[name]
     for member in _members(hint):
         if len(get_args(member)) == 2 and issubclass(get_origin(member), Mapping):
             return get_args(member)[1]

@@ -31,10 +31,14 @@ _loaded: set[str] = set()
 def load(modules: Iterable[str] = ()) -> None:
     """Adds the robots and tasks of installed packages, then those of `modules`, each a file or a module's name.
 
-    KoboshiError where a module is missing, fails, has neither, or brings a name that is taken.
+    KoboshiError where a module is missing, fails, has neither, or brings a name that is taken. An installed
+    robot that cannot be had is named on stderr: what does not need it must go on working.
     """
     for entry in entry_points(group=ROBOT_GROUP):
-        _once(f"entry point {entry.value}", lambda e=entry: robots.add(_made(e, Robot)))
+        try:
+            _once(f"entry point {entry.value}", lambda e=entry: robots.add(_made(e, Robot)))
+        except KoboshiError as error:
+            print(f"koboshi: {error}", file=sys.stderr)
     for entry in entry_points(group=TASK_GROUP):
         _once(f"entry point {entry.value}", lambda e=entry: tasks.add(e.name, lambda: _made(e, TaskCfg)))
     for module in modules:
@@ -49,7 +53,7 @@ def _once(name: str, add: Any) -> None:
 
 
 def _made(entry: EntryPoint, kind: type) -> Any:
-    """What an entry point's function returns."""
+    """What an entry point's function returns; KoboshiError where that is no `kind`."""
     what = f"entry point '{entry.name}' ({entry.value})"
     with _failing(what):
         made = entry.load()()
@@ -93,7 +97,7 @@ def _from_file(path: Path, what: str) -> ModuleType:
         raise KoboshiError(f"no file {path} (given by --module)")
     # Not the bare stem, which may be a library's name; and the same each time, for it is in saved configurations.
     name = f"outside_{path.stem}"
-    if name in sys.modules:
+    if name in sys.modules and Path(str(sys.modules[name].__file__)).resolve() != path.resolve():
         raise KoboshiError(f"two modules from outside are called {path.stem}; rename {path}")
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -1,4 +1,4 @@
-"""kill -9 at chosen moments, then the same command: it goes on, and ends as if nothing had happened."""
+"""kill -9 at chosen moments, then the same command: it resumes, and ends as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("pattern", "count"),
     [
         ("*/config.yaml", 1),  # before anything was learnt
-        ("*/checkpoints/000000002.safetensors", 1),
+        ("*/checkpoints/000000004.safetensors", 1),  # newer weights than the state to resume from
+        ("*/resume.safetensors", 2),
         ("*/checkpoints/000000005.safetensors", 1),  # after the last update, before the final checkpoint
     ],
 )
@@ -63,7 +64,8 @@ def test_a_killed_training_ends_with_the_same_weights(
     assert same(run / "checkpoints/final.safetensors", whole / "checkpoints/final.safetensors")
     assert [line["step"] for line in logged(run)] == [1, 2, 3, 4, 5]
     assert logged(run) == logged(whole)
-    # What is finished is not gone on with: the next one is new.
+    assert len(list((run / "checkpoints").iterdir())) == 4  # all of them, and the final one
+    # What is finished is not resumed: the next one is new.
     assert koboshi("train", "h1-walk", "--root", tmp_path, *TRAIN[:1], "agent.trainer.timesteps=24").code == 0
     assert len(list((tmp_path / "h1-walk").iterdir())) == 2
 
@@ -73,7 +75,7 @@ def test_killed_specialists_end_with_the_same_weights(
 ) -> None:
     healthy = pipeline / "healthy/checkpoints/final.safetensors"
     command = ("specialists", "h1-walk", "--healthy", healthy, "--oracle", "--root", tmp_path, *tiny)
-    killed("*/checkpoints/000000003.safetensors", 1, *command)  # in the second stage
+    killed("*/resume.safetensors", 3, *command)  # in the second stage
     killed("*/checkpoints/final.safetensors", 1, *command)  # before the members are written
     assert koboshi(*command).code == 0
     (run,) = (tmp_path / "h1-walk").iterdir()
@@ -104,10 +106,9 @@ def test_a_killed_detector_training_ends_with_the_same_weights(
     tmp_path: Path, pipeline: Path, tiny: list[str], killed: Callable[..., None], koboshi: Callable[..., Any]
 ) -> None:
     settings = [*tiny, "detector.training.batch_envs=8", "detector.training.chunk=5", "detector.training.epochs=1.4"]
-    options = [word for setting in settings for word in ("--set", setting)]
 
     def command(name: str) -> list[object]:
-        return ["detector", "train", pipeline / "data/round-1", "--out", tmp_path / name, *options]
+        return ["detector", "train", pipeline / "data/round-1", *settings, "--out", tmp_path / name]
 
     killed("*/training.safetensors", 1, *command("killed"))
     state = weights(tmp_path / "killed/training.safetensors")

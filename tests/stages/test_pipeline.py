@@ -16,9 +16,10 @@ from koboshi.data import Dataset
 from koboshi.detect import load_detector
 from koboshi.envs import Env
 from koboshi.faults import Scenarios
-from koboshi.specialists.storage import StoredController, load_healthy, load_policy
-from koboshi.stages import play as playing
+from koboshi.policies.storage import load_policy, load_single
+from koboshi.specialists.storage import StoredController
 from koboshi.stages.collect import collect_env_cfg
+from koboshi.stages.folders import find, task_of
 from koboshi.view.gl import choose_gl
 
 FIGURES = {"survival_mean", "survival_worst", "survival_by_joint", "vx_rmse", "yaw_rmse", "progress", "recovery"}
@@ -33,7 +34,7 @@ def strict_json(path: Path) -> Any:
 
 
 def one_env(folder: Path) -> Env:
-    return Env(replace(collect_env_cfg(playing.task_of(folder / "controller.safetensors")), num_envs=1))
+    return Env(replace(collect_env_cfg(task_of(folder / "controller.safetensors")), num_envs=1))
 
 
 def test_every_file_is_there_and_json_is_strict(pipeline: Path) -> None:
@@ -44,7 +45,7 @@ def test_every_file_is_there_and_json_is_strict(pipeline: Path) -> None:
     names = [
         "config.yaml", "overrides.txt", "controller.safetensors", "controller.json", "scenarios.json", "report.html",
         "healthy/metrics.jsonl", "healthy/config.yaml", "healthy/checkpoints/final.safetensors",
-        "specialists/bank.safetensors", "specialists/members/knee.safetensors",
+        "healthy/resume.safetensors", "specialists/bank.safetensors", "specialists/members/knee.safetensors",
         "data/round-1/card.json", "data/round-2/statistics.png", "data/round-2/split.json",
         "detector/round-1/detector.png", "detector/round-2/detector.safetensors",
     ]  # fmt: skip
@@ -53,10 +54,17 @@ def test_every_file_is_there_and_json_is_strict(pipeline: Path) -> None:
     for path in pipeline.rglob("*.json"):
         strict_json(path)
     if choose_gl() is not None:
-        assert [p.name for p in pipeline.glob("video/*")] == ["left_knee.mp4"]
+        assert [p.suffix for p in sorted(pipeline.glob("video/*"))] == [".mp4", ".png"]
     # Nothing half-written stays behind.
     assert [p for p in pipeline.rglob(".*") if p.name != ".lock"] == []
-    assert not list(pipeline.rglob("training.safetensors")) and not list(pipeline.rglob("resume.safetensors"))
+    assert not list(pipeline.rglob("training.safetensors")) and not list(pipeline.rglob("data/*/resume.safetensors"))
+    for run, last in (("healthy", 5), ("specialists", 4)):
+        names = [p.stem for p in sorted((pipeline / run / "checkpoints").iterdir())]
+        assert names == [*(f"{step:09d}" for step in range(1, last + 1)), "final"]
+        weights = runs.load_checkpoint(pipeline / run / "checkpoints/final.safetensors")[0]
+        assert all(name.startswith("policy.") for name in weights)
+        state = pipeline / run / "resume.safetensors"
+        assert any(name.split(".")[0] == "env" or ".env." in name for name in runs.load_checkpoint(state)[0])
 
 
 def test_metrics_have_every_key_for_every_controller(pipeline: Path) -> None:
@@ -65,7 +73,7 @@ def test_metrics_have_every_key_for_every_controller(pipeline: Path) -> None:
     assert metrics["scenario"] == {"hash": scenarios.hash, "episodes": 17, "seconds": 1.0}
     assert metrics["controller_sha256"] == runs.digest(pipeline / "controller.safetensors")
     assert list(metrics["controllers"]) == ["healthy", "oracle", "oracle_60ms", "learned"]
-    joints = [e.joint for e in scenarios.episodes]
+    joints = [fault.joint for e in scenarios.episodes for fault in e.faults]
     for name, figures in metrics["controllers"].items():
         assert set(figures) >= FIGURES | {"cost_us"} | (DETECTION if name == "learned" else set()), name
         assert list(figures["survival_by_joint"]) == joints
@@ -80,7 +88,7 @@ def test_data_sets_say_who_acted(pipeline: Path) -> None:
     assert first.card.checkpoint_sha256 == runs.digest(pipeline / "healthy/checkpoints/final.safetensors")
     assert second.card.seed == first.card.seed + 1
     (rows,) = first.sequences()
-    assert rows.obs.shape == (100, 64, 88) and bool((rows.member == -1).all())
+    assert rows["obs.detector"].shape == (100, 64, 88) and bool((rows["member"] == -1).all())
     assert "ankle" not in " ".join(first.card.candidates) and len(first.card.candidates) == 17
 
 
@@ -104,13 +112,15 @@ def test_each_member_loads_and_acts_as_in_the_bank(pipeline: Path) -> None:
     env = one_env(pipeline)
     bank, meta = load_policy(pipeline / "specialists/bank.safetensors", env)
     assert len(list((pipeline / "specialists/members").iterdir())) == bank.members == len(meta["members"]) == 9
-    obs = torch.randn(bank.members, 5, env.obs_dims["policy"], generator=torch.Generator().manual_seed(0))
-    together = bank.act(obs)
-    healthy = load_healthy(pipeline / "healthy/checkpoints/final.safetensors", env)[0]
+    width = env.obs_spec["policy"].shape[0]
+    obs = torch.randn(bank.members, 5, width, generator=torch.Generator().manual_seed(0))
+    together = bank.act({"policy": obs}, (), torch.ones(bank.members, 5, dtype=torch.bool))[0]
+    healthy = load_single(pipeline / "healthy/checkpoints/final.safetensors", env)[0]
     for k, name in enumerate(meta["members"]):
-        member, about = load_healthy(pipeline / f"specialists/members/{name}.safetensors", env)
+        member, about = load_single(pipeline / f"specialists/members/{name}.safetensors", env)
         assert about["members"] == [name]
-        assert torch.allclose(member.act(obs[k : k + 1])[0], together[k], atol=1e-6)
+        alone = member.act({"policy": obs[k : k + 1]}, (), torch.ones(1, 5, dtype=torch.bool))[0]
+        assert torch.allclose(alone[0], together[k], atol=1e-6)
         # They all learnt something in this run.
         before = healthy.actor.state_dict()
         assert not any(torch.equal(value, before[key]) for key, value in member.actor.state_dict().items())
@@ -121,7 +131,7 @@ def test_the_controller_is_put_together_from_the_parts(pipeline: Path) -> None:
     stored = StoredController(pipeline / "controller.safetensors", env)
     bank = load_policy(pipeline / "specialists/bank.safetensors", env)[0]
     detector, alarm, _ = load_detector(pipeline / "detector/round-2/detector.safetensors")
-    healthy = load_healthy(pipeline / "healthy/checkpoints/final.safetensors", env)[0]
+    healthy = load_single(pipeline / "healthy/checkpoints/final.safetensors", env)[0]
     for mine, theirs in ((stored.healthy, healthy), (stored.bank.policy, bank), (stored.detector, detector)):
         assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in mine.state_dict().items())
     assert stored.alarm == alarm
@@ -140,10 +150,13 @@ def test_the_gate_says_by_how_much(tmp_path: Path, tiny: list[str], fails: Calla
     [
         ("specialists.num_envs=8", "specialists.num_envs=8 cannot be divided among 9 specialists; 9 or 18 can"),
         ("specialists.num_envs=100", "specialists.num_envs=100 cannot be divided among 9 specialists; 99 or 108 can"),
-        ("collect.schedule.joints=[left_kne]", "no joint 'left_kne'; did you mean 'left_knee'?"),
+        ("faults.joints=[left_kne]", "no joint 'left_kne'; did you mean 'left_knee'?"),
         ("collect.num_envs=0", "collect.num_envs must be above 0, not 0"),
         ("rounds=0", "rounds must be at least 1, not 0"),
         ("evaluate.seconds=0", "evaluate.seconds must be above 0, not 0"),
+        ("detector=null", "task 'h1-walk' has no settings for 'detector', which this needs"),
+        ("faults=null", "has no faults, and so no use for collect, detector, specialists; set them to null too"),
+        ("agent.trainer.device=cuda:77", "no device 'cuda:77'"),
     ],
 )
 def test_what_cannot_work_later_is_refused_before_the_first_stage(
@@ -151,3 +164,23 @@ def test_what_cannot_work_later_is_refused_before_the_first_stage(
 ) -> None:
     assert says in fails("pipeline", "h1-walk", "--root", tmp_path, setting)
     assert list(tmp_path.iterdir()) == []
+
+
+PLAIN = ["faults=null", "collect=null", "detector=null", "specialists=null"]
+
+
+def test_a_task_without_faults_has_three_stages(
+    tmp_path: Path, tiny: list[str], koboshi: Callable[..., Any], fails: Callable[..., str]
+) -> None:
+    parts = tuple(f"{name}." for name in ("collect", "detector", "specialists"))
+    settings = [*(s for s in tiny if not s.startswith(parts)), *PLAIN]
+    assert koboshi("pipeline", "h1-walk", *settings, "--root", tmp_path).code == 0
+    folder = tmp_path / "h1-walk/pipeline"
+    assert list(strict_json(folder / "stages.json")) == ["train", "gate", "evaluate"]
+    assert list(strict_json(folder / "metrics.json")["controllers"]) == ["healthy"]
+    policy = folder / "healthy/checkpoints/final.safetensors"
+    assert find("h1-walk/pipeline", tmp_path) == policy
+    assert "detector" not in runs.load_checkpoint(policy)[1]["layouts"]
+    for verb in (("collect", "--policy", policy), ("specialists", "--oracle", "--healthy", policy)):
+        said = fails(verb[0], "h1-walk", *verb[1:], *PLAIN, "--root", tmp_path)
+        assert said == "task 'h1-walk' has no faults, which this needs"

@@ -24,6 +24,10 @@ def final(folder: Path) -> torch.Tensor:
     return load_checkpoint(RunFolder(folder).final)[0]["policy.weight"]
 
 
+def checkpoints(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
 def logged(folder: Path) -> list[tuple[int, float]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [(line["step"], line["noise"]) for line in lines]
@@ -72,6 +76,7 @@ def test_killed_at_any_file_it_ends_with_the_same_numbers(tmp_path: Path, monkey
                 break
             assert torch.equal(final(folder), final(tmp_path / "whole")), count
             assert logged(folder) == logged(tmp_path / "whole"), count
+            assert checkpoints(folder) == checkpoints(tmp_path / "whole"), count
     # Three checkpoints and three states, and a final one.
     assert kills == 2 * 7  # three checkpoints, three states and the final weights, before and after each
 

@@ -137,7 +137,8 @@ def _spec(meta: Meta) -> dict[str, ObsSpec]:
 
 
 def _space(meta: Meta) -> ActionSpace:
-    return ActionSpace(**{k: tuple(v) if isinstance(v, list) else v for k, v in meta["actions"].items()})
+    stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["actions"].items()}
+    return ActionSpace(**stored)
 
 
 def build_policy(tensors: Mapping[str, Tensor], meta: Meta, members: int, part: str, path: Path) -> ActorCritic:

@@ -11,7 +11,7 @@ from koboshi.bench.metrics import controller_metrics, gait_metrics
 from koboshi.envs import Env
 from koboshi.errors import KoboshiError
 from koboshi.faults import sweep
-from koboshi.nets.distributed import init_from_environment, local_device
+from koboshi.nets.distributed import init_from_environment
 from koboshi.policies import ActorCritic
 from koboshi.policies.storage import load_weights, policy_meta
 from koboshi.runs import RunFolder
@@ -19,7 +19,7 @@ from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import HealthyRouter
 from koboshi.stages.folders import Start, open_run
 from koboshi.stages.progress import watched_rollout
-from koboshi.stages.training import train_loop
+from koboshi.stages.training import check_devices, train_loop
 from koboshi.tasks import TaskCfg
 from koboshi.tasks.task import AgentCfg, GateCfg
 from koboshi.vec_env import MirrorMap
@@ -33,8 +33,7 @@ def train(
     """Trains the healthy policy in `root/<task>/<name>`, or resumes it."""
     rank, world = init_from_environment()
     trainer = task.agent.trainer
-    for device in (trainer.device, task.env.sim.device):
-        local_device(device)  # raises where there is none such, before anything is built
+    check_devices(trainer.device, task.env.sim.device)
     env = Env(task.env)
     learner = task.agent.build(env, mirror_for(env, task.agent), rank)
     if start.load is not None:

@@ -25,7 +25,7 @@ from koboshi.stages import healthy as walking
 from koboshi.stages import specialists as banking
 from koboshi.stages.folders import CONTROLLER, held
 from koboshi.stages.progress import console
-from koboshi.stages.training import training_seconds
+from koboshi.stages.training import check_devices, training_seconds
 from koboshi.tasks import TaskCfg
 from koboshi.tasks.task import required
 from koboshi.vec_env import Policy
@@ -42,18 +42,20 @@ class Pipeline:
 
     def run(self) -> dict[str, Any]:
         """Goes through the stages that are not done; gives the evaluation's metrics."""
-        # What cannot work later is refused now, not after the first training.
-        if self.task.faults is not None:
-            self._check_faults()
+        self._check()
         with held(self.folder, self.task, self.overrides, {"verb": "pipeline"}):
             self.done = runs.read_json(self._record) if self._record.exists() else {}
             return self._run()
 
-    def _check_faults(self) -> None:
-        settings = required(self.task, "specialists", self.task.specialists)
-        check_divisible(settings, banking.bank_assignment(self.task))
-        required(self.task, "collect", self.task.collect)
-        required(self.task, "detector", self.task.detector)
+    def _check(self) -> None:
+        """What cannot work later is refused now, not after the first training."""
+        check_devices(self.task.agent.trainer.device, self.task.env.sim.device)
+        if self.task.faults is not None:
+            settings = required(self.task, "specialists", self.task.specialists)
+            check_devices(settings.agent.trainer.device)
+            check_divisible(settings, banking.bank_assignment(self.task))
+            required(self.task, "collect", self.task.collect)
+            required(self.task, "detector", self.task.detector)
 
     def _run(self) -> dict[str, Any]:
         self._stage("train", self._train)

@@ -7,7 +7,7 @@ from typing import Any
 
 from koboshi import robots, runs
 from koboshi.envs import Env
-from koboshi.nets.distributed import init_from_environment, local_device
+from koboshi.nets.distributed import init_from_environment
 from koboshi.policies import ActorCritic
 from koboshi.policies.storage import load_policy, load_single, load_weights, policy_meta, save_policy
 from koboshi.runs import RunFolder
@@ -17,7 +17,7 @@ from koboshi.specialists.training import BankTrainer, check_divisible, specialis
 from koboshi.stages import ranks
 from koboshi.stages.detector import load_for
 from koboshi.stages.folders import Start, open_run
-from koboshi.stages.training import train_loop
+from koboshi.stages.training import check_devices, train_loop
 from koboshi.tasks import TaskCfg
 from koboshi.tasks.task import required
 
@@ -45,8 +45,7 @@ def train(
     assignment = bank_assignment(task)
     faults, settings = required(task, "faults", task.faults), required(task, "specialists", task.specialists)
     check_divisible(settings, assignment)
-    for device in (settings.agent.trainer.device, task.env.sim.device):
-        local_device(device)  # raises where there is none such, before anything is built
+    check_devices(settings.agent.trainer.device, task.env.sim.device)
     env = Env(specialist_env_cfg(task.env, faults, assignment, settings))
     healthy = load_single(healthy_path, env)[0]
     make_router = _router(task, env, detector_path, rank)

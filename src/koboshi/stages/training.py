@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from koboshi.nets.distributed import local_device
 from koboshi.runs import RunFolder, load_checkpoint
 from koboshi.stages import ranks, resume
 from koboshi.stages.progress import progress
@@ -28,6 +29,12 @@ class Learner(Protocol):
     def state_dict(self) -> dict[str, Tensor]: ...
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
+
+
+def check_devices(*names: str) -> None:
+    """KoboshiError for the first device that this process lacks; asked before anything is built."""
+    for name in names:
+        local_device(name)
 
 
 def train_loop(

@@ -154,7 +154,6 @@ FAULT_PARTS = ("collect", "detector", "specialists")
 def required(task: TaskCfg, name: str, part: Part | None) -> Part:
     """`part`, which is `task.<name>`; KoboshiError where the task lacks it."""
     if part is None:
-        parts = ("faults", *FAULT_PARTS)
-        lacking = ", ".join(each for each in parts if getattr(task, each) is None)
-        raise KoboshiError(f"task '{task.name}' has no {name}, and this needs a task with {lacking}")
+        lacking = "faults" if task.faults is None else f"settings for '{name}'"
+        raise KoboshiError(f"task '{task.name}' has no {lacking}, which this needs")
     return part
