@@ -24,6 +24,7 @@ from koboshi.specialists.storage import StoredController
 from koboshi.stages.film import cut, film, trajectory
 from koboshi.stages.progress import json_safe, progress, watched_rollout
 from koboshi.tasks import TaskCfg
+from koboshi.vec_env import Policy
 from koboshi.view import plots
 
 FILMED = 3
@@ -47,12 +48,12 @@ def load(path: Path, task: TaskCfg) -> StoredController:
 def policy_alone(path: Path, task: TaskCfg) -> Controller:
     """A policy's checkpoint as a controller that never switches."""
     env = loading_env(task)
-    return healthy_alone(load_single(path, env)[0], len(env.robot.joint_names))
+    return healthy_alone(load_single(path, env)[0].single(), len(env.robot.joint_names))
 
 
-def healthy_alone(policy: Any, num_joints: int) -> Controller:
-    """An `ActorCritic` of one policy as a controller that never switches."""
-    return Controller(policy.single(), None, HealthyRouter(num_joints))
+def healthy_alone(policy: Policy, num_joints: int) -> Controller:
+    """A policy as a controller that never switches."""
+    return Controller(policy, None, HealthyRouter(num_joints))
 
 
 def is_controller(path: Path) -> bool:
