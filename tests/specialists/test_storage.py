@@ -114,7 +114,7 @@ def parts() -> tuple[ActorCritic, ActorCritic, Ears]:
 @pytest.fixture
 def file(tmp_path):
     healthy, bank, detector = parts()
-    meta = policy_meta(World(), "toy", healthy, NETWORK, [m.name for m in PAIRS.members])
+    meta = policy_meta(World(), "toy", healthy, [m.name for m in PAIRS.members])
     save_controller(tmp_path / "controller.safetensors", meta, healthy, bank, PAIRS, detector, ALARM)
     return tmp_path / "controller.safetensors"
 
@@ -160,7 +160,7 @@ def test_files_that_do_not_fit(file, tmp_path) -> None:
     with pytest.raises(KoboshiError, match="was made for robot 'tiny', not 'other'"):
         StoredController(file, World(robot=replace(TINY, name="other")))
     healthy, other = parts()[0], tmp_path / "policy.safetensors"
-    save_policy(other, healthy.state_dict(), policy_meta(World(), "toy", healthy, NETWORK, ["healthy"]))
+    save_policy(other, healthy.state_dict(), policy_meta(World(), "toy", healthy, ["healthy"]))
     with pytest.raises(KoboshiError, match="policy.safetensors"):
         StoredController(other, World())
 
