@@ -82,7 +82,8 @@ class Scripted:
 
 def around(world: Scripted, healthy=None, delay_s: Any = 0.0) -> SpecialistEnv:
     healthy = healthy or make_policies(1, {"policy": 4}, J).single()
-    return SpecialistEnv(world, healthy, ASSIGNMENT, OracleRouter(ASSIGNMENT, TINY, 0.02, delay_s), tuple(GROUPS), MIRROR)
+    router = OracleRouter(ASSIGNMENT, TINY, 0.02, delay_s)
+    return SpecialistEnv(world, healthy, ASSIGNMENT, router, tuple(GROUPS), MIRROR)
 
 
 def mirrored(x: Tensor, mirror: tuple[Tensor, Tensor]) -> Tensor:
