@@ -1,4 +1,4 @@
-"""Who is in charge: from a set of alarmed joints to a member, by matrices, without waiting for a GPU."""
+"""Who is in charge: an assignment as matrices, from a set of alarmed joints to a member, without waiting for a GPU."""
 
 from __future__ import annotations
 
