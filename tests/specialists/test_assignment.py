@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import TypeAdapter
 from bodies import G1, GO2, H1, Body
+from pydantic import TypeAdapter
 
 from koboshi.errors import KoboshiError
 from koboshi.specialists.assignment import Assignment, Member, assign, pair_name
@@ -68,7 +68,8 @@ def test_what_two_names_have_in_common(one: str, other: str, name: str) -> None:
 
 
 def test_pairs_that_would_have_the_same_name_keep_their_own() -> None:
-    body = Body("numbered", ("joint_1", "joint_2", "joint_3", "joint_4"), (("joint_1", "joint_3"), ("joint_2", "joint_4")))
+    joints = ("joint_1", "joint_2", "joint_3", "joint_4")
+    body = Body("numbered", joints, (("joint_1", "joint_3"), ("joint_2", "joint_4")))
     bank = assign(body, "mirrored_pair")
     assert [(m.name, m.joints) for m in bank.members] == [
         ("joint_1", ("joint_1", "joint_3")),

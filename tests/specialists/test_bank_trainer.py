@@ -122,7 +122,9 @@ def healthy(cfg: SpecialistsCfg, count: float = 1e6) -> ActorCritic:
     torch.manual_seed(7)
     policy = ActorCritic(1, SPEC, ActionSpace(J), cfg.agent.network)
     for name, value in policy.state_dict().items():
-        if name.endswith(".count"):
+        if name == "log_std":
+            value.fill_(-2.0)
+        elif name.endswith(".count"):
             value.fill_(count)
         elif name.endswith((".mean", ".var")):
             value.copy_(torch.rand(value.shape) + 0.5)
@@ -257,11 +259,26 @@ def test_another_network_than_the_healthy_policys() -> None:
         BankTrainer(WorldCfg(), FaultsCfg(), cfg, healthy(settings()), PAIRS, oracle)
 
 
-def test_processes_differ_in_their_environments() -> None:
+def test_processes_and_stages_differ_in_their_environments() -> None:
     World.seeds.clear()
     for rank in (0, 1):
-        start(settings(), rank=rank).iterate()
-    assert len(set(World.seeds)) == 2
+        trainer = start(settings(), rank=rank)
+        while not trainer.done:
+            trainer.iterate()
+    assert len(set(World.seeds)) == len(World.seeds) == 4
+
+
+def test_a_stage_goes_on_from_where_members_were() -> None:
+    """Without a step of learning they stay what they are, whichever of them the stage trains."""
+    cfg = settings(stages=(6, 6, 6), solved=0.5)
+    still = replace(cfg.agent, learning_rate=0.0, schedule="fixed")
+    trainer = start(replace(cfg, agent=still))
+    before = {k: trainer.policy.member(k) for k in (KNEE, TORSO)}
+    while not trainer.done:
+        trainer.iterate()
+        for k, state in before.items():
+            after = trainer.policy.member(k)
+            assert all(torch.equal(state[n], after[n]) for n in state if n.startswith("actor") or n == "log_std")
 
 
 def test_the_environment_of_a_bank() -> None:

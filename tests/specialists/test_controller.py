@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from bodies import GO2, TINY, make_policies, mirrors
+from bodies import GO2, TINY, alone, make_policies, mirrors
 from torch import Tensor
 
 from koboshi.detect import AlarmCfg
@@ -50,7 +50,7 @@ def test_the_oracle_sees_each_of_several_faults_after_its_own_delay() -> None:
     severity[1:7, 0, 4], severity[3:, 0, 9] = 0.5, 0.8
     members, alarms = route_all(OracleRouter(both, GO2, 0.02, 0.02), severity, torch.zeros(9, 1, dtype=torch.bool))
     assert alarms[:, 0, 4].tolist() == [2 <= t < 7 for t in range(9)]
-    assert alarms[:, 0, 9].tolist() == [4 <= t for t in range(9)]
+    assert alarms[:, 0, 9].tolist() == [t >= 4 for t in range(9)]
     assert members[:, 0].tolist() == [-1, -1, 0, 0, 1, 1, 1, 1, 1]
     alone, _ = route_all(OracleRouter(EACH, GO2, 0.02, 0.02), severity, torch.zeros(9, 1, dtype=torch.bool))
     assert alone[:, 0].tolist() == [-1, -1, 4, 4, 4, 4, 4, 9, 9], "the first stays, though the other is worse"
@@ -65,6 +65,8 @@ def test_random_delays_are_drawn_for_each_episode() -> None:
     delays = (members.view(10, 12, num_envs) == HEALTHY).sum(1) - 1
     assert sorted(delays.unique().tolist()) == [2, 3, 4, 5]
     assert (delays[1:] != delays[:-1]).float().mean() > 0.5
+    noticed = (members.view(10, 12, num_envs) != HEALTHY).int()
+    assert (noticed.diff(dim=1) >= 0).all(), "what was noticed is not forgotten within the episode"
     assert torch.equal(members, route_all(router, severity, reset)[0]), "a function of its state"
     other, _ = route_all(OracleRouter(EACH, GO2, 0.02, (0.04, 0.1), seed=1), severity, reset)
     assert not torch.equal(members, other), "another process draws other delays"
@@ -147,17 +149,20 @@ def test_streamed_equals_batched(remembers: bool) -> None:
             torch.testing.assert_close(one, all_rows[:, row : row + 1], atol=1e-5, rtol=1e-5)
 
 
-def test_the_healthy_policy_listens_on_while_a_member_acts() -> None:
-    healthy = make_policies(1, {"policy": 6}, J, True).single()
-    bank = SpecialistBank(make_policies(12, {"policy": 6}, J), EACH)
-    controller = Controller(healthy, bank, OracleRouter(EACH, GO2, 0.02))
+def test_the_healthy_policy_listens_on_while_a_member_acts_which_begins_anew() -> None:
+    healthy, bank = make_policies(1, {"policy": 6}, J, True).single(), make_policies(12, {"policy": 6}, J, True)
+    controller = Controller(healthy, SpecialistBank(bank, EACH), OracleRouter(EACH, GO2, 0.02))
     state, own = controller.initial_state(1), healthy.initial_state(1, "cpu")
+    member = alone(bank, 4)
+    memory = member.initial_state(1, "cpu")
     for t in range(9):
         obs, first = {"policy": torch.randn(1, 6), "fault": torch.zeros(1, J)}, torch.tensor([t == 0])
         obs["fault"][0, 4] = float(2 <= t < 6)
         decision, state = controller.act(obs, first, state)
         action, own = healthy.act(obs, own, first)
-        assert torch.equal(decision.action, action) == (not 2 <= t < 6)
+        if 2 <= t < 6:
+            action, memory = member.act(obs, memory, torch.tensor([False]))
+        torch.testing.assert_close(decision.action, action)
 
 
 def test_without_a_bank_the_healthy_policy_acts() -> None:

@@ -10,6 +10,7 @@ from bodies import TINY, make_policies, mirrors
 from torch import Tensor
 
 from koboshi.errors import KoboshiError
+from koboshi.specialists import env as specialist_env
 from koboshi.specialists.assignment import assign
 from koboshi.specialists.env import FORGET, SpecialistEnv
 from koboshi.specialists.routing import OracleRouter
@@ -30,9 +31,13 @@ class Scripted:
     obs_spec = {"policy": ObsSpec((4,)), "critic": ObsSpec((6,)), "fault": ObsSpec((J,)), "unused": ObsSpec((2,))}
 
     def __init__(
-        self, faults: dict[int, list[tuple[int, int, float]]], ends: dict[int, int], bad: dict[int, int] | None = None
+        self,
+        faults: dict[int, list[tuple[int, int, float]]],
+        ends: dict[int, int],
+        bad: dict[int, int] | None = None,
+        cut: dict[int, int] | None = None,
     ) -> None:
-        self.faults, self.ends, self.bad, self.t = faults, ends, bad or {}, 0
+        self.faults, self.ends, self.bad, self.cut, self.t = faults, ends, bad or {}, cut or {}, 0
         self.told: list[Tensor] = []
         self.shown: list[Obs] = []
         self.generator = torch.Generator().manual_seed(0)
@@ -54,12 +59,15 @@ class Scripted:
         self.t += 1
         final, obs = self._obs(), self._obs()
         terminated, valid = torch.zeros(N, dtype=torch.bool), torch.ones(N, dtype=torch.bool)
+        truncated = torch.zeros_like(terminated)
+        if self.t in self.cut:
+            truncated[self.cut[self.t]] = True
         if self.t in self.ends:
             terminated[self.ends[self.t]] = True
         if self.t in self.bad:
             valid[self.bad[self.t]] = False
         extras: dict[str, Any] = {"valid": valid, "other": 1} if self.bad else {}
-        return Step(obs, torch.zeros(N), terminated, torch.zeros_like(terminated), final, extras)
+        return Step(obs, torch.zeros(N), terminated, truncated, final, extras)
 
     def pop_log(self) -> dict[str, float]:
         return {"from": 1.0}
@@ -74,7 +82,8 @@ class Scripted:
 
 def around(world: Scripted, healthy=None, delay_s: Any = 0.0) -> SpecialistEnv:
     healthy = healthy or make_policies(1, {"policy": 4}, J).single()
-    return SpecialistEnv(world, healthy, ASSIGNMENT, OracleRouter(ASSIGNMENT, TINY, 0.02, delay_s), tuple(GROUPS), MIRROR)
+    router = OracleRouter(ASSIGNMENT, TINY, 0.02, delay_s)
+    return SpecialistEnv(world, healthy, ASSIGNMENT, router, tuple(GROUPS), MIRROR)
 
 
 def mirrored(x: Tensor, mirror: tuple[Tensor, Tensor]) -> Tensor:
@@ -126,6 +135,32 @@ def test_broken_physics_is_nobodys_fall() -> None:
     assert env.falls_per_s(0.02).tolist() == [torch.inf, 0.0], "member 0 has never acted; member 1 has not fallen"
     env.step(torch.zeros(N, J))
     assert env.survived[0].tolist() == [0, 0, 0, 1]
+    # Steps since each in which it acted; after its reset environment 2's fault is noticed one step late.
+    steps = [sum(FORGET**since for since in ago) for ago in ((4, 3, 0), (4, 3, 2, 1, 0))]
+    assert env.survived[1].tolist() == pytest.approx([0, 0, *steps]), "nor a step of its time"
+
+
+def test_processes_count_falls_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = around(Scripted({}, {}))
+    env.survived = torch.tensor([[3.0, 1.0, 0.0, 0.0], [150.0, 50.0, 10.0, 10.0]])
+    elsewhere = torch.tensor([[2.0, 5.0], [100.0, 480.0]])
+    monkeypatch.setattr(specialist_env, "sum_over_ranks", lambda counts: counts + elsewhere)
+    assert env.falls_per_s(0.02).tolist() == pytest.approx([6 / (300 * 0.02), 5 / (500 * 0.02)])
+
+
+def test_the_healthy_policy_listens_on_while_all_members_act() -> None:
+    own = [(0, LEFT, 1.0), (1, RIGHT, 0.5), (2, TORSO, 1.0), (3, TORSO, 1.0)]
+    healthy = make_policies(1, {"policy": 4}, J, True).single()
+    world = Scripted({2: own, 3: own, 4: own}, {})
+    env = around(world, healthy)
+    env.reset(0)
+    carried, first = healthy.initial_state(N, "cpu"), torch.ones(N, dtype=torch.bool)
+    for t in range(7):
+        answer, carried = healthy.act(world.shown[-1], carried, first)
+        first = torch.zeros_like(first)
+        valid = env.step(torch.zeros(N, J)).extras["valid"]
+        assert bool(valid.all()) == (2 <= t < 5) == bool(valid.any())
+        assert valid.all() or torch.equal(world.told[-1], answer)
 
 
 def test_falls_of_a_member_are_counted_over_its_own_time() -> None:
@@ -141,9 +176,11 @@ def test_the_other_side_of_a_pair_is_not_its_own_seat() -> None:
     assert valid[1:] == [[False, True, False, False]] * 2
 
 
-def test_a_reset_starts_the_router_anew() -> None:
-    faults = {t: [(0, LEFT, 1.0)] for t in range(12) if t not in (0, 5)}
-    env = around(Scripted(faults, ends={5: 0}), delay_s=0.04)
+@pytest.mark.parametrize("end", ["ends", "cut"])
+def test_a_reset_starts_the_router_anew(end: str) -> None:
+    # The fault shows on through the reset.
+    faults = {t: [(0, LEFT, 1.0)] for t in range(1, 12)}
+    env = around(Scripted(faults, **{"ends": {}, end: {5: 0}}), delay_s=0.04)
     env.reset(0)
     valid = [bool(env.step(torch.zeros(N, J)).extras["valid"][0]) for _ in range(9)]
     assert valid == [False, False, False, True, True, False, False, False, True]

@@ -1,9 +1,8 @@
-"""A whole controller as one file: the same decisions after loading, all where it is used, or one line that says why not."""
+"""A whole controller as one file: loaded it decides the same, where it is used, or one line says why it cannot."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -114,7 +113,7 @@ def parts() -> tuple[ActorCritic, ActorCritic, Ears]:
 @pytest.fixture
 def file(tmp_path):
     healthy, bank, detector = parts()
-    meta = policy_meta(World(), "toy", healthy, NETWORK, [m.name for m in PAIRS.members])
+    meta = policy_meta(World(), "toy", healthy, [m.name for m in PAIRS.members])
     save_controller(tmp_path / "controller.safetensors", meta, healthy, bank, PAIRS, detector, ALARM)
     return tmp_path / "controller.safetensors"
 
@@ -160,14 +159,18 @@ def test_files_that_do_not_fit(file, tmp_path) -> None:
     with pytest.raises(KoboshiError, match="was made for robot 'tiny', not 'other'"):
         StoredController(file, World(robot=replace(TINY, name="other")))
     healthy, other = parts()[0], tmp_path / "policy.safetensors"
-    save_policy(other, healthy.state_dict(), policy_meta(World(), "toy", healthy, NETWORK, ["healthy"]))
+    save_policy(other, healthy.state_dict(), policy_meta(World(), "toy", healthy, ["healthy"]))
     with pytest.raises(KoboshiError, match="policy.safetensors"):
         StoredController(other, World())
 
 
 @pytest.mark.parametrize(
     ("part", "message"),
-    [("detector.weight", "missing weight"), ("bank.log_std", "missing log_std"), ("healthy.log_std", "missing log_std")],
+    [
+        ("detector.weight", "missing weight"),
+        ("bank.log_std", "the bank network of .*missing log_std"),
+        ("healthy.log_std", "the healthy network of .*missing log_std"),
+    ],
 )
 def test_files_that_lack_a_tensor(file, tmp_path, part: str, message: str) -> None:
     tensors, meta = load_checkpoint(file)
@@ -186,6 +189,6 @@ def test_files_of_another_version(file, tmp_path, key: str) -> None:
 
 
 def test_a_file_for_joints_that_the_robot_lacks(file) -> None:
-    legless = SimpleNamespace(name="tiny", joint_names=("torso",), joint_id=replace(TINY, joint_names=("torso",)).joint_id)
+    legless = replace(TINY, joint_names=("torso",))
     with pytest.raises(KoboshiError, match="no joint 'left_knee'"):
         StoredController(file, World(robot=legless)).learned()

@@ -28,6 +28,7 @@ class Controller:
 
     def initial_state(self, num_envs: int, device: Device = "cpu") -> State:
         """(healthy policy's, bank's, router's) before the first observation; `device` is where observations lie."""
+        device = torch.device(device)
         bank = self.bank.initial_state(num_envs, device) if self.bank is not None else ()
         return self.healthy.initial_state(num_envs, device), bank, self.router.initial_state(num_envs, device)
 

@@ -91,10 +91,9 @@ def _check_senses(spec: DetectorSpec, env: Env, path: Path) -> None:
     """KoboshiError where the detector listens to other senses than the environment's."""
     mine = [e[:3] for e in layout_of(env, "detector")] if "detector" in env.obs_spec else []
     if [list(e) for e in spec.layout] != mine:
-        theirs, mine = ([f"{name} {width}" for name, _, width in layout] for layout in (spec.layout, mine))
+        theirs, ours = (", ".join(f"{name} {width}" for name, _, width in layout) for layout in (spec.layout, mine))
         raise KoboshiError(
-            f"{path} was made for another layout of observation group 'detector': "
-            f"{', '.join(theirs)}, not {', '.join(mine) or '(none)'}"
+            f"{path} was made for another layout of observation group 'detector': {theirs}, not {ours or '(none)'}"
         )
 
 
