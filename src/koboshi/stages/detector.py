@@ -100,7 +100,7 @@ def train(task: TaskCfg, paths: Sequence[Path], folder: Path) -> dict[str, Any]:
     card = dataset_card(task, env, None, "healthy", 0)
     dataset = Dataset.open(paths, expect_robot=card.robot, expect_layouts={GROUP: card.layout_hash(GROUP)})
     sequences = _prepared(task, dataset, rank)
-    mirror = mirror_of_detector(env) if env.robot.has_mirror else None
+    mirror = mirror_of_detector(env) if env.robot.mirrored else None
     model = _trained(task, sequences, mirror, folder, quiet=rank > 0)
     cfg = task.detector
     alarm = calibrate(judge_all(model, sequences, "calibrate"), cfg.alarm, cfg.false_alarms_per_hour)
