@@ -270,3 +270,13 @@ def test_saved_and_loaded(card_of, walk, tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(KoboshiError, match=r"detector.safetensors"):
         load_detector(path)
+
+
+def test_alarms_ask_nothing_of_other_devices(monkeypatch):
+    """Reading a tensor back waits for its device; only on the CPU is that cheaper than counting."""
+
+    def asked(*_):
+        raise AssertionError("a value was read back")
+
+    monkeypatch.setattr(torch, "equal", asked)
+    alarm_step(AlarmCfg(), torch.zeros(2, 3, device="meta"), initial_alarms(2, 3, "meta"))

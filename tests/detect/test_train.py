@@ -129,3 +129,20 @@ def test_only_training_episodes_train(walk, part):
 def test_bad_numbers_are_refused():
     with pytest.raises(KoboshiError, match="detector chunk is 0"):
         DetectorTrainCfg(chunk=0)
+
+
+def test_training_mixes_no_two_devices(walk):
+    """Rows lie on the CPU, all else on `meta`, whose tensors refuse to meet those of another device."""
+    model = FaultDetector(DetectorSpec.from_card(walk.card), SMALL).to("meta")
+    trainer = DetectorTrainer(model, [walk], DetectorTrainCfg(batch_envs=32, chunk=5), MIRROR)
+    for lanes in (torch.arange(32), torch.arange(96, 128)):  # both sides
+        loss = trainer._backward(lanes)
+        assert loss.device.type == trainer.hidden.device.type == "meta"
+    trainer.optimiser.step()
+
+
+def test_a_training_may_be_resumed_on_another_device(walk, tmp_path):
+    path = tmp_path / "training.safetensors"
+    cfg = DetectorTrainCfg(epochs=0.1, batch_envs=32, chunk=25)
+    train_detector([walk], SMALL, cfg, checkpoint=path)
+    train_detector([walk], SMALL, replace(cfg, device="cuda"), checkpoint=path, device="cpu")

@@ -102,7 +102,8 @@ def _open_folder(path: Path) -> Folder:
     card = DatasetCard.load(path)
     if not card.complete:
         raise KoboshiError(f"data set {path} is not complete; to finish it, run again: {card.command}")
-    shards, steps = [], []
+    shards: list[Path] = []
+    steps: list[int] = []
     for name, digest in card.shards.items():
         if not (path / name).is_file():
             raise KoboshiError(f"data set {path} lacks {name}")

@@ -162,7 +162,6 @@ def side_by_side(sequence: Sequences, episodes: Episodes) -> Sequences:
     source = torch.from_numpy(episodes.start) + torch.minimum(row, length - 1)
     env = torch.from_numpy(episodes.env).expand_as(source)
     columns = {name: column[source, env] for name, column in sequence.columns.items()}
-    columns["reset"] = columns["reset"] & ~padding
     if "severity" in columns:
         columns["severity"][padding] = 0.0
     card = replace(sequence.card, num_envs=len(episodes.env))

@@ -187,7 +187,7 @@ def _final_rows(chunk: Chunk, card: DatasetCard) -> dict[str, np.ndarray]:
     if len(missing):
         at = f"step {chunk.step0 + missing[0] // n} of environment {missing[0] % n}"
         raise KoboshiError(f"{len(missing)} episodes end without their true last observation, such as {at}")
-    arrays = {"step": step[order], "env": env[order].astype(np.int32)}
+    arrays: dict[str, np.ndarray] = {"step": step[order], "env": env[order].astype(np.int32)}
     for group in card.groups:
         if group not in chunk.final.obs:
             raise KoboshiError(f"a chunk's final observations lack group '{group}'")
