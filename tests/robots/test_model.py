@@ -40,6 +40,15 @@ def test_the_collision_filter_counted_by_hand() -> None:
     assert geoms(biped(collisions="all")) == SOLES | RODS | {"trunk"}
 
 
+def test_legs_go_on_below_the_foot() -> None:
+    """Down to the toes; what hangs on the base stays out."""
+    toe = '<body name="{0}_toe"><geom name="{0}_nail" size=".01" mass=".1"/></body>'
+    sole = '<geom name="{0}_sole" type="sphere" size=".03" pos="0 0 -.2" mass=".1"/>'
+    toes = [(sole.format(side), (sole + toe).format(side)) for side in ("left", "right")]
+    head = ('<site name="imu"/>', '<site name="imu"/><body name="head"><geom name="skull" size=".1"/></body>')
+    assert geoms(biped(*toes, head, collisions="legs")) == SOLES | RODS | {"left_nail", "right_nail"}
+
+
 def test_what_touches_what() -> None:
     """Lying on the floor all that was kept touches it; legs that cross touch each other in `all` alone."""
     crossed = {"left_hip": -0.6, "right_hip": 0.6}
@@ -57,6 +66,19 @@ def test_feet_are_boxes_around_their_geoms() -> None:
     site = physics_spec(biped()).compile().site("left_foot_site")
     np.testing.assert_allclose(site.pos, [0, 0, -0.2], atol=1e-9)
     np.testing.assert_allclose(site.size, [0.06] * 3, atol=1e-9)
+
+
+def test_the_box_holds_a_foot_that_lies_askew() -> None:
+    """A rod from heel to toe, 4 cm thick and 24 cm long in all, along x."""
+    rod = 'name="left_sole" type="capsule" fromto="-.1 0 -.2 .1 0 -.2" size=".02"'
+    site = physics_spec(biped(('name="left_sole" type="sphere" size=".03" pos="0 0 -.2"', rod))).compile()
+    np.testing.assert_allclose(site.site("left_foot_site").size, [0.15, 0.05, 0.05], atol=1e-9)
+
+
+def test_published_sensors_go() -> None:
+    model = physics_spec(biped(("</mujoco>", '<sensor><gyro site="imu"/></sensor></mujoco>'))).compile()
+    kinds = [f"{side}_foot_{kind}" for kind in ("contact", "pos", "vel") for side in ("left", "right")]
+    assert [model.sensor(i).name for i in range(model.nsensor)] == kinds
 
 
 def test_a_foot_senses_its_sole_and_not_its_shin() -> None:
