@@ -10,7 +10,7 @@ import torch
 from biped import biped
 from koboshi.errors import KoboshiError
 from koboshi.robots import UNITREE_H1, JointMap, physics_spec, visual_spec
-from koboshi.robots.maps import columns
+from koboshi.robots.maps import columns, free_joint_columns
 
 TAIL = '<site name="imu"/><body name="tail"><joint name="wag" type="ball"/><geom size=".01" mass=".1"/></body>'
 
@@ -96,6 +96,17 @@ def test_a_base_without_a_free_joint_is_refused() -> None:
     robot = biped(('<freejoint name="root"/>', ""))
     with pytest.raises(KoboshiError, match="base body 'base' of biped has no free joint"):
         JointMap(robot.physics, robot)
+
+
+def test_the_first_free_joint() -> None:
+    model = mujoco.MjModel.from_xml_string(
+        """<mujoco><worldbody>
+        <body><joint/><geom size="1"/></body><body><freejoint/><geom size="1"/></body>
+        </worldbody></mujoco>"""
+    )
+    assert free_joint_columns(model) == (slice(1, 4), slice(4, 8))
+    with pytest.raises(KoboshiError, match="no free joint"):
+        free_joint_columns(mujoco.MjModel.from_xml_string("<mujoco/>"))
 
 
 def test_columns_are_slices_where_they_lie_together() -> None:

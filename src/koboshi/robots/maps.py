@@ -43,8 +43,8 @@ class JointMap:
         free = int(model.body_jntadr[base])
         if free < 0 or model.jnt_type[free] != mujoco.mjtJoint.mjJNT_FREE:
             raise KoboshiError(f"base body '{robot.base_body}' of {robot.name} has no free joint")
-        q, v = int(model.jnt_qposadr[free]), int(model.jnt_dofadr[free])
-        self.base_pos, self.base_quat = slice(q, q + 3), slice(q + 3, q + 7)
+        self.base_pos, self.base_quat = free_joint_columns(model, free)
+        v = int(model.jnt_dofadr[free])
         self.base_lin_vel, self.base_ang_vel = slice(v, v + 3), slice(v + 3, v + 6)
         self.robot_qpos = self._columns(_positions(model, base))
 
@@ -69,6 +69,17 @@ class JointMap:
 
     def _columns(self, ids: Iterable[int]) -> Index:
         return columns([int(i) for i in ids], self._device)
+
+
+def free_joint_columns(model: mujoco.MjModel, joint: int | None = None) -> tuple[slice, slice]:
+    """Position (3) and quaternion (4) of a free joint in `qpos`; of the model's first where none is named."""
+    if joint is None:
+        found = [j for j in range(model.njnt) if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_FREE]
+        if not found:
+            raise KoboshiError("the model has no free joint")
+        joint = found[0]
+    q = int(model.jnt_qposadr[joint])
+    return slice(q, q + 3), slice(q + 3, q + 7)
 
 
 def _ids(model: mujoco.MjModel, kind: mujoco.mjtObj, names: Sequence[str]) -> list[int]:

@@ -44,7 +44,7 @@ def _other_token(token: str) -> list[str]:
         return [_like(_WORDS[low], token)]
     if len(low) != 2:
         return []
-    first, second = low
+    first, second = low[0], low[1]
     swapped = [first + _WORDS[second]] if first in _PLACES and second in _WORDS else []
     swapped += [_WORDS[first] + second] if second in _PLACES and first in _WORDS else []
     return [_like(other, token) for other in swapped]

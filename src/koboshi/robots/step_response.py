@@ -91,4 +91,4 @@ def _watch(model: mujoco.MjModel, rest: mujoco.MjData, name: str, target: str) -
     for _ in range(round(WATCH_S / TIMESTEP)):
         mujoco.mj_step(model, data)
         values.append((float(moved[0]) - start) / step)
-    return StepResponse(name, TIMESTEP * np.arange(len(values)), np.array(values))
+    return StepResponse(name, TIMESTEP * np.arange(len(values), dtype=np.float64), np.array(values))

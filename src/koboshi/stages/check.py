@@ -120,9 +120,9 @@ def _mirror(robot: Robot) -> Iterator[Finding]:
     for name, here, image in zip(robot.joint_names, pose, signs * pose[ids], strict=True):
         if abs(here - image) > SYMMETRIC_POSE:
             yield Finding("mirror", name, f"the default pose {here:.3f} rad is not its partner's mirrored {image:.3f}")
-    error = _mirror_error(robot)
-    if error > MIRROR_ERROR:
-        text = f"a mirrored state accelerates otherwise, by {100 * error:.0f} %: masses or inertias differ by side"
+    share = _mirror_error(robot)
+    if share > MIRROR_ERROR:
+        text = f"a mirrored state accelerates otherwise, by {100 * share:.0f} %: masses or inertias differ by side"
         yield Finding("mirror", robot.name, text)
 
 

@@ -38,7 +38,7 @@ class Trajectory:
     """One robot over T control steps; times are seconds from the first of them."""
 
     qpos: Array
-    """(T, nq): the free joint (position m, quaternion wxyz) first, then the joints, rad."""
+    """(T, nq) of the robot's visual model: `qpos[:, JointMap.robot_qpos]` of whatever it was recorded in."""
     control_dt: float
     """Seconds from one row to the next."""
     joint_names: Sequence[str]

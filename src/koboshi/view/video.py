@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from koboshi.errors import KoboshiError, unknown
+from koboshi.robots.maps import free_joint_columns
 from koboshi.runs import atomic_path, write_atomic
 from koboshi.view.gl import Offscreen
 from koboshi.view.overlay import HEADER, STRIP, PanelOverlay
@@ -77,9 +78,11 @@ class _Panel:
             )
         self.model, self.trajectory, self.camera = model, trajectory, camera
         self.overlay = PanelOverlay(trajectory, *size, end)
-        self._follow = smooth_path(trajectory.qpos[:, :2], _SMOOTH / trajectory.control_dt)
-        self._height = max(float(trajectory.qpos[0, 2]), 0.2)
-        w, x, y, z = trajectory.qpos[0, 3:7]
+        pos, quat = free_joint_columns(model)
+        path = trajectory.qpos[:, pos]
+        self._follow = smooth_path(path[:, :2], _SMOOTH / trajectory.control_dt)
+        self._height = max(float(path[0, 2]), 0.2)
+        w, x, y, z = trajectory.qpos[0, quat]
         self._heading = np.degrees(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
         self._joints = [(mark, model.joint(_joint(model, mark.joint)).id) for mark in trajectory.fault]
         self._original = model.geom_matid.copy(), model.geom_rgba.copy()
