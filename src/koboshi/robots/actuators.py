@@ -31,10 +31,14 @@ class ActuatorLaw(NamedTuple):
 
 @dataclass(frozen=True)
 class _Actuator:
-    """What all actuators have: `effort_limit` N·m; `armature` kg·m² (None: the model's own)."""
+    """What all actuators have."""
 
     effort_limit: float
+    """Largest torque, N·m; a joint's own limit in the model (`actuatorfrcrange`) is put aside."""
     armature: float | None = None
+    """Inertia of the rotor as the joint feels it, kg·m² (None: the model's own)."""
+    joint_damping: float | None = None
+    """Viscous friction of the joint itself, whatever the actuator does, N·m·s/rad (None: the model's own)."""
     target: ClassVar[Target]
 
     @property
@@ -51,8 +55,12 @@ class _Actuator:
         actuator.biasprm[:3] = (0.0, position, velocity)
         actuator.forcelimited = True
         actuator.forcerange = (-self.effort_limit, self.effort_limit)
+        driven = spec.joint(joint)
+        driven.actfrclimited = mujoco.mjtLimited.mjLIMITED_FALSE
         if self.armature is not None:
-            spec.joint(joint).armature = self.armature
+            driven.armature = self.armature
+        if self.joint_damping is not None:
+            driven.damping[0] = self.joint_damping
 
 
 @dataclass(frozen=True)

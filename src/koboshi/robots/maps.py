@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import mujoco
 import torch
@@ -29,32 +30,79 @@ class JointMap:
     qpos, dof, joint, actuator: J columns each, of `qpos`, of `qvel` and dof fields, of `jnt_*` and of `ctrl` and
     `actuator_*`. base_pos (3), base_quat (4): of `qpos`. base_lin_vel, base_ang_vel (3): of `qvel`, MuJoCo's frames:
     linear in the world's, angular in the base's. foot_contact (F), foot_pos, foot_vel (3F): of `sensordata`.
+    robot_qpos: of `qpos`, all that `visual_spec`'s model has, in its order. A model of looks has neither actuators
+    nor sensors: asked for those, KoboshiError.
     """
 
     def __init__(self, model: mujoco.MjModel, robot: Robot, device: torch.device | str = "cpu") -> None:
-        def here(ids: Sequence[int]) -> Index:
-            return columns([int(i) for i in ids], device)
-
-        joints = [model.joint(name).id for name in robot.joint_names]
-        self.joint, self.qpos = here(joints), here(model.jnt_qposadr[joints])
-        self.dof = here(model.jnt_dofadr[joints])
-        self.actuator = here([model.actuator(name).id for name in robot.joint_names])
-        q, v = _free_joint(model, robot)
-        self.base_pos, self.base_quat = slice(q, q + 3), slice(q + 3, q + 7)
+        self._model, self._robot, self._device = model, robot, device
+        joints = _ids(model, mujoco.mjtObj.mjOBJ_JOINT, robot.joint_names)
+        self.joint, self.qpos = self._columns(joints), self._columns(model.jnt_qposadr[joints])
+        self.dof = self._columns(model.jnt_dofadr[joints])
+        base = _ids(model, mujoco.mjtObj.mjOBJ_BODY, [robot.base_body])[0]
+        free = int(model.body_jntadr[base])
+        if free < 0 or model.jnt_type[free] != mujoco.mjtJoint.mjJNT_FREE:
+            raise KoboshiError(f"base body '{robot.base_body}' of {robot.name} has no free joint")
+        self.base_pos, self.base_quat = free_joint_columns(model, free)
+        v = int(model.jnt_dofadr[free])
         self.base_lin_vel, self.base_ang_vel = slice(v, v + 3), slice(v + 3, v + 6)
-        names = [foot.name for foot in robot.feet]
-        self.foot_contact = here(sensor_ids(model, [f"{name}_contact" for name in names]))
-        self.foot_pos = here(sensor_ids(model, [f"{name}_pos" for name in names]))
-        self.foot_vel = here(sensor_ids(model, [f"{name}_vel" for name in names]))
+        self.robot_qpos = self._columns(_positions(model, base))
+
+    @cached_property
+    def actuator(self) -> Index:
+        return self._columns(_ids(self._model, mujoco.mjtObj.mjOBJ_ACTUATOR, self._robot.joint_names))
+
+    @cached_property
+    def foot_contact(self) -> Index:
+        return self._sensors("contact")
+
+    @cached_property
+    def foot_pos(self) -> Index:
+        return self._sensors("pos")
+
+    @cached_property
+    def foot_vel(self) -> Index:
+        return self._sensors("vel")
+
+    def _sensors(self, kind: str) -> Index:
+        return self._columns(sensor_ids(self._model, [f"{foot.name}_{kind}" for foot in self._robot.feet]))
+
+    def _columns(self, ids: Iterable[int]) -> Index:
+        return columns([int(i) for i in ids], self._device)
 
 
-def _free_joint(model: mujoco.MjModel, robot: Robot) -> tuple[int, int]:
-    """Where the base's free joint begins in `qpos` and `qvel`."""
-    base = model.body(robot.base_body)
-    joint = int(base.jntadr[0])
-    if joint < 0 or model.jnt_type[joint] != mujoco.mjtJoint.mjJNT_FREE:
-        raise KoboshiError(f"base body '{robot.base_body}' of {robot.name} has no free joint")
-    return int(model.jnt_qposadr[joint]), int(model.jnt_dofadr[joint])
+def free_joint_columns(model: mujoco.MjModel, joint: int | None = None) -> tuple[slice, slice]:
+    """Position (3) and quaternion (4) of a free joint in `qpos`; of the model's first where none is named."""
+    if joint is None:
+        found = [j for j in range(model.njnt) if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_FREE]
+        if not found:
+            raise KoboshiError("the model has no free joint")
+        joint = found[0]
+    q = int(model.jnt_qposadr[joint])
+    return slice(q, q + 3), slice(q + 3, q + 7)
+
+
+def _ids(model: mujoco.MjModel, kind: mujoco.mjtObj, names: Sequence[str]) -> list[int]:
+    found = [mujoco.mj_name2id(model, kind, name) for name in names]
+    if -1 in found:
+        what = kind.name.removeprefix("mjOBJ_").lower()
+        raise KoboshiError(f"the model has no {what} '{names[found.index(-1)]}'")
+    return found
+
+
+def _positions(model: mujoco.MjModel, base: int) -> list[int]:
+    """Columns of `qpos` of all joints from this body on down the tree."""
+    below = {base}
+    for body in range(base + 1, model.nbody):  # children come after their parents
+        if int(model.body_parentid[body]) in below:
+            below.add(body)
+    ends = [*model.jnt_qposadr[1:], model.nq]
+    return [
+        column
+        for joint in range(model.njnt)
+        if int(model.jnt_bodyid[joint]) in below
+        for column in range(model.jnt_qposadr[joint], ends[joint])
+    ]
 
 
 def sensor_ids(model: mujoco.MjModel, names: Sequence[str]) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import mujoco
 import numpy as np
@@ -11,33 +11,72 @@ import numpy as np
 from koboshi.errors import KoboshiError
 from koboshi.robots.actuators import ActuatorLaw
 
-_PAIRS = (
-    ("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"), ("l", "r"), ("L", "R"), ("fl", "fr"), ("FL", "FR"),
-    ("rl", "rr"), ("RL", "RR"), ("hl", "hr"), ("HL", "HR"), ("lf", "rf"), ("LF", "RF"), ("lh", "rh"), ("LH", "RH"),
-)  # fmt: skip
-_OTHER = {a: b for pair in _PAIRS for a, b in (pair, pair[::-1])}
-_WORDS = re.compile("(left|right|Left|Right|LEFT|RIGHT)")
+_WORDS = {"left": "right", "right": "left", "l": "r", "r": "l"}
+_WORD = re.compile("(?<![A-Za-z])(?:left|right)|Left|Right|LEFT|RIGHT")
+_TOKEN = re.compile(r"(?<![A-Za-z])[A-Za-z]+(?![A-Za-z])")
+_PLACES = "fhrbm"
+"""Letters that stand beside L or R in the name of a leg: front, hind or rear, back, middle."""
 _FLIP = np.array([1.0, -1.0, 1.0])
 _SAME_PLACE = 0.01
 """How far a joint may be from its partner's mirror image, m: published models are symmetrical to millimetres."""
 
 
-def other_side(name: str) -> str:
-    """`left_knee` -> `right_knee`, `FL_hip_joint` -> `FR_hip_joint`, `knee_L` -> `knee_R`, `torso` -> `torso`."""
-    tokens = [_OTHER.get(token, token) for token in name.split("_")]
-    swapped = "_".join(tokens)
-    return swapped if swapped != name else _WORDS.sub(lambda found: _OTHER[found[0]], name)
+def other_side(name: str, names: Collection[str] = ()) -> str:
+    """`left_knee` -> `right_knee`, `FL_hip` -> `FR_hip`, `LF_HAA` -> `RF_HAA`, `knee.L` -> `knee.R`, `torso` itself.
+
+    `names`: all there are; they decide where a name can be read in two ways (RR is rear right, or right rear).
+    """
+    guesses = [*_other_tokens(name), _WORD.sub(lambda found: _like(_WORDS[found[0].lower()], found[0]), name)]
+    guesses = [guess for guess in guesses if guess != name]
+    return next((guess for guess in guesses if guess in names), guesses[0] if guesses else name)
 
 
-def mirror_ids(names: Sequence[str], kind: str) -> np.ndarray:
-    """(n,) index of each name's other side; KoboshiError where a side has no partner."""
-    for name in names:
-        if other_side(name) not in names:
-            raise KoboshiError(f"{kind} '{name}' has no partner '{other_side(name)}'; {kind}s: {', '.join(names)}")
-    return np.array([list(names).index(other_side(name)) for name in names])
+def _other_tokens(name: str) -> Iterator[str]:
+    """The name with one of its parts (between digits and signs) on the other side, the likelier first."""
+    for token in _TOKEN.finditer(name):
+        for other in _other_token(token[0]):
+            yield name[: token.start()] + other + name[token.end() :]
 
 
-def mirror_signs(model: mujoco.MjModel, names: Sequence[str], law: ActuatorLaw, base_body: str) -> np.ndarray:
+def _other_token(token: str) -> list[str]:
+    low = token.lower()
+    if low in _WORDS:
+        return [_like(_WORDS[low], token)]
+    if len(low) != 2:
+        return []
+    first, second = low[0], low[1]
+    swapped = [first + _WORDS[second]] if first in _PLACES and second in _WORDS else []
+    swapped += [_WORDS[first] + second] if second in _PLACES and first in _WORDS else []
+    return [_like(other, token) for other in swapped]
+
+
+def _like(word: str, model: str) -> str:
+    """The word, its letters as large as the model's."""
+    if model.isupper():
+        return word.upper()
+    return word.capitalize() if model[0].isupper() else word
+
+
+def mirror_ids(names: Sequence[str], kind: str, partners: Mapping[str, str] | None = None) -> np.ndarray:
+    """(n,) index of each name's other side; `partners` says which it is where the names do not.
+
+    KoboshiError where a side has no partner, or one that has another.
+    """
+    both = {**(partners or {}), **{b: a for a, b in (partners or {}).items()}}
+    found = [both.get(name, other_side(name, names)) for name in names]
+    for name, other in zip(names, found, strict=True):
+        if other not in names:
+            raise KoboshiError(f"{kind} '{name}' has no partner '{other}'; {kind}s: {', '.join(names)}")
+    ids = np.array([list(names).index(other) for other in found], dtype=int)
+    for i, other in enumerate(ids):
+        if ids[other] != i:
+            raise KoboshiError(f"{kind} '{names[i]}' has the partner '{found[i]}', and that has '{found[other]}'")
+    return ids
+
+
+def mirror_signs(
+    model: mujoco.MjModel, names: Sequence[str], ids: np.ndarray, law: ActuatorLaw, base_body: str
+) -> np.ndarray:
     """(J,) +1 where an angle keeps its sign in the mirror (y -> −y of the base), −1 where it flips.
 
     In the mirror a rotation about axis (x, y, z) becomes one about (−x, y, −z), a shift along it one along
@@ -46,7 +85,7 @@ def mirror_signs(model: mujoco.MjModel, names: Sequence[str], law: ActuatorLaw, 
     """
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
-    ids, joints = mirror_ids(names, "joint"), [model.joint(name).id for name in names]
+    joints = [model.joint(name).id for name in names]
     base = data.body(base_body)
     frame = base.xmat.reshape(3, 3)
     axis = data.xaxis[joints] @ frame
@@ -74,7 +113,8 @@ def _check_alike(
         other = names[ids[j]]
         if not np.allclose(image[j], ranges[ids[j]], atol=1e-3):
             raise KoboshiError(
-                f"joint '{name}' has the range {ranges[j].tolist()}, its partner '{other}' {ranges[ids[j]].tolist()}"
+                f"joint '{name}' has the range {ranges[j].round(3).tolist()}, "
+                f"its partner '{other}' {ranges[ids[j]].round(3).tolist()}"
             )
         if any(column[j] != column[ids[j]] for column in law):
             raise KoboshiError(f"joint '{name}' and its partner '{other}' have different actuators")

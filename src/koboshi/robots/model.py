@@ -38,6 +38,7 @@ def physics_spec(robot: Robot) -> mujoco.MjSpec:
     _delete(spec.sensors, spec)
     _check_parts(spec, robot)
     feet = _name_feet(spec, robot)
+    _keep_masses(spec)
     _filter_collisions(spec, robot, feet)
     for joint, actuator in robot.joint_actuators.items():
         actuator.add_to(spec, joint)
@@ -69,6 +70,20 @@ def _check_parts(spec: mujoco.MjSpec, robot: Robot) -> None:
         raise KoboshiError(f"{robot.name} has no IMU site '{robot.imu_site}'; sites: {', '.join(sites) or '(none)'}")
 
 
+def _keep_masses(spec: mujoco.MjSpec) -> None:
+    """Bodies whose mass comes from their geoms get it in numbers, for most geoms go."""
+    derived = [body for body in spec.bodies[1:] if not body.explicitinertial]
+    if spec.compiler.inertiafromgeom == mujoco.mjtInertiaFromGeom.mjINERTIAFROMGEOM_TRUE:
+        derived = spec.bodies[1:]
+    if not derived:
+        return
+    model = spec.compile()
+    for body in derived:
+        body.mass, body.ipos, body.iquat = model.body_mass[body.id], model.body_ipos[body.id], model.body_iquat[body.id]
+        body.inertia, body.explicitinertial = model.body_inertia[body.id], True
+    spec.compiler.inertiafromgeom = mujoco.mjtInertiaFromGeom.mjINERTIAFROMGEOM_AUTO  # a scene may add bodies
+
+
 def _collides(geom: mujoco.MjsGeom) -> bool:
     return bool(geom.contype or geom.conaffinity)
 
@@ -77,12 +92,17 @@ def _name_feet(spec: mujoco.MjSpec, robot: Robot) -> dict[str, list[str]]:
     """Foot -> the names of its geoms, given where they have none."""
     named: dict[str, list[str]] = {}
     for foot in robot.feet:
-        found = [g for g in spec.body(foot.body).geoms if _collides(g) and g.type != mujoco.mjtGeom.mjGEOM_MESH]
+        geoms = spec.body(foot.body).geoms
         if foot.geoms is not None:
-            found = [g for g in found if g.name in foot.geoms]
-        if not found:
-            wanted = ", ".join(foot.geoms) if foot.geoms else "a primitive that collides"
-            raise KoboshiError(f"foot '{foot.name}' of {robot.name} finds no geom ({wanted}) on body '{foot.body}'")
+            found = [geom for geom in geoms if geom.name in foot.geoms]
+            missing = [name for name in foot.geoms if name not in [geom.name for geom in found]]
+        else:
+            found = [geom for geom in geoms if _collides(geom) and geom.type != mujoco.mjtGeom.mjGEOM_MESH]
+            missing = [] if found else ["a primitive that collides"]
+        if missing:
+            raise KoboshiError(
+                f"foot '{foot.name}' of {robot.name} finds no geom ({', '.join(missing)}) on body '{foot.body}'"
+            )
         for i, geom in enumerate(found):
             geom.name = geom.name or f"{foot.name}_geom{i + 1}"
         named[foot.name] = [geom.name for geom in found]
@@ -98,8 +118,8 @@ def _filter_collisions(spec: mujoco.MjSpec, robot: Robot, feet: dict[str, list[s
         _delete(spec.pairs, spec)
         _delete(spec.excludes, spec)
     for geom in list(spec.geoms):
-        wanted = geom.name in soles or itself or (robot.collisions == "legs" and geom.parent.name in legs)
-        if not (wanted and _collides(geom)):
+        wanted = itself or (robot.collisions == "legs" and geom.parent.name in legs)
+        if geom.name not in soles and not (wanted and _collides(geom)):
             spec.delete(geom)
             continue
         geom.contype, geom.conaffinity = (BODY, GROUND | BODY) if itself else (0, GROUND)

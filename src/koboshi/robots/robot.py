@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, TypeVar
 
@@ -55,6 +55,8 @@ class Robot:
     """What touches the ground: `feet`, all of the `legs`, or `all`, which also collides with itself."""
     mirrored: bool = True
     """Whether left and right are mirror images; if not, nothing of it can be mirrored."""
+    partners: Mapping[str, str] = field(default_factory=dict)
+    """Joint or foot -> the one on the other side, where their names do not tell."""
 
     def joint_id(self, name: str) -> int:
         """The index of a joint in `joint_names`."""
@@ -72,11 +74,22 @@ class Robot:
     @cached_property
     def joint_names(self) -> tuple[str, ...]:
         """The actuated joints, in the model's order."""
-        names = tuple(j.name for j in self.load_spec().joints if _match(self.actuators, j.name) is not None)
-        for pattern in self.actuators:
+        one_axis = (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
+        found = [(j.name, b.name) for b in self.load_spec().bodies for j in b.joints if j.type in one_axis]
+        nameless = [repr(body) for name, body in found if not name]
+        if nameless:
+            raise KoboshiError(f"{self.name} has joints without a name, on the bodies {', '.join(nameless)}")
+        names = [name for name, _ in found]
+        self._check_patterns("actuators", self.actuators, names)
+        return tuple(name for name in names if _match(self.actuators, name) is not None)
+
+    def _check_patterns(self, what: str, patterns: Iterable[str], names: Sequence[str]) -> None:
+        """KoboshiError for a pattern that matches no joint: a slip of the pen would go unnoticed."""
+        for pattern in patterns:
             if not any(re.fullmatch(pattern, name) for name in names):
-                raise KoboshiError(f"no joint of {self.name} matches the actuator pattern '{pattern}'")
-        return names
+                raise KoboshiError(
+                    f"'{pattern}' in {what} of {self.name} matches no joint; joints: {', '.join(names) or '(none)'}"
+                )
 
     @cached_property
     def joint_actuators(self) -> dict[str, Actuator]:
@@ -97,13 +110,19 @@ class Robot:
 
     @cached_property
     def groups(self) -> dict[str, tuple[str, ...]]:
-        """Group name -> joint names."""
+        """Group name -> joint names; KoboshiError where a joint is in no group or in two."""
         names = self.joint_names
-        return {g: tuple(names[i] for i in self.joint_ids(*patterns)) for g, patterns in self.group_patterns.items()}
+        found = {g: tuple(names[i] for i in self.joint_ids(*patterns)) for g, patterns in self.group_patterns.items()}
+        for name in names:
+            holders = [group for group, members in found.items() if name in members]
+            if len(holders) != 1:
+                raise KoboshiError(f"joint '{name}' of {self.name} is in {len(holders)} groups, not in one: {holders}")
+        return found
 
     @cached_property
     def default_joint_pos(self) -> np.ndarray:
         """(J,) the pose that an action of zero asks for, rad."""
+        self._check_patterns("default_pose", self.default_pose, self.joint_names)
         return np.array([_match(self.default_pose, name) or 0.0 for name in self.joint_names])
 
     @cached_property
@@ -120,19 +139,22 @@ class Robot:
     def mirror_ids(self) -> np.ndarray:
         """(J,) the joint on the other side: `mirrored[j] = sign[j] * q[mirror_ids[j]]`."""
         self._check_mirrored()
-        return mirror.mirror_ids(self.joint_names, "joint")
+        return mirror.mirror_ids(self.joint_names, "joint", self._partners_among(self.joint_names))
 
     @cached_property
     def mirror_signs(self) -> np.ndarray:
         """(J,) see `mirror_ids`; KoboshiError where left and right are no mirror images."""
-        self._check_mirrored()
-        return mirror.mirror_signs(self.physics, self.joint_names, self.law, self.base_body)
+        return mirror.mirror_signs(self.physics, self.joint_names, self.mirror_ids, self.law, self.base_body)
 
     @cached_property
     def mirror_feet(self) -> np.ndarray:
         """(F,) the foot on the other side."""
         self._check_mirrored()
-        return mirror.mirror_ids([foot.name for foot in self.feet], "foot")
+        names = [foot.name for foot in self.feet]
+        return mirror.mirror_ids(names, "foot", self._partners_among(names))
+
+    def _partners_among(self, names: Sequence[str]) -> dict[str, str]:
+        return {a: b for a, b in self.partners.items() if a in names}
 
     def _check_mirrored(self) -> None:
         if not self.mirrored:
@@ -141,6 +163,7 @@ class Robot:
     @cached_property
     def fault_candidates(self) -> tuple[str, ...]:
         """Joints that may fail by default: all but the spared ones."""
+        self._check_patterns("spared", self.spared, self.joint_names)
         return tuple(n for n in self.joint_names if not any(re.fullmatch(p, n) for p in self.spared))
 
 

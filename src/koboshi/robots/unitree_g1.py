@@ -35,7 +35,7 @@ UNITREE_G1 = Robot(
         ".*_elbow_joint": 0.87,
     },
     base_body="pelvis",
-    base_height=0.77,
+    base_height=0.78,
     feet=(Foot("left_foot", "left_ankle_roll_link"), Foot("right_foot", "right_ankle_roll_link")),
     group_patterns={
         "left_leg": ("left_(hip|knee|ankle).*",),

@@ -1,7 +1,7 @@
 """Unitree Go2, 12 actuated joints. Model: MuJoCo Menagerie `unitree_go2` (BSD-3-Clause).
 
-Gains: Isaac Lab's `UNITREE_GO2_CFG` (25/0.5); effort limits: the model's own motors. Pose: the same file, with the
-rear thighs as the front ones, for the model's rear joints are mounted alike.
+Gains and pose: Isaac Lab's `UNITREE_GO2_CFG` (25/0.5); effort limits: the model's own motors. Joint friction:
+Unitree's own MJCF (unitree_mujoco, 0.1 N·m·s/rad), for Menagerie's 2 would brake a limp leg like a dashpot.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ UNITREE_GO2 = Robot(
     name="unitree_go2",
     load_spec=partial(menagerie_spec, "unitree_go2"),
     actuators={
-        ".*_(hip|thigh)_joint": PositionActuator(stiffness=25.0, damping=0.5, effort_limit=23.7),
-        ".*_calf_joint": PositionActuator(stiffness=25.0, damping=0.5, effort_limit=45.43),
+        ".*_(hip|thigh)_joint": PositionActuator(
+            stiffness=25.0, damping=0.5, effort_limit=23.7, joint_damping=0.1
+        ),
+        ".*_calf_joint": PositionActuator(stiffness=25.0, damping=0.5, effort_limit=45.43, joint_damping=0.1),
     },
     default_pose={
         ".L_hip_joint": 0.1,
@@ -29,7 +31,7 @@ UNITREE_GO2 = Robot(
         ".*_calf_joint": -1.5,
     },
     base_body="base",
-    base_height=0.33,
+    base_height=0.325,
     feet=tuple(Foot(f"{leg}_foot", f"{leg}_calf", (leg,)) for leg in _LEGS),
     group_patterns={group: (f"{leg}_.*",) for leg, group in _LEGS.items()},
     imu_site="imu",

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from koboshi.errors import KoboshiError, unknown
+from koboshi.robots.maps import free_joint_columns
 from koboshi.runs import atomic_path, write_atomic
 from koboshi.view.gl import Offscreen
 from koboshi.view.overlay import HEADER, STRIP, PanelOverlay
@@ -77,7 +78,7 @@ class _Panel:
             )
         self.model, self.trajectory, self.camera = model, trajectory, camera
         self.overlay = PanelOverlay(trajectory, *size, end)
-        position = _base(model)
+        position, _ = free_joint_columns(model)
         self._follow = smooth_path(trajectory.qpos[:, position][:, :2], _SMOOTH / trajectory.control_dt)
         self._height = max(float(trajectory.qpos[0, position][2]), 0.1)
         self._size, self._heading = _stance(model, trajectory.qpos[0], self._height)
@@ -120,17 +121,6 @@ class _Panel:
         view.distance = self.camera.distance * self._size
         view.lookat[:] = (*self._follow[row], 0.84 * self._height)
         return view
-
-
-def _base(model: Any) -> slice:
-    """Where the position of the free base lies in qpos; KoboshiError where the robot has none."""
-    import mujoco
-
-    free = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)
-    if not len(free):
-        raise KoboshiError("a video follows a robot's free joint, and this model has none")
-    start = int(model.jnt_qposadr[free[0]])
-    return slice(start, start + 3)
 
 
 def _stance(model: Any, qpos: NDArray[np.floating], height: float) -> tuple[float, float]:
