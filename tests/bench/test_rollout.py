@@ -15,6 +15,7 @@ from koboshi import robots
 from koboshi.bench.detection import delays, switch_delays
 from koboshi.bench.rollout import Recording, control_steps, rollout, scenario_cfg
 from koboshi.envs import Env
+from koboshi.envs.cfg import EventTerm, TerminationTerm
 from koboshi.faults import Fault, Scenario, Scenarios
 from koboshi.specialists.assignment import assign
 from koboshi.specialists.controller import Controller
@@ -58,9 +59,10 @@ def cfg() -> Any:
 
 
 def test_nothing_but_the_scenario_happens(cfg: Any) -> None:
-    found = scenario_cfg(cfg, SCENARIOS)
+    shoves = cfg.events | {"shove": EventTerm(lambda env, mask: None, mode="interval"), "gone": None}
+    found = scenario_cfg(replace(cfg, events=shoves), SCENARIOS)
     assert found.num_envs == 3 and found.curriculum == {} and found.faults == SCENARIOS
-    assert all(term.mode == "reset" for term in found.events.values())
+    assert found.events == {n: term for n, term in cfg.events.items() if term.mode == "reset"} != {}
     assert list(found.terminations) == [n for n, term in cfg.terminations.items() if not term.time_out]
     assert found.observations == cfg.observations
     assert control_steps(SCENARIOS, cfg.step_dt, 0.3) == STEPS
@@ -86,6 +88,16 @@ def test_a_recording_tells_what_happened(cfg: Any) -> None:
     brief = rollout(cfg, still(router), SCENARIOS, 0.3)
     assert brief.alarm is None and brief.severity is None and brief.qpos.shape == (STEPS, 0, 26)
     assert torch.equal(brief.velocity, found.velocity)
+
+
+def _due(env: Env) -> Tensor:
+    return env.episode_step >= 3 + torch.arange(env.num_envs)
+
+
+def test_an_episode_ends_with_its_first_fall(cfg: Any) -> None:
+    ends = replace(cfg, terminations={"due": TerminationTerm(_due)})
+    found = rollout(ends, still(HealthyRouter(len(H1.joint_names))), SCENARIOS, 0.3)
+    assert found.end.tolist() == [2, 3, 4]
 
 
 def test_a_task_without_faults_is_judged_too() -> None:

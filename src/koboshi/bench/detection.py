@@ -18,15 +18,20 @@ from torch import Tensor
 
 from koboshi import robots
 from koboshi.bench.rollout import Recording
-from koboshi.detect.metrics import macro_f1
+from koboshi.detect.metrics import (
+    WINDOW_S,
+    confusion_matrix,
+    delays_ms,
+    first_named,
+    macro_f1,
+    noticed,
+    quantile,
+)
 from koboshi.envs import Env, EnvCfg
 from koboshi.errors import KoboshiError
 from koboshi.robots import Robot
 from koboshi.specialists.assignment import Assignment
 from koboshi.specialists.controller import Controller
-
-WINDOW_S = 1.0
-"""An alarm later than this after the onset does not count for isolation."""
 
 
 class FaultRows(NamedTuple):
@@ -59,16 +64,19 @@ def faults_of(recording: Recording) -> FaultRows:
 
 def delays(recording: Recording) -> np.ndarray:
     """(F,) ms from each fault's onset to the first alarm on its joint; inf where none comes."""
-    faults, alarm = faults_of(recording), _alarm(recording)
-    return _first(faults, lambda f, span: alarm[span, faults.row[f], faults.joint[f]]) * recording.step_dt * 1000.0
+    return _delays(recording, _alarm(recording))
 
 
 def switch_delays(recording: Recording, assignment: Assignment) -> np.ndarray:
     """(F,) ms from each fault's onset to the first step in which a member that serves its joint acts; inf if never."""
-    robot = robots.find(recording.scenarios.robot)
-    serves, faults, member = serving(assignment, robot), faults_of(recording), recording.member.numpy()
-    served = _first(faults, lambda f, span: serves[member[span, faults.row[f]], faults.joint[f]])
-    return served * recording.step_dt * 1000.0
+    serves = serving(assignment, robots.find(recording.scenarios.robot))
+    return _delays(recording, serves[recording.member.numpy()])
+
+
+def _delays(recording: Recording, named: np.ndarray) -> np.ndarray:
+    faults = faults_of(recording)
+    first = first_named(named, faults.row, faults.start, faults.end)
+    return delays_ms(first, faults.joint, faults.start, recording.step_dt)
 
 
 def serving(assignment: Assignment, robot: Robot) -> np.ndarray:
@@ -79,16 +87,6 @@ def serving(assignment: Assignment, robot: Robot) -> np.ndarray:
     return table
 
 
-def _first(faults: FaultRows, true: Callable[[int, slice], np.ndarray]) -> np.ndarray:
-    """(F,) control periods from each onset to the first decision of its span that `true(fault, span)` holds for."""
-    out = np.full(len(faults.row), math.inf)
-    for f, (start, end) in enumerate(zip(faults.start, faults.end, strict=True)):
-        hits = np.flatnonzero(true(f, slice(start, end)))
-        if len(hits):
-            out[f] = hits[0] + 1
-    return out
-
-
 def _alarm(recording: Recording) -> np.ndarray:
     if recording.alarm is None:
         raise KoboshiError("this recording holds no alarms; record it with detail=True")
@@ -96,36 +94,28 @@ def _alarm(recording: Recording) -> np.ndarray:
 
 
 def confusion(recording: Recording) -> np.ndarray:
-    """(J + 1, J + 1) faults by true joint and by the joint alarmed first within a second of the onset ('none' last).
+    """(J + 1, J + 1) faults by true joint and by the joint alarmed first within WINDOW_S of the onset ('none' last).
 
     Of two alarms at once the more probable counts. Alarms on other joints that are broken at that time are right
     too, and not asked about here.
     """
     faults, alarm = faults_of(recording), _alarm(recording)
     assert recording.probability is not None
-    probability = recording.probability.numpy()
-    joints, window = alarm.shape[2], round(WINDOW_S / recording.step_dt)
-    matrix = np.zeros((joints + 1, joints + 1), dtype=int)
-    for f, (row, joint, start, end) in enumerate(zip(*faults, strict=True)):
-        span = slice(start, min(end, start + window))
-        raised = alarm[span, row].copy()
-        raised[:, _also_broken(faults, f, span)] = False
-        matrix[joint, _first_alarm(raised, probability[span, row])] += 1
-    return matrix
+    window = round(WINDOW_S / recording.step_dt)
+    end = np.minimum(faults.end, faults.start + window)
+    named = first_named(alarm, faults.row, faults.start, end)
+    for f in range(len(named)):
+        named[f, _also_broken(faults, f, end[f])] = math.inf
+    first = named.min(1, initial=math.inf)
+    at = np.where(np.isinf(first), faults.start, first).astype(np.int64)
+    strength = recording.probability.numpy()[np.minimum(at, len(alarm) - 1), faults.row]
+    return confusion_matrix(faults.joint, noticed(named, faults.start, strength=strength), alarm.shape[2])
 
 
-def _also_broken(faults: FaultRows, f: int, span: slice) -> np.ndarray:
-    """Other joints of the same robot that are broken within the span."""
-    same = (faults.row == faults.row[f]) & (faults.start < span.stop) & (faults.end > span.start)
+def _also_broken(faults: FaultRows, f: int, end: int) -> np.ndarray:
+    """Other joints of the same robot that are broken between the fault's start and `end`."""
+    same = (faults.row == faults.row[f]) & (faults.start < end) & (faults.end > faults.start[f])
     return faults.joint[same & (faults.joint != faults.joint[f])]
-
-
-def _first_alarm(raised: np.ndarray, probability: np.ndarray) -> int:
-    """The column of the first alarm in (rows, J), the more probable of two at once; J where there is none."""
-    rows = np.flatnonzero(raised.any(1))
-    if not len(rows):
-        return raised.shape[1]
-    return int(np.where(raised[rows[0]], probability[rows[0]], -1.0).argmax())
 
 
 def detection_metrics(recording: Recording, assignment: Assignment | None = None) -> dict[str, Any]:
@@ -139,7 +129,7 @@ def detection_metrics(recording: Recording, assignment: Assignment | None = None
         "delay_ms_median": quantile(delay, 0.5),
         "delay_ms_p95": quantile(delay, 0.95),
         "missed": float(np.isinf(delay).mean()) if len(delay) else None,
-        "macro_f1": macro_f1(matrix) if len(delay) else None,
+        "macro_f1": macro_f1(matrix),
         "confusion": matrix.tolist(),
         "delays_ms": _finite(delay),
     }
@@ -155,14 +145,6 @@ def detection_metrics(recording: Recording, assignment: Assignment | None = None
 
 def _finite(values: np.ndarray) -> list[float | None]:
     return [None if math.isinf(value) else float(value) for value in values]
-
-
-def quantile(delay: np.ndarray, q: float) -> float | None:
-    """The q-quantile, of which no part is interpolated towards infinity; None where it is infinite or of nothing."""
-    if not len(delay):
-        return None
-    value = float(np.quantile(delay, q, method="higher"))
-    return None if math.isinf(value) else value
 
 
 def healthy_steps(hours: float, step_dt: float, num_envs: int) -> int:

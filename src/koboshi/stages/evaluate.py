@@ -72,7 +72,7 @@ def frozen_scenarios(task: TaskCfg, path: Path | None, folder: Path) -> Scenario
         if scenarios.robot != robot.name:
             raise KoboshiError(f"scenario file {path} is for robot '{scenarios.robot}', not '{robot.name}'")
         return scenarios
-    about = {"commands": cfg.commands, "onset_s": cfg.onset_s}
+    about: dict[str, Any] = {"commands": cfg.commands, "onset_s": cfg.onset_s}
     if task.faults is None:
         count = cfg.episodes_a_joint * len(robot.fault_candidates)
         scenarios = sweep(robot, (None,), count, cfg.seed, **about)

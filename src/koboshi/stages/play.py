@@ -51,10 +51,11 @@ def parse_fault(text: str, robot: Robot) -> Fault:
         raise KoboshiError(f"'{text}' is not a fault; write {WRITTEN_AS}")
     kind: Any = more[0] if more else "torque_loss"
     try:
-        seconds, *numbers = (float(number) for number in (onset, *more[1:]))
+        seconds = float(onset)
+        severity = float(more[1]) if len(more) > 1 else 1.0
+        duration = float(more[2]) if len(more) > 2 else None
     except ValueError:
         raise KoboshiError(f"'{text}' is not a fault; write {WRITTEN_AS}") from None
-    severity, duration = (*numbers, *(1.0, None)[len(numbers) :])
     fault = Fault(joint, kind, severity, seconds, duration)
     fault.check(robot)
     return fault
@@ -127,8 +128,10 @@ def demo_scenarios(task: TaskCfg) -> Scenarios:
     robot = robots.find(task.env.robot)
     if task.faults is None:
         raise KoboshiError(f"task '{task.name}' has no faults, and the demo shows a robot that breaks")
-    about = {"commands": task.evaluate.commands, "onset_s": task.evaluate.onset_s, "faults": task.faults}
-    return sweep(robot, task.faults.candidates(robot), DEMO_EPISODES_A_JOINT, DEMO_SEED, **about)
+    return sweep(
+        robot, task.faults.candidates(robot), DEMO_EPISODES_A_JOINT, DEMO_SEED,
+        faults=task.faults, commands=task.evaluate.commands, onset_s=task.evaluate.onset_s,
+    )  # fmt: skip
 
 
 def demo(folder: Path, name: str = "h1-walk") -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from koboshi import config, runs
+from koboshi.algos.ppo import PPOCfg
 from koboshi.bench import gpu as on_gpu
 from koboshi.bench import rsl_rl, speed
 from koboshi.robots import find
@@ -38,9 +39,9 @@ def bench(task: TaskCfg, folder: Path, warp: bool = True) -> dict[str, Any]:
     if warp:
         add(speed.warp_speed(task.env, figures["env_steps_per_s"]))
     add(speed.ppo_speed(task.env, task.agent))
-    if rsl_rl.installed():
+    if rsl_rl.installed() and isinstance(task.agent, PPOCfg):
         add(speed.rsl_rl_speed(task.env, task.agent))
-    else:
+    elif isinstance(task.agent, PPOCfg):
         console.print("rsl_rl is not installed (pip install 'koboshi[bench]'): not compared", highlight=False)
     add(speed.slowdown(task.env, task.agent))
     if task.specialists is not None:

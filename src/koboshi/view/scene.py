@@ -102,8 +102,9 @@ def _lighten_meshes(spec: Any, model: Any, cell: float) -> None:
     import mujoco
 
     rename: dict[str, str] = {}
+    textured = _textured_meshes(model)
     for i in range(model.nmesh):
-        if model.mesh_facenum[i] < 3000 or model.mesh_texcoordnum[i]:  # cheap, or would lose its texture
+        if model.mesh_facenum[i] < 3000 or i in textured:  # cheap, or would lose its texture
             continue
         start, faces_at = model.mesh_vertadr[i], model.mesh_faceadr[i]
         # The compiler centres meshes; undo it so that the copy lies where the original lay.
@@ -124,6 +125,15 @@ def _lighten_meshes(spec: Any, model: Any, cell: float) -> None:
     for mesh in list(spec.meshes):
         if mesh.name in rename or _stem(mesh.file) in rename:
             spec.delete(mesh)
+
+
+def _textured_meshes(model: Any) -> set[int]:
+    """The meshes that are drawn with a picture on them; coordinates for one alone show nothing."""
+    import mujoco
+
+    mesh = (model.geom_type == mujoco.mjtGeom.mjGEOM_MESH) & (model.geom_matid >= 0)
+    painted = (model.mat_texid[model.geom_matid] >= 0).any(1) if model.nmat else False
+    return set(model.geom_dataid[mesh & painted].tolist())
 
 
 def _stem(file: str) -> str:

@@ -85,7 +85,7 @@ class Trajectory:
             self._check("probability", self.probability.shape, (steps, len(self.joint_names)))
         if not np.isfinite(self.qpos).all():
             raise KoboshiError(f"trajectory '{self.title}': qpos holds NaN or infinity")
-        for joint in (mark.joint for mark in (*self.fault, *self.alarms)):
+        for joint in [*(mark.joint for mark in self.fault), *(alarm.joint for alarm in self.alarms)]:
             if joint not in self.joint_names:
                 raise unknown("joint", joint, self.joint_names)
 

@@ -107,7 +107,7 @@ class _Panel:
             for mark, joint in broken:
                 # A ball that shrinks onto the joint as it breaks, so that the eye finds it.
                 age = float(np.clip((time - mark.time) / 0.6, 0, 1))
-                add_marker(stage, data.xanchor[joint], self._size * (0.24 - 0.14 * age), 0.45 - 0.15 * age)
+                add_marker(stage, data.xanchor[joint], self._height * (0.24 - 0.14 * age), 0.45 - 0.15 * age)
 
         frame = renderer.draw(data, self._view(row), decorate)
         self._last = row, frame
@@ -138,7 +138,7 @@ def _stance(model: Any, qpos: NDArray[np.floating], height: float) -> tuple[floa
     own = model.body_rootid == base
     span = float(np.linalg.norm(np.ptp(data.xpos[own][:, :2], axis=0)))
     forward = data.xmat[base].reshape(3, 3)[:, 0]
-    return max(height, 0.9 * span), float(np.degrees(np.arctan2(forward[1], forward[0])))
+    return max(height, 0.75 * span), float(np.degrees(np.arctan2(forward[1], forward[0])))
 
 
 def _joint(model: Any, name: str) -> str:
