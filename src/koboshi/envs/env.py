@@ -124,6 +124,8 @@ class Env:
         everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         self.rewards.sums.zero_()
         self.command.scale = 1.0
+        self.fields.restore_nominal()
+        self.encoder_bias.zero_()
         self.events.startup()
         self._advance_curriculum(everyone)
         self._restart(everyone)
