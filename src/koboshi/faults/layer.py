@@ -47,6 +47,7 @@ class FaultLayer:
         self.joint, self.which = (torch.zeros(n, s, dtype=torch.int64, device=self._device) for _ in range(2))
         self.level = torch.zeros(n, s, device=self._device)
         self.start, self.stop = (torch.full((n, s), NEVER, device=self._device) for _ in range(2))
+        self._active = torch.zeros(n, s, dtype=torch.bool, device=self._device)
         self._prepare_plan()
         for name in {EFFECTS[kind].field for kind in self._kinds if kind in EFFECTS}:
             fields.expand(name)
@@ -89,8 +90,8 @@ class FaultLayer:
         new = dict(zip(_PLAN, (joint, which, level, start, stop), strict=True))
         for name, value in new.items():
             setattr(self, name, torch.where(rows, value, getattr(self, name)))
-        for table in (*self._level.values(), *self._held.values(), self.severity):
-            table.masked_fill_(rows, 0.0)
+        for table in (*self._level.values(), *self._held.values(), self.severity, self._active):
+            table.masked_fill_(rows, 0)
         self.kind.masked_fill_(rows, -1)
         self._refresh_fields()
 
@@ -133,11 +134,14 @@ class FaultLayer:
         if not self._kinds:
             return
         now = episode_step[:, None]
-        if anyone((self.start == now) | (self.stop == now)):
-            self._update((self.start <= now) & (now < self.stop), self.start == now)
+        active = (self.start <= now) & (now < self.stop)
+        # Not by equal steps: an episode may begin at an age that an onset has passed.
+        if anyone(active != self._active):
+            self._update(active, active & ~self._active)
 
     def _update(self, active: Tensor, begins: Tensor) -> None:
         """active, begins (N, S)."""
+        self._active.copy_(active)
         here = self.joint[:, :, None] == torch.arange(self.severity.shape[1], device=self._device)
         level = (self.level * active)[:, :, None] * here
         pos = self._qpos[:, self._joints.qpos].to(level.dtype)
@@ -192,7 +196,7 @@ class FaultLayer:
             value.copy_(state[name])
 
     def _tables(self) -> dict[str, Tensor]:
-        own = {name: getattr(self, name) for name in (*_PLAN, "severity", "kind")}
+        own = {name: getattr(self, name) for name in (*_PLAN, "severity", "kind")} | {"active": self._active}
         own |= {f"level.{kind}": table for kind, table in self._level.items()}
         return own | {f"held.{kind}": table for kind, table in self._held.items()}
 
