@@ -54,7 +54,7 @@ def velocity_command(env: Env) -> Tensor:
 @mirrored("joint")
 def joint_pos(env: Env, sensed: bool = True) -> Tensor:
     """(N, J) joint positions less the default pose, rad; `sensed`: through sensors that may be faulty."""
-    pos = env.faults.sense(env.state.joint_pos + env.encoder_bias) if sensed else env.state.joint_pos
+    pos = env.faults.sense(env.state.joint_pos) + env.encoder_bias if sensed else env.state.joint_pos
     return pos - env.default_joint_pos
 
 
