@@ -63,14 +63,15 @@ class FaultLayer:
                 raise KoboshiError(f"{len(cfg.episodes)} scenarios need as many environments, not {self._num_envs}")
             self._scripted = {name: x.to(device) for name, x in _script(cfg, robot, self._step_dt).items()}
         elif cfg is not None and self._kinds:
-            names = cfg.faults.candidates(robot)
-            for name in (joint for group in cfg.groups or () for joint in group):
+            self._choices = torch.tensor([KINDS.index(kind) for kind in cfg.faults.kinds], device=device)
+            if cfg.groups is None:
+                names = cfg.faults.candidates(robot)
+                self._candidates = torch.tensor([robot.joint_id(name) for name in names], device=device)
+                return
+            for name in (joint for group in cfg.groups for joint in group):
                 for kind in cfg.faults.kinds:
                     check_fault(robot, name, kind)
-            self._candidates = torch.tensor([robot.joint_id(name) for name in names], device=device)
-            self._choices = torch.tensor([KINDS.index(kind) for kind in cfg.faults.kinds], device=device)
-            if cfg.groups is not None:
-                self._own = _by_index(cfg.groups, robot, self._num_envs).to(device)
+            self._own = _by_index(cfg.groups, robot, self._num_envs).to(device)
 
     @property
     def active(self) -> Tensor:
