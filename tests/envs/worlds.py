@@ -11,13 +11,22 @@ import torch
 from torch import Tensor
 
 from koboshi.envs import Env, EnvCfg
-from koboshi.envs.cfg import ActionsCfg, ActionTerm, EventTerm, ObsGroup, ObsTerm, RewardTerm, TerminationTerm
+from koboshi.envs.cfg import (
+    ActionsCfg,
+    ActionTerm,
+    EventTerm,
+    HeadingCfg,
+    ObsGroup,
+    ObsTerm,
+    RewardTerm,
+    TerminationTerm,
+)
 from koboshi.envs.terms import actions, events, observations, rewards, terminations
 from koboshi.faults import Fault, Scenario, Scenarios
 from koboshi.robots import UNITREE_GO2, UNITREE_H1, Foot, PositionActuator, Robot, TorqueActuator, VelocityActuator
 from koboshi.vec_env import Step
 
-H1_JOINTS = 19
+HEADING = HeadingCfg()
 
 _ROVER = """
 <mujoco model="rover">
