@@ -147,7 +147,7 @@ class Env:
         done = terminated | truncated
         self.command.step(self.state.heading, self.generator)
         if self.events.interval(done):
-            self.state.refresh_motion()
+            self.state.refresh_motion(bad)
         final_obs = self._checked(self.observations.compute())
         obs = self._next_episodes(done, final_obs) if anyone(done) else final_obs
         return Step(obs, reward, terminated, truncated, final_obs, {"valid": ~bad})
