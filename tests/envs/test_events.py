@@ -88,7 +88,7 @@ def test_a_push_is_in_the_very_observation_that_is_returned(due: bool) -> None:
     env, twin = with_events(push=push), with_events()
     env.reset(0), twin.reset(0)
     twin.qpos[:], twin.qvel[:] = env.qpos, env.qvel
-    twin.state.refresh_motion()
+    twin.state.refresh_motion(rows())
     for _ in range(2):
         env.step(worlds.zeros(env)), twin.step(worlds.zeros(twin))
     pushed, calm = env.step(worlds.zeros(env)), twin.step(worlds.zeros(twin))
