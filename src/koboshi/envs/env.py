@@ -172,12 +172,12 @@ class Env:
 
     def _stop_if_too_many_nans(self, where: str = "") -> None:
         """KoboshiError where too large a share of environment steps ended in a NaN from physics."""
-        count = int(self.nan_count)
+        count, most = int(self.nan_count), self.cfg.max_nan_rate
         rate = count / (max(self.total_steps, 1) * self.num_envs)
         # A few early failures in a small batch are not yet a rate.
-        if rate > self.cfg.max_nan_rate and count > 10:
+        if rate > most and count > 10:
             raise KoboshiError(
-                f"physics gave NaN in {count} environment steps ({rate:.2%}, at most {self.cfg.max_nan_rate:.2%}){where}"
+                f"physics gave NaN in {count} environment steps ({rate:.2%}, at most {most:.2%}){where}"
             )
 
     def _reward(self, bad: Tensor) -> Tensor:
