@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,7 +112,9 @@ def test_below_the_rate_it_goes_on() -> None:
 
 
 def test_a_nan_action_is_named() -> None:
-    env = env_of(rewards={"fine": RewardTerm(rewards.alive, 1.0), "rate": RewardTerm(rewards.action_rate, -1.0, shape="l2")})
+    env = env_of(
+        rewards={"fine": RewardTerm(rewards.alive, 1.0), "rate": RewardTerm(rewards.action_rate, -1.0, shape="l2")}
+    )
     env.reset(0)
     action = torch.zeros(N, J)
     action[1, 4] = float("nan")

@@ -17,7 +17,9 @@ from koboshi.faults import FaultsCfg, FaultSchedule
 
 def cfg() -> EnvCfg:
     push = EventTerm(events.push, mode="interval")
-    found = worlds.h1(faults=FaultSchedule(FaultsCfg()), scene=SceneCfg(bodies={"box": BodyCfg("box", (0.1, 0.1, 0.1))}))
+    found = worlds.h1(
+        faults=FaultSchedule(FaultsCfg()), scene=SceneCfg(bodies={"box": BodyCfg("box", (0.1, 0.1, 0.1))})
+    )
     return replace(found, events=found.events | {"push": push})
 
 
@@ -67,11 +69,11 @@ def test_python_is_checked_as_overrides_are() -> None:
     found = cfg()
     with pytest.raises(KoboshiError, match="env.num_envs must be at least 1, not 0"):
         Env(replace(found, num_envs=0))
-    term = replace(found.rewards["track_lin_vel_xy"], shape="l3")  # type: ignore[type-var]
+    term = replace(found.rewards["track_lin_vel_xy"], shape="l3")
     with pytest.raises(KoboshiError, match="no reward shape 'l3'; reward shapes: raw, l1"):
         Env(replace(found, rewards={"speed": term}))
     with pytest.raises(KoboshiError, match="no event mode 'sometimes'; event modes: startup, reset, interval"):
-        Env(replace(found, events={"push": EventTerm(events.push, mode="sometimes")}))  # type: ignore[arg-type]
+        Env(replace(found, events={"push": EventTerm(events.push, mode="sometimes")}))
     with pytest.raises(KoboshiError, match="env.rewards holds no term"):
         Env(replace(found, num_envs=2, rewards={"speed": None}))
 

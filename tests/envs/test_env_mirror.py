@@ -25,9 +25,11 @@ def unmirrored(env: Env) -> Tensor:
 def two(cfg: EnvCfg) -> Env:
     """Two environments without noise, with a group that remembers, and one that has no mirror image."""
     terms = dict(cfg.observations["policy"].terms)
-    terms["joint_pos"] = replace(terms["joint_pos"], history=3)  # type: ignore[type-var]
+    terms["joint_pos"] = replace(terms["joint_pos"], history=3)
     groups = cfg.observations | {"history": ObsGroup(terms), "odd": ObsGroup({"a": ObsTerm(unmirrored)})}
-    groups["apart"] = ObsGroup({"a": ObsTerm(unmirrored), "foot": groups["critic"].terms["foot_contact"]}, concatenate=False)
+    groups["apart"] = ObsGroup(
+        {"a": ObsTerm(unmirrored), "foot": groups["critic"].terms["foot_contact"]}, concatenate=False
+    )
     return Env(worlds.clean(replace(cfg, num_envs=2, observations=groups)))
 
 
@@ -120,7 +122,9 @@ def test_a_term_without_a_mirror_is_refused_only_where_it_is_asked_for(env: Env)
     for group in ("odd", "apart.a"):
         with pytest.raises(KoboshiError, match="observation 'a' does not say how it mirrors; decorate"):
             env.mirror_map(("policy", group))
-    with pytest.raises(KoboshiError, match="no vector of observations 'polcy'; did you mean 'policy'.* vectors: policy"):
+    with pytest.raises(
+        KoboshiError, match="no vector of observations 'polcy'; did you mean 'policy'.* vectors: policy"
+    ):
         env.mirror_map(("polcy",))
 
 
@@ -129,5 +133,7 @@ def test_a_robot_without_a_mirror_image_refuses() -> None:
     env.reset(0)
     env.step(worlds.zeros(env))
     for groups in (("policy",), ()):
-        with pytest.raises(KoboshiError, match="robot 'crooked_rover' says that its left and right are no mirror images"):
+        with pytest.raises(
+            KoboshiError, match="robot 'crooked_rover' says that its left and right are no mirror images"
+        ):
             env.mirror_map(groups)

@@ -20,7 +20,7 @@ N = 6
 def eventful(**changes: Any) -> EnvCfg:
     """Short episodes with every kind of fault, delays, histories, headings, pushes, a curriculum and randomisations."""
     cfg = worlds.go2(num_envs=N, episode_length_s=0.5)
-    faults = FaultsCfg(kinds=KINDS, count=(1, 4), severity=(0.2, 1.0), duration_s=(0.1, 0.4))  # type: ignore[arg-type]
+    faults = FaultsCfg(kinds=KINDS, count=(1, 4), severity=(0.2, 1.0), duration_s=(0.1, 0.4))
     policy = dict(cfg.observations["policy"].terms)
     policy["joint_pos"] = ObsTerm(observations.joint_pos, noise=0.01, delay=(0, 3), history=2)
     random = {
@@ -64,7 +64,7 @@ def test_a_reset_is_a_function_of_the_seed_alone() -> None:
 def test_a_reset_undoes_what_intervals_randomised(name: str) -> None:
     """A field that only interval events touch is nominal again at a reset, constants that follow from it too."""
     cfg = eventful()
-    term = replace(cfg.events[name], mode="interval", interval_s=(0.1, 0.1))  # type: ignore[type-var]
+    term = replace(cfg.events[name], mode="interval", interval_s=(0.1, 0.1))
     cfg = replace(cfg, events={"reset_base": cfg.events["reset_base"], name: term}, faults=None)
     env, fresh = Env(cfg), Env(cfg)
     env.reset(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -206,7 +205,13 @@ def test_images_of_rows_that_go_on_are_left_alone() -> None:
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"noise": 0.1}, "noise"), ({"delay": (1, 1)}, "delay"), ({"scale": 2.0}, "scale"), ({"clip": 1.0}, "clip"), ({"history": 2}, "history")],
+    [
+        ({"noise": 0.1}, "noise"),
+        ({"delay": (1, 1)}, "delay"),
+        ({"scale": 2.0}, "scale"),
+        ({"clip": 1.0}, "clip"),
+        ({"history": 2}, "history"),
+    ],
 )
 def test_an_image_is_given_as_it_is(change: dict[str, Any], named: str) -> None:
     message = rf"observation 'a' is torch.uint8 of shape \(3, 4, 4\): it has no {named}"

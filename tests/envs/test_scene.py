@@ -98,7 +98,7 @@ def test_readings_are_true_at_a_reset(ground: PlaneCfg) -> None:
 
 def assert_true(env: Env, feet: torch.Tensor, rows: object) -> None:
     """The feet's places and contacts are MuJoCo's, of a fresh `mj_forward`."""
-    for row in rows:  # type: ignore[attr-defined]
+    for row in rows:
         data = mujoco.MjData(env.model)
         data.qpos[:], data.qvel[:], data.ctrl[:] = env.qpos[row], env.qvel[row], env.ctrl[row]
         mujoco.mj_forward(env.model, data)

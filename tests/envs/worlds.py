@@ -201,7 +201,9 @@ def random_steps(env: Env, steps: int, seed: int = 0, size: float = 0.5) -> list
     for _ in range(steps):
         step = env.step(size * torch.randn(env.num_envs, env.action_space.dim, generator=generator))
         obs, final = ({name: value.clone() for name, value in o.items()} for o in (step.obs, step.final_obs))
-        found.append(Step(obs, step.reward.clone(), step.terminated.clone(), step.truncated.clone(), final, step.extras))
+        found.append(
+            Step(obs, step.reward.clone(), step.terminated.clone(), step.truncated.clone(), final, step.extras)
+        )
     return found
 
 
@@ -213,4 +215,3 @@ def assert_same_steps(one: list[Step], other: list[Step]) -> None:
         for name in ("obs", "final_obs"):
             for group, value in getattr(a, name).items():
                 assert torch.equal(value, getattr(b, name)[group]), f"{name} {group} of step {t}"
-

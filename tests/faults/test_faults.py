@@ -28,11 +28,15 @@ def make(*episodes: list[Fault], **changes: Any) -> Env:
     return Env(replace(cfg, **changes))
 
 
-def knee(kind: Any = "torque_loss", severity: float = 1.0, onset_s: float = 0.0, duration_s: float | None = None) -> Fault:
+def knee(
+    kind: Any = "torque_loss", severity: float = 1.0, onset_s: float = 0.0, duration_s: float | None = None
+) -> Fault:
     return Fault("left_knee", kind, severity, onset_s, duration_s)
 
 
-def elbow(kind: Any = "torque_loss", severity: float = 1.0, onset_s: float = 0.0, duration_s: float | None = None) -> Fault:
+def elbow(
+    kind: Any = "torque_loss", severity: float = 1.0, onset_s: float = 0.0, duration_s: float | None = None
+) -> Fault:
     return Fault("right_elbow", kind, severity, onset_s, duration_s)
 
 
@@ -167,7 +171,7 @@ def test_several_faults_with_their_own_times() -> None:
         (KNEE, "braking", 3, 6, 0.4),
     ]
     faults = [
-        Fault(UNITREE_H1.joint_names[j], kind, severity, 0.02 * start, None if stop == 99 else 0.02 * (stop - start))  # type: ignore[arg-type]
+        Fault(UNITREE_H1.joint_names[j], kind, severity, 0.02 * start, None if stop == 99 else 0.02 * (stop - start))
         for j, kind, start, stop, severity in plan
     ]
     env = make([], faults)
@@ -235,7 +239,7 @@ def test_a_cleared_fault_gives_back_what_was_randomised() -> None:
 
 def test_everything_is_undone() -> None:
     """All kinds at once; one environment begins anew, then all."""
-    broken = [Fault(UNITREE_H1.joint_names[j], kind, 0.7) for j, kind in enumerate(KINDS)]  # type: ignore[arg-type]
+    broken = [Fault(UNITREE_H1.joint_names[j], kind, 0.7) for j, kind in enumerate(KINDS)]
     cfg = worlds.h1()
     env, twin = (make(faults, [], terminations=cfg.terminations) for faults in (broken, []))
     env.reset(0), twin.reset(0)
@@ -257,7 +261,9 @@ def test_everything_is_undone() -> None:
 def test_locked_in_the_next_episode_is_where_it_is_then() -> None:
     """What an earlier episode held on to is forgotten."""
     cfg = worlds.h1()
-    env = make([elbow("locked", onset_s=0.04)], terminations={"time_out": cfg.terminations["time_out"]}, episode_length_s=0.1)
+    env = make(
+        [elbow("locked", onset_s=0.04)], terminations={"time_out": cfg.terminations["time_out"]}, episode_length_s=0.1
+    )
     env.reset(0)
     middles = []
     for _ in range(10):
@@ -314,7 +320,7 @@ def test_faults_of_a_robot_with_wheels() -> None:
 def test_without_faults_nothing_is_expanded() -> None:
     """None, a schedule that breaks nobody and scenarios without faults cost no field and no random numbers."""
     plain = worlds.h1(num_envs=2)
-    never = replace(plain, faults=FaultSchedule(FaultsCfg(kinds=KINDS), probability=0.0))  # type: ignore[arg-type]
+    never = replace(plain, faults=FaultSchedule(FaultsCfg(kinds=KINDS), probability=0.0))
     runs = []
     for cfg in (plain, never):
         env = Env(cfg)

@@ -163,9 +163,11 @@ def test_sweep_of_several_faults_at_once() -> None:
         assert -1 <= episode.command[0] <= -0.5 and episode.command[1:] == (0.25, 0.0)
     assert numbers == {2, 3}
     assert any(len({fault.onset_s for fault in episode.faults}) > 1 for episode in found.episodes)
-    assert found.hash == sweep(
-        UNITREE_H1, joints, 10, 3, faults=cfg, commands=commands, onset_s=(1.0, 5.0)
-    ).hash != sweep(UNITREE_H1, joints, 10, 4, faults=cfg, commands=commands, onset_s=(1.0, 5.0)).hash
+    assert (
+        found.hash
+        == sweep(UNITREE_H1, joints, 10, 3, faults=cfg, commands=commands, onset_s=(1.0, 5.0)).hash
+        != sweep(UNITREE_H1, joints, 10, 4, faults=cfg, commands=commands, onset_s=(1.0, 5.0)).hash
+    )
 
 
 def test_command_ranges_that_descend_are_refused() -> None:

@@ -155,21 +155,27 @@ def test_groups_break_by_their_probability_too() -> None:
         (FaultSchedule(FaultsCfg(), groups=()), "groups name at least one joint each"),
         (FaultSchedule(FaultsCfg(), groups=(("torso",), ())), "groups name at least one joint each"),
         (FaultSchedule(FaultsCfg(severity=(0.5, 0.2))), r"ascending, not \(0.5, 0.2\)"),
-        (FaultSchedule(FaultsCfg(severity=(0.0, 0.2))), r"severity is above 0 and at most 1, ascending, not \(0.0, 0.2"),
+        (
+            FaultSchedule(FaultsCfg(severity=(0.0, 0.2))),
+            r"severity is above 0 and at most 1, ascending, not \(0.0, 0.2",
+        ),
         (FaultSchedule(FaultsCfg(severity=(0.5, 2.0))), r"at most 1, ascending, not \(0.5, 2.0\)"),
         (FaultSchedule(FaultsCfg(count=(0, 1))), "count is at least 1, ascending"),
         (FaultSchedule(FaultsCfg(count=(2, 1))), "count is at least 1, ascending, not"),
         (FaultSchedule(FaultsCfg(duration_s=(0.0, 1.0))), "duration_s is above 0 s, ascending"),
         (FaultSchedule(FaultsCfg(duration_s=(2.0, 1.0))), "duration_s is above 0 s, ascending"),
         (FaultSchedule(FaultsCfg(duration_s=(2.0, float("inf")))), "duration_s is above 0 s, ascending"),
-        (FaultSchedule(FaultsCfg(kinds=("torque_los",))), "no fault kind 'torque_los'; did you mean 'torque_loss'"),  # type: ignore[arg-type]
+        (FaultSchedule(FaultsCfg(kinds=("torque_los",))), "no fault kind 'torque_los'; did you mean 'torque_loss'"),
         (FaultSchedule(FaultsCfg(kinds=())), "kinds are at least one"),
         (FaultSchedule(FaultsCfg(kinds=("locked", "locked"))), "kinds are at least one and none twice"),
         (FaultSchedule(FaultsCfg(joints=())), "joints are at least one"),
         (FaultSchedule(FaultsCfg(joints=("torso", "torso"))), "joints are at least one and none twice"),
         (FaultSchedule(FaultsCfg(joints=("left_kne",))), "no joint 'left_kne'; did you mean 'left_knee'"),
         (FaultSchedule(FaultsCfg(), groups=(("torzo",),)), "no joint 'torzo'; did you mean 'torso'"),
-        (FaultSchedule(FaultsCfg(joints=("torso",), count=(1, 2))), "count is up to 2, but there are only 1 candidates"),
+        (
+            FaultSchedule(FaultsCfg(joints=("torso",), count=(1, 2))),
+            "count is up to 2, but there are only 1 candidates",
+        ),
     ],
 )
 def test_wrong_schedules_are_refused_before_anything_runs(schedule: FaultSchedule, message: str) -> None:

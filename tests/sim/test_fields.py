@@ -96,7 +96,7 @@ def test_an_overlay_lies_over_the_randomised_value_and_goes_again(fields: ModelF
 
 
 def test_constants_that_follow_are_computed_anew(backend: Counting) -> None:
-    """Subtree masses and inverse weights are those of MuJoCo's `mj_setConst` on the changed model; state is untouched."""
+    """Subtree masses and inverse weights are those of MuJoCo's `mj_setConst` on the changed model; the state stays."""
     fields = ModelFields(backend)
     fields.expand("body_mass", derives=True)
     names = ("body_subtreemass", "body_invweight0", "dof_invweight0")
