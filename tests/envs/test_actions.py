@@ -179,6 +179,7 @@ def test_a_reset_forgets_late_targets() -> None:
     for t in range(5):
         step = env.step(torch.full((N, 19), 3.0 if t < 4 else 0.0))
     assert step.truncated.all()
+    assert not env.actions.value.any() and not env.actions.previous.any()
     default = env.default_joint_pos.double().expand(N, 19)
     assert torch.equal(env.ctrl, default)
     for _ in range(2):

@@ -120,3 +120,16 @@ def test_a_nan_action_is_named() -> None:
     action[1, 4] = float("nan")
     with pytest.raises(KoboshiError, match="'rate' is not finite|'policy.last_action' is not finite"):
         env.step(action)
+
+
+@pytest.mark.parametrize(("column", "value"), [(0, "nan"), (0, "2e6"), (2, "-inf")])
+def test_a_failure_ends_the_episode_though_no_term_would(column: int, value: str) -> None:
+    """A robot 2000 km away is absurd too, though every number is finite."""
+    env = env_of(terminations={})
+    env.reset(0)
+    env.qpos[3, column] = float(value)
+    assert env.state.bad_rows().tolist() == [False, False, False, True]
+    step = env.step(torch.zeros(N, J))
+    assert step.terminated.tolist() == [False, False, False, True]
+    assert step.extras["valid"].tolist() == [True, True, True, False]
+    assert not env.state.bad_rows().any()

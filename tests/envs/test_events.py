@@ -318,3 +318,16 @@ def test_constants_follow_only_for_those_whose_mass_changed(monkeypatch: pytest.
     env.episode_step[4] = env.cfg.max_episode_length - 1
     env.step(worlds.zeros(env))
     assert asked == [rows(4).tolist()]
+
+
+def test_constants_follow_what_an_interval_randomised() -> None:
+    term = EventTerm(events.randomise_mass, "interval", {"add": (1.0, 2.0)}, (0.04, 0.04))
+    env = with_events(mass=term)
+    subtree = env.backend.expand("body_subtreemass")
+    env.reset(0)
+    before = subtree[:, 1].clone()
+    for _ in range(2):
+        env.step(worlds.zeros(env))
+    added = env.fields.live("body_mass")[:, 1] - env.fields.nominal("body_mass")[1]
+    assert added.min() >= 1.0
+    torch.testing.assert_close(subtree[:, 1], before + added)

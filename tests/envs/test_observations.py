@@ -280,3 +280,17 @@ def test_what_is_privileged_is_not_for_the_policy(walk: Env) -> None:
     effort = observations.joint_effort(walk)
     torch.testing.assert_close(effort * walk.effort_limit, observations.joint_torque(walk))
     assert effort.abs().max() <= 1.0 and effort.abs().max() > 0.99
+
+
+def test_one_reset_leaves_the_others_delays_alone() -> None:
+    env = Env(worlds.go2(num_envs=16, observations={"policy": ObsGroup({"time": ObsTerm(clock, delay=(0, 7))})}))
+    env.reset(0)
+    for _ in range(10):
+        obs = env.step(worlds.zeros(env)).obs
+    late = 10 - obs["policy"][:, 0]
+    for row in range(6):
+        env.episode_step[row] = env.cfg.max_episode_length - 1
+        env.step(worlds.zeros(env))
+    now = 16 - env.step(worlds.zeros(env)).obs["policy"][:, 0] + 1
+    assert late.unique().numel() > 3
+    assert torch.equal(now[6:], late[6:])

@@ -344,3 +344,19 @@ def test_without_faults_nothing_is_expanded() -> None:
 def test_only_fields_that_may_change_are_expanded(kinds: Any, fields: set[str]) -> None:
     env = Env(worlds.h1(num_envs=2, faults=FaultSchedule(FaultsCfg(kinds=kinds), 0.5)))
     assert set(env.fields.state_dict()) == fields
+
+
+def test_a_joint_stays_locked_where_it_was_when_another_fault_joins() -> None:
+    env = make([elbow("locked", onset_s=0.02), elbow("braking", 0.5, 0.06)])
+    env.reset(0)
+    limits = []
+    for _ in range(5):
+        env.step(push_hard(env, 1.0))
+        limits.append(env.fields.live("jnt_range")[0, 1 + ELBOW].tolist())
+    assert limits[1] == limits[2] == limits[3] == limits[4] != limits[0]
+
+
+def test_the_shortest_fault_lasts_a_control_step() -> None:
+    env = make([knee(onset_s=0.04, duration_s=0.001)])
+    env.reset(0)
+    assert [env.step(push_hard(env)).obs["fault"][0, KNEE].item() for _ in range(5)] == [0, 0, 1, 0, 0]
