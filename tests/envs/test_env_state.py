@@ -3,121 +3,152 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+import worlds
 
 from koboshi.envs import Env, EnvCfg
-from koboshi.envs.cfg import CurriculumTerm, EventTerm
-from koboshi.envs.terms import curriculum, events
-from koboshi.faults import KINDS, FaultSchedule
-from koboshi.tasks.h1_walk import env_cfg
-from koboshi.vec_env import Step
+from koboshi.envs.cfg import CurriculumTerm, EventTerm, HeadingCfg, ObsTerm, VelocityCommandCfg
+from koboshi.envs.terms import curriculum, events, observations
+from koboshi.faults import KINDS, FaultsCfg, FaultSchedule
 
-N, J = 6, 19
+N = 6
 
 
-def eventful() -> EnvCfg:
-    """Short episodes with every kind of fault, delays, histories, pushes and a curriculum."""
-    cfg = env_cfg()
-    schedule = FaultSchedule(kinds=KINDS, num_joints=(1, 4), severity=(0.2, 1.0), onset_s=(0.0, 0.3))
+def eventful(**changes: Any) -> EnvCfg:
+    """Short episodes with every kind of fault, delays, histories, headings, pushes, a curriculum and randomisations."""
+    cfg = worlds.go2(num_envs=N, episode_length_s=0.5)
+    faults = FaultsCfg(kinds=KINDS, count=(1, 4), severity=(0.2, 1.0), duration_s=(0.1, 0.4))
     policy = dict(cfg.observations["policy"].terms)
-    policy["joint_pos"] = replace(policy["joint_pos"], delay=(0, 3), history=2)
+    policy["joint_pos"] = ObsTerm(observations.joint_pos, noise=0.01, delay=(0, 3), history=2)
+    random = {
+        "friction": EventTerm(events.randomise_friction, "startup"),
+        "mass": EventTerm(events.randomise_mass),
+        "com": EventTerm(events.randomise_com, "startup"),
+        "gains": EventTerm(events.randomise_gains),
+        "strength": EventTerm(events.randomise_strength, "interval", {}, (0.1, 0.3)),
+        "armature": EventTerm(events.randomise_armature),
+        "dry": EventTerm(events.randomise_joint_friction),
+        "bias": EventTerm(events.randomise_encoder_bias),
+        "push": EventTerm(events.push, "interval", {"velocity": 0.5}, (0.06, 0.2)),
+    }
     return replace(
         cfg,
-        num_envs=N,
-        episode_length_s=0.5,
+        actions=replace(worlds.positions(0.25), delay=(0, 6)),
         observations=cfg.observations | {"policy": replace(cfg.observations["policy"], terms=policy)},
-        events=cfg.events
-        | {
-            "change_joint_torque": EventTerm(events.change_joint_torque, params={"schedule": schedule}),
-            "push": EventTerm(events.push, mode="interval", interval_s=(0.06, 0.2)),
-        },
+        events=cfg.events | random,
         curriculum={"commands": CurriculumTerm(curriculum.widen_commands, {"steps": 60})},
-        command=replace(cfg.command, resampling_time_s=(0.1, 0.4)),
+        command=VelocityCommandCfg(
+            (-1, 1), (-0.5, 0.5), resampling_time_s=(0.1, 0.4), heading=HeadingCfg(fraction=0.6)
+        ),
+        faults=FaultSchedule(faults, onset_s=(0.0, 0.3)),
+        **changes,
     )
-
-
-def run(env: Env, steps: int, seed: int) -> list[Step]:
-    generator = torch.Generator().manual_seed(seed)
-    return [env.step(torch.randn(N, J, generator=generator)) for _ in range(steps)]
-
-
-def assert_same(a: list[Step], b: list[Step]) -> None:
-    for first, second in zip(a, b, strict=True):
-        for one, other in ((first.obs, second.obs), (first.final_obs, second.final_obs)):
-            assert all(torch.equal(one[group], other[group]) for group in one)
-        for name in ("reward", "terminated", "truncated"):
-            assert torch.equal(getattr(first, name), getattr(second, name))
 
 
 def test_a_reset_is_a_function_of_the_seed_alone() -> None:
     env, fresh = Env(eventful()), Env(eventful())
     env.reset(1)
-    run(env, 40, seed=0)
-    assert env.faults.active.any(), "nothing to undo: the test says little"
+    worlds.random_steps(env, 40)
+    assert env.faults.active.any() and env.encoder_bias.any(), "nothing to undo: the test says little"
     again, first = env.reset(7), fresh.reset(7)
     assert all(torch.equal(again[group], first[group]) for group in first)
-    assert_same(run(env, 40, seed=1), run(fresh, 40, seed=1))
+    worlds.assert_same_steps(worlds.random_steps(env, 40), worlds.random_steps(fresh, 40))
     assert env.pop_log() == fresh.pop_log()
     assert not torch.equal(env.reset(8)["critic"], first["critic"])
 
 
-def test_a_saved_state_goes_on_with_the_same_numbers() -> None:
+@pytest.mark.parametrize("name", ["strength", "armature", "bias"])
+def test_a_reset_undoes_what_intervals_randomised(name: str) -> None:
+    """A field that only interval events touch is nominal again at a reset, constants that follow from it too."""
+    cfg = eventful()
+    term = replace(cfg.events[name], mode="interval", interval_s=(0.1, 0.1))
+    cfg = replace(cfg, events={"reset_base": cfg.events["reset_base"], name: term}, faults=None)
+    env, fresh = Env(cfg), Env(cfg)
+    env.reset(1)
+    worlds.random_steps(env, 20)
+    env.reset(7), fresh.reset(7)
+    for field, value in fresh.fields.state_dict().items():
+        assert torch.equal(env.fields.live(field), value), field
+    assert torch.equal(env.encoder_bias, torch.zeros(N, 12))
+    worlds.assert_same_steps(worlds.random_steps(env, 30), worlds.random_steps(fresh, 30))
+
+
+def test_a_saved_state_resumes_with_the_same_numbers() -> None:
+    """Randomised fields, faults in force and late targets included."""
     env, other = Env(eventful()), Env(eventful())
     env.reset(2)
-    run(env, 33, seed=0)
+    worlds.random_steps(env, 33)
     assert env.faults.severity.count_nonzero() > 2 and env.total_steps == 33
     saved = env.state_dict()
-    kept = {name: value.clone() for name, value in saved.items()}
-    expected = run(env, 40, seed=1)
+    copy = {name: value.clone() for name, value in saved.items()}
+    expected = worlds.random_steps(env, 50, seed=1)
     assert sum(int((s.terminated | s.truncated).sum()) for s in expected) >= N
-    assert all(torch.equal(saved[name], kept[name]) for name in kept), "a saved state is a copy"
+    assert all(torch.equal(saved[name], copy[name]) for name in copy), "a saved state is a copy"
     other.reset(99)
-    run(other, 5, seed=5)
+    worlds.random_steps(other, 5, seed=5)
     other.load_state_dict(saved)
-    assert_same(expected, run(other, 40, seed=1))
+    for field in env.fields.state_dict():
+        assert (other.fields.live(field) != other.fields.nominal(field)).any(), f"{field} is nominal"
+    worlds.assert_same_steps(expected, worlds.random_steps(other, 50, seed=1))
     after, after_other = env.state_dict(), other.state_dict()
+    assert set(after) == set(after_other)
     assert all(torch.equal(after[name], after_other[name]) for name in after)
-    assert all(torch.equal(saved[name], kept[name]) for name in kept), "loading does not hold on to it"
+    assert all(torch.equal(saved[name], copy[name]) for name in copy), "loading does not hold on to it"
+    for field in env.fields.state_dict():
+        assert torch.equal(env.fields.live(field), other.fields.live(field)), field
 
 
-def test_curriculum_starts_small_and_is_logged() -> None:
-    env = Env(eventful())
-    assert env.reset(0)["critic"][:, 9].max() <= 0.5
+def test_a_state_resumes_in_mid_delay() -> None:
+    """Wheels and motors too, with targets on their way."""
+    cfg = worlds.rover(num_envs=N, actions=replace(worlds.ROVER_ACTIONS, delay=(2, 9)))
+    env, other = Env(cfg), Env(cfg)
+    env.reset(0), other.reset(1)
+    worlds.random_steps(env, 5)
+    saved = env.state_dict()
+    assert saved["actions.lag"].unique().numel() > 2
+    expected = worlds.random_steps(env, 10, seed=1)
+    other.load_state_dict(saved)
+    worlds.assert_same_steps(expected, worlds.random_steps(other, 10, seed=1))
+
+
+def test_the_curriculum_starts_small_and_is_logged() -> None:
+    env = Env(replace(eventful(), command=VelocityCommandCfg(resampling_time_s=(0.1, 0.4))))
+    command = next(e.slice for e in env.layouts["critic"] if e.name == "command")
+    assert env.reset(0)["critic"][:, command].abs().max() <= 0.5
     assert env.command.scale == 0.5
     assert env.pop_log()["curriculum/commands"] == 0.5
-    run(env, 62, seed=0)
-    assert env.command.scale > 0.7
+    worlds.random_steps(env, 62)
+    assert 0.7 < env.pop_log()["curriculum/commands"] <= 1.0
     env.reset(0)
     assert env.command.scale == 0.5
 
 
-def test_pushes_come_in_their_interval() -> None:
-    cfg = replace(eventful(), terminations={}, curriculum={})
-    pushed: list[Tensor] = []
-
-    def note(env: Env, ids: Tensor) -> None:
-        pushed.append(torch.zeros(N, dtype=torch.int64).index_fill(0, ids, env.total_steps))
-
-    term = EventTerm(note, mode="interval", interval_s=(0.1, 0.2))
-    env = Env(replace(cfg, events={"note": term}))
-    env.reset(0)
-    run(env, 60, seed=0)
-    for row in torch.stack(pushed).T:
-        times = torch.cat((torch.zeros(1, dtype=torch.int64), row[row > 0]))
-        assert times.diff().min() >= 5 and times.diff().max() <= 11 and len(times) > 5
+def test_the_first_episodes_begin_at_random_ages() -> None:
+    cfg = worlds.go2(num_envs=64, random_initial_length=True, episode_length_s=1.0)
+    env = Env(replace(cfg, terminations={"time_out": cfg.terminations["time_out"]}))
+    env.reset(3)
+    ages = env.episode_step.clone()
+    assert ages.min() >= 0 and ages.max() < 50 and ages.unique().numel() > 25
+    ended = torch.zeros(64, dtype=torch.int64)
+    for t in range(1, 51):
+        ended[env.step(worlds.zeros(env)).truncated] = t
+    assert torch.equal(ended, 50 - ages), "time-outs do not come all at once"
+    env.reset(3)
+    assert torch.equal(env.episode_step, ages)
+    assert not Env(worlds.go2()).cfg.random_initial_length
 
 
 def test_the_warp_backend_walks_the_same() -> None:
     """Float32 on Warp's CPU device: same random numbers, nearly the same physics, its own exact resume."""
-    cfg = replace(eventful(), num_envs=2, events=env_cfg().events, curriculum={})
+    cfg = worlds.h1(num_envs=2, command=VelocityCommandCfg(resampling_time_s=(0.1, 0.4)))
     cpu, warp = Env(cfg), Env(replace(cfg, sim=replace(cfg.sim, backend="warp")))
     first, second = cpu.reset(0), warp.reset(0)
     assert warp.qpos.dtype == torch.float32
-    actions = 0.3 * torch.randn(16, 2, J, generator=torch.Generator().manual_seed(0))
-    for t, action in enumerate(actions):
+    drawn = 0.3 * torch.randn(16, 2, 19, generator=torch.Generator().manual_seed(0))
+    for t, action in enumerate(drawn):
         for group, value in first.items():
             assert second[group].dtype == torch.float32
             if group != "detector":
@@ -129,17 +160,17 @@ def test_the_warp_backend_walks_the_same() -> None:
         step, first = warp.step(action), cpu.step(action).obs
         second = step.obs
     warp.load_state_dict(saved)
-    for action in actions[6:]:
+    for action in drawn[6:]:
         again = warp.step(action)
     assert all(torch.equal(again.obs[group], step.obs[group]) for group in step.obs)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "warp"])
 def test_values_of_the_last_step_are_not_live(backend: str) -> None:
-    cfg = env_cfg()
-    env = Env(replace(cfg, num_envs=2, sim=replace(cfg.sim, backend=backend)))
+    cfg = worlds.h1(num_envs=2)
+    env = Env(replace(cfg, sim=replace(cfg.sim, backend=backend)))
     env.reset(0)
     before = env.state.joint_vel
-    kept = before.clone()
+    copy = before.clone()
     env.qvel[:] = 3.0
-    assert torch.equal(before, kept)
+    assert torch.equal(before, copy)

@@ -1,12 +1,12 @@
-"""Layouts, delays, histories, noise: the observation manager."""
+"""Groups, layouts, delays, histories, noise, images: the observation manager."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+import worlds
 from torch import Tensor
 
 from koboshi.envs import Env
@@ -14,9 +14,9 @@ from koboshi.envs.cfg import ObsGroup, ObsTerm, RewardTerm
 from koboshi.envs.terms import observations, rewards
 from koboshi.envs.terms.observations import mirrored
 from koboshi.errors import KoboshiError
-from koboshi.tasks.h1_walk import env_cfg
+from koboshi.vec_env import ObsSpec, VecEnv
 
-N, J = 4, 19
+N, J = 4, 12
 
 
 @mirrored("same")
@@ -25,11 +25,21 @@ def clock(env: Env) -> Tensor:
     return torch.stack((env.episode_step.float(), torch.arange(env.num_envs).float()), dim=1)
 
 
+def picture(env: Env, shade: int = 0) -> Tensor:
+    """(N, 3, 4, 4) uint8: the step of the episode in all pixels, the environment's number in the first."""
+    image = env.episode_step.to(torch.uint8)[:, None, None, None].repeat(1, 3, 4, 4) + shade
+    image[:, 0, 0, 0] = torch.arange(env.num_envs)
+    return image
+
+
+def grouped(episode_length_s: float = 20.0, **groups: ObsGroup) -> Env:
+    return Env(worlds.go2(num_envs=N, observations=groups, episode_length_s=episode_length_s))
+
+
 def with_terms(episode_length_s: float = 20.0, **terms: ObsTerm) -> Env:
-    """An environment that observes the given terms in the group `policy`."""
-    cfg = env_cfg()
-    groups = {"policy": ObsGroup(dict(terms)), "more": ObsGroup({"extra": ObsTerm(clock)}, base="policy")}
-    return Env(replace(cfg, num_envs=N, observations=groups, episode_length_s=episode_length_s))
+    """An environment that observes the given terms in the group `policy`, and a group on top of it."""
+    more = ObsGroup({"extra": ObsTerm(clock)}, base="policy")
+    return grouped(episode_length_s, policy=ObsGroup(dict(terms)), more=more)
 
 
 def run(env: Env, steps: int) -> list[dict[str, Tensor]]:
@@ -39,30 +49,33 @@ def run(env: Env, steps: int) -> list[dict[str, Tensor]]:
 
 @pytest.fixture(scope="module")
 def walk() -> Env:
-    return Env(replace(env_cfg(), num_envs=N))
+    return Env(worlds.go2(num_envs=N))
 
 
 def test_sizes_and_layouts(walk: Env) -> None:
-    assert walk.obs_dims == {"policy": 69, "critic": 74, "detector": 88, "fault": 19}
+    assert isinstance(walk, VecEnv)
+    sizes = {"policy": 48, "critic": 57, "detector": 60, "fault": 12}
+    assert walk.obs_spec == {name: ObsSpec((size,), torch.float32) for name, size in sizes.items()}
     obs = walk.reset(0)
+    assert list(obs) == list(walk.obs_spec)
     for group, layout in walk.layouts.items():
-        assert obs[group].shape == (N, walk.obs_dims[group])
+        assert obs[group].shape == (N, sizes[group])
         assert obs[group].dtype == torch.float32
-        columns = [c for entry in layout for c in range(walk.obs_dims[group])[entry.slice]]
-        assert columns == list(range(walk.obs_dims[group])), "each column once, in order"
+        columns = [c for entry in layout for c in range(sizes[group])[entry.slice]]
+        assert columns == list(range(sizes[group])), "each column once, in order"
     assert [(e.name, e.start, e.width) for e in walk.layouts["detector"]] == [
         ("base_lin_vel", 0, 3),
         ("base_ang_vel", 3, 3),
         ("projected_gravity", 6, 3),
         ("command", 9, 3),
-        ("joint_pos", 12, 19),
-        ("joint_vel", 31, 19),
-        ("last_action", 50, 19),
-        ("joint_torque", 69, 19),
+        ("joint_pos", 12, 12),
+        ("joint_vel", 24, 12),
+        ("last_action", 36, 12),
+        ("joint_torque", 48, 12),
     ]
 
 
-def test_detector_begins_with_the_policys_very_numbers(walk: Env) -> None:
+def test_a_group_begins_with_its_bases_very_numbers(walk: Env) -> None:
     walk.reset(0)
     walk.episode_step[1] = walk.cfg.max_episode_length - 2
     ended = 0
@@ -70,19 +83,18 @@ def test_detector_begins_with_the_policys_very_numbers(walk: Env) -> None:
         step = walk.step(torch.zeros(N, J))
         ended += int(step.truncated.sum())
         for obs in (step.obs, step.final_obs):
-            assert torch.equal(obs["detector"][:, :69], obs["policy"])
+            assert torch.equal(obs["detector"][:, :48], obs["policy"])
     assert ended == 1
 
 
-def test_noise_is_bounded_and_never_in_the_critic(walk: Env) -> None:
-    widths = torch.tensor([0.1] * 6 + [0.03] * 3 + [0] * 3 + [0.01] * 19 + [0.1] * 19 + [0] * 19)
-    worst = torch.zeros(69)
+def test_noise_is_bounded_and_never_in_a_group_without(walk: Env) -> None:
+    widths = torch.tensor([0.1] * 6 + [0.03] * 3 + [0] * 3 + [0.01] * 12 + [0.1] * 12 + [0] * 12)
+    worst = torch.zeros(48)
     obs = walk.reset(0)
     for _ in range(30):
-        clean = obs["critic"][:, :69]
-        worst = torch.maximum(worst, (obs["policy"] - clean).abs().amax(0))
-        truth = walk.state.joint_pos - walk.default_joint_pos
-        torch.testing.assert_close(clean[:, 12:31], truth)
+        true = obs["critic"][:, :48]
+        worst = torch.maximum(worst, (obs["policy"] - true).abs().amax(0))
+        torch.testing.assert_close(true[:, 12:24], walk.state.joint_pos - walk.default_joint_pos)
         obs = walk.step(torch.zeros(N, J)).obs
     assert (worst <= widths + 1e-5).all()
     assert (worst >= 0.8 * widths).all()
@@ -91,7 +103,7 @@ def test_noise_is_bounded_and_never_in_the_critic(walk: Env) -> None:
 def test_noise_of_each_number() -> None:
     env = with_terms(time=ObsTerm(clock, noise=(0.5, 0.0)))
     off = torch.stack([obs["policy"][:, 0] - t for t, obs in enumerate(run(env, 30))])
-    assert 0.4 < off.abs().max() <= 0.5
+    assert 0.4 < off.abs().max() <= 0.5 and off.min() < -0.4 and off.max() > 0.4
     assert run(env, 3)[-1]["policy"][:, 1].tolist() == [0, 1, 2, 3]
     with pytest.raises(KoboshiError, match="observation 'time' has 2 numbers, but 3 noise widths"):
         with_terms(time=ObsTerm(clock, noise=(0.5, 0.0, 0.0)))
@@ -120,7 +132,7 @@ def test_random_delays_hold_for_an_episode() -> None:
 
 def test_history_is_oldest_first_and_refilled_at_a_reset() -> None:
     env = with_terms(episode_length_s=0.1, time=ObsTerm(clock, history=3, delay=(1, 1)))
-    assert env.obs_dims["policy"] == 6
+    assert env.obs_spec["policy"].shape == (6,)
     assert env.layouts["policy"][0].history == 3
     for t, obs in enumerate(run(env, 12)):
         in_episode = t % 5
@@ -148,6 +160,65 @@ def test_scale_then_clip() -> None:
     assert run(env, 0)[0]["policy"][:, 1].tolist() == [0, 2, 4, 5]
 
 
+def eyes() -> Env:
+    terms = {"left": ObsTerm(picture), "right": ObsTerm(picture, {"shade": 100}), "time": ObsTerm(clock, history=2)}
+    return grouped(
+        0.1,
+        policy=ObsGroup({"time": ObsTerm(clock)}),
+        eyes=ObsGroup(terms, concatenate=False),
+        camera=ObsGroup({"image": ObsTerm(picture)}),
+    )
+
+
+def test_images_and_terms_kept_apart() -> None:
+    env = eyes()
+    image = ObsSpec((3, 4, 4), torch.uint8)
+    assert env.obs_spec == {
+        "policy": ObsSpec((2,)),
+        "eyes.left": image,
+        "eyes.right": image,
+        "eyes.time": ObsSpec((4,)),
+        "camera": image,
+    }
+    assert image.width == 48
+    assert set(env.layouts) == {"policy", "eyes.time"}
+    for t, obs in enumerate(run(env, 8)):
+        k = t % 5
+        assert {name: (value.shape[1:], value.dtype) for name, value in obs.items()} == env.obs_spec
+        assert obs["eyes.left"][:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+        assert obs["eyes.left"][1:, 1:].unique().tolist() == [k]
+        assert torch.equal(obs["camera"], obs["eyes.left"])
+        assert obs["eyes.right"][1, 2].unique().tolist() == [100 + k]
+        assert obs["eyes.time"][0].tolist() == [max(k - 1, 0), 0, k, 0]
+
+
+def test_images_of_rows_that_go_on_are_left_alone() -> None:
+    env = eyes()
+    env.reset(0)
+    env.episode_step[:] = torch.tensor([0, 4, 1, 2])
+    step = env.step(torch.zeros(N, J))
+    assert step.truncated.tolist() == [False, True, False, False]
+    assert step.final_obs["eyes.left"][:, 1, 1, 1].tolist() == [1, 5, 2, 3]
+    assert step.obs["eyes.left"][:, 1, 1, 1].tolist() == [1, 0, 2, 3]
+    assert step.obs["eyes.left"].dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"noise": 0.1}, "noise"),
+        ({"delay": (1, 1)}, "delay"),
+        ({"scale": 2.0}, "scale"),
+        ({"clip": 1.0}, "clip"),
+        ({"history": 2}, "history"),
+    ],
+)
+def test_an_image_is_given_as_it_is(change: dict[str, Any], named: str) -> None:
+    message = rf"observation 'a' is torch.uint8 of shape \(3, 4, 4\): it has no {named}"
+    with pytest.raises(KoboshiError, match=message):
+        grouped(policy=ObsGroup({"a": ObsTerm(picture, **change)}))
+
+
 def short(env: Env) -> Tensor:
     return torch.zeros(3)
 
@@ -157,23 +228,33 @@ def bad_later(env: Env) -> Tensor:
     return torch.where(env.episode_step == 2, float("nan"), 0.0)[:, None]
 
 
-def unmirrored(env: Env) -> Tensor:
-    return torch.zeros(N, 2)
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"policy": ObsGroup({"time": ObsTerm(short)})}, r"observation 'time' has shape \(3,\), not \(4, …\)"),
+        ({"policy": ObsGroup({"a": ObsTerm(clock)}, base="polcy")}, "no earlier observation group 'polcy'"),
+        ({"policy": ObsGroup({"a": None})}, "group 'policy' holds no term of its own"),
+        ({"policy": ObsGroup({})}, "group 'policy' holds no term of its own"),
+        (
+            {"policy": ObsGroup({"a": ObsTerm(clock), "b": ObsTerm(picture)})},
+            "observation 'policy.b' is no vector; set concatenate=false for 'policy'",
+        ),
+        (
+            {"policy": ObsGroup({"a": ObsTerm(picture)}), "more": ObsGroup({"b": ObsTerm(clock)}, base="policy")},
+            "observation group 'policy' is no vector, and 'more' cannot begin with it",
+        ),
+        (
+            {"policy": ObsGroup({"a": ObsTerm(clock)}), "more": ObsGroup({"b": ObsTerm(clock)}, "policy", True, False)},
+            "an observation group that is not concatenated has no base",
+        ),
+    ],
+)
+def test_errors_name_the_term(groups: dict[str, ObsGroup], message: str) -> None:
+    with pytest.raises(KoboshiError, match=message):
+        grouped(**groups)
 
 
-def grouped(**group: Any) -> Env:
-    return Env(replace(env_cfg(), num_envs=N, observations={"policy": ObsGroup(**group)}))
-
-
-def test_errors_name_the_term() -> None:
-    with pytest.raises(KoboshiError, match=r"observation 'time' has shape \(3,\), not \(4, d\)"):
-        with_terms(time=ObsTerm(short))
-    with pytest.raises(KoboshiError, match="no earlier observation group 'polcy'"):
-        grouped(terms={"a": ObsTerm(clock)}, base="polcy")
-    with pytest.raises(KoboshiError, match="group 'policy' holds no term of its own"):
-        grouped(terms={"a": None})
-    with pytest.raises(KoboshiError, match="observation 'a' does not say how it mirrors"):
-        grouped(terms={"a": ObsTerm(unmirrored)}).mirror("policy")
+def test_a_number_that_is_not_finite_is_named() -> None:
     env = with_terms(fine=ObsTerm(clock), wrong=ObsTerm(bad_later))
     env.reset(0)
     env.step(torch.zeros(N, J))
@@ -183,15 +264,33 @@ def test_errors_name_the_term() -> None:
 
 def test_a_reward_that_is_not_finite_is_named() -> None:
     terms = {"fine": RewardTerm(rewards.alive, 1.0), "bad": RewardTerm(bad_later, 1.0)}
-    env = Env(replace(env_cfg(), num_envs=N, rewards=terms))
+    env = Env(worlds.go2(num_envs=N, rewards=terms))
     env.reset(0)
     env.step(torch.zeros(N, J))
-    with pytest.raises(KoboshiError, match="reward 'bad' gave NaN"):
+    with pytest.raises(KoboshiError, match="reward 'bad' is not finite"):
         env.step(torch.zeros(N, J))
     with pytest.raises(KoboshiError, match=r"reward 'short' has shape \(1,\), not \(4,\)"):
         env.rewards._value("short", RewardTerm(lambda env: torch.zeros(1), 1.0))
 
 
-def test_torque_is_not_for_the_policy(walk: Env) -> None:
+def test_what_is_privileged_is_not_for_the_policy(walk: Env) -> None:
     assert "joint_torque" not in [e.name for e in walk.layouts["policy"]]
     assert observations.joint_torque(walk).shape == (N, J)
+    walk.step(torch.full((N, J), 10.0))
+    effort = observations.joint_effort(walk)
+    torch.testing.assert_close(effort * walk.effort_limit, observations.joint_torque(walk))
+    assert effort.abs().max() <= 1.0 and effort.abs().max() > 0.99
+
+
+def test_one_reset_leaves_the_others_delays_alone() -> None:
+    env = Env(worlds.go2(num_envs=16, observations={"policy": ObsGroup({"time": ObsTerm(clock, delay=(0, 7))})}))
+    env.reset(0)
+    for _ in range(10):
+        obs = env.step(worlds.zeros(env)).obs
+    late = 10 - obs["policy"][:, 0]
+    for row in range(6):
+        env.episode_step[row] = env.cfg.max_episode_length - 1
+        env.step(worlds.zeros(env))
+    now = 16 - env.step(worlds.zeros(env)).obs["policy"][:, 0] + 1
+    assert late.unique().numel() > 3
+    assert torch.equal(now[6:], late[6:])

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import worlds
 
+from koboshi.envs import Env
 from koboshi.envs.cfg import RewardTerm
 from koboshi.envs.rewards import shaped
 from koboshi.envs.terms import rewards
@@ -46,3 +48,31 @@ def test_air_time_counts_the_shorter_clock_in_single_stance() -> None:
     env = SimpleNamespace(state=state, command=SimpleNamespace(value=command))
     value = rewards.feet_air_time_biped(env)
     assert value.tolist() == pytest.approx([0.1, 0, 0, 0.4, 0])
+
+
+def test_clips_and_sums_start_anew() -> None:
+    """What a term earns is clipped before its weight; a new episode starts from nothing."""
+    terms = {
+        "speed": RewardTerm(lambda env: torch.tensor([-3.0, -0.5, 0.5, 3.0]), 10.0, clip=(-1.0, 2.0)),
+        "alive": RewardTerm(rewards.alive, 1.0),
+    }
+    env = Env(worlds.go2(rewards=terms))
+    env.reset(0)
+    for _ in range(2):
+        step = env.step(worlds.zeros(env))
+    expected = torch.tensor([-10.0, -5.0, 5.0, 20.0]) * 0.02
+    torch.testing.assert_close(step.reward, expected + 0.02)
+    torch.testing.assert_close(env.rewards.sums, torch.stack((2 * expected, torch.full((4,), 0.04))))
+    env.episode_step[2] = env.cfg.max_episode_length - 1
+    env.step(worlds.zeros(env))
+    assert env.rewards.sums[:, 2].tolist() == [0.0, 0.0]
+    torch.testing.assert_close(env.rewards.sums[1], torch.tensor([0.06, 0.06, 0.0, 0.06]))
+
+
+def test_a_joint_without_a_range_has_no_limits() -> None:
+    env = Env(worlds.endless(worlds.rover()))
+    env.reset(0)
+    env.qpos[:, env.joints.qpos] = torch.tensor([50.0, -50.0, 1.45, 9.0]).double()
+    env.state.refresh_motion(torch.zeros(4, dtype=torch.bool))
+    beyond = rewards.joint_pos_limits(env, (".*",))
+    torch.testing.assert_close(beyond, torch.full((4,), 1.45 - 0.9 * 1.5), msg="the mast's alone")

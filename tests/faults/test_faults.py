@@ -1,135 +1,118 @@
-"""Faults act on the physics or the senses, are labelled to the step, and are undone by a reset."""
+"""Faults act on physics or on the senses, are labelled to the step, heal, and are undone by a reset."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+import worlds
 from torch import Tensor
 
 from koboshi.envs import Env
 from koboshi.envs.cfg import EventTerm
 from koboshi.envs.terms import events
-from koboshi.errors import KoboshiError
-from koboshi.faults import KINDS, FaultSchedule
-from koboshi.faults.state import BRAKE_DAMPING, LOCK_SLACK, NEVER, SENSOR_BIAS
+from koboshi.faults import KINDS, Fault, FaultsCfg, FaultSchedule
+from koboshi.faults.kinds import BRAKE_DAMPING, LOCK_SLACK, SENSOR_BIAS
 from koboshi.robots import UNITREE_H1
-from koboshi.tasks.h1_walk import env_cfg
 
-N, J = 4, 19
-KNEE, ELBOW = UNITREE_H1.joint_id("left_knee"), UNITREE_H1.joint_id("right_elbow")
-
-
-def make(kinds: tuple[str, ...] = KINDS) -> Env:
-    """An environment without noise in which any of the kinds can be planned by hand; it never ends by itself."""
-    cfg = env_cfg()
-    event = EventTerm(events.change_joint_torque, params={"schedule": FaultSchedule(probability=0.0, kinds=kinds)})
-    return Env(
-        replace(
-            cfg,
-            num_envs=N,
-            observations={name: replace(g, noise=False) for name, g in cfg.observations.items()},
-            events=cfg.events | {"change_joint_torque": event},
-            terminations={},
-        )
-    )
+J = 19
+KNEE, ELBOW, TORSO = (UNITREE_H1.joint_id(name) for name in ("left_knee", "right_elbow", "torso"))
+FIELDS = ("actuator_forcerange", "dof_damping", "jnt_range")
 
 
-@pytest.fixture(scope="module")
-def env() -> Env:
-    return make()
+def make(*episodes: list[Fault], **changes: Any) -> Env:
+    """One H1 for each list of faults, without noise; no episode ends by itself."""
+    cfg = worlds.scripted(worlds.endless(worlds.clean(worlds.h1())), *episodes)
+    return Env(replace(cfg, **changes))
 
 
-@pytest.fixture(scope="module")
-def twin() -> Env:
-    return make()
+def knee(
+    kind: Any = "torque_loss", severity: float = 1.0, onset_s: float = 0.0, duration_s: float | None = None
+) -> Fault:
+    return Fault("left_knee", kind, severity, onset_s, duration_s)
 
 
-def plan(env: Env, row: int, joint: int, kind: str, severity: float = 1.0, onset: int = 0) -> None:
-    shape = (1, J)
-    severities, onsets = torch.zeros(shape), torch.full(shape, NEVER)
-    severities[0, joint], onsets[0, joint] = severity, onset
-    kinds = torch.full(shape, KINDS.index(kind))
-    env.faults.set_plan(torch.tensor([row]), kinds, severities, onsets)
+def elbow(
+    kind: Any = "torque_loss", severity: float = 1.0, onset_s: float = 0.0, duration_s: float | None = None
+) -> Fault:
+    return Fault("right_elbow", kind, severity, onset_s, duration_s)
 
 
-def push_hard(size: float = 10.0) -> Tensor:
-    return torch.full((N, J), size)
+def push_hard(env: Env, size: float = 10.0) -> Tensor:
+    return torch.full((env.num_envs, J), size)
 
 
-def test_torque_loss_scales_the_force_limit(env: Env) -> None:
+def test_torque_loss_scales_the_force_limit() -> None:
+    """By hand: the knee's limit is 300 N·m, the elbow's 40; a dead joint gives no torque at all."""
+    env = make([knee()], [knee(severity=0.75)], [elbow(severity=0.5)], [])
     env.reset(0)
-    plan(env, 0, KNEE, "torque_loss", 1.0)
-    plan(env, 1, KNEE, "torque_loss", 0.75)
-    plan(env, 2, ELBOW, "torque_loss", 0.5)
     force = env.backend.read("actuator_force")
-    for size in (10.0, -10.0):
-        step = env.step(push_hard(size))
-        sign = size / 10
+    for sign in (1.0, -1.0):
+        step = env.step(push_hard(env, 10 * sign))
         assert force[:, KNEE].tolist() == pytest.approx([0, sign * 75, sign * 300, sign * 300])
-        assert force[2, ELBOW].item() == pytest.approx(sign * 20)
-        assert force[3, ELBOW].item() == pytest.approx(sign * 40)
+        assert force[:, ELBOW].tolist() == pytest.approx([sign * 40, sign * 40, sign * 20, sign * 40])
         torch.testing.assert_close(step.obs["detector"][:, 69:], force.float())
+        torch.testing.assert_close(env.state.joint_torque, force.float())
 
 
-def test_locked_joint_stays(env: Env, twin: Env) -> None:
-    moved = []
-    for which, broken in ((env, True), (twin, False)):
-        which.reset(0)
-        which.step(push_hard(0.0))
-        if broken:
-            plan(which, 1, ELBOW, "locked", onset=1)
-        start = which.qpos[1, 7 + ELBOW].item()
-        path = []
-        for t in range(25):
-            which.step(push_hard(2.0 if t < 12 else -2.0))
-            path.append(which.qpos[1, 7 + ELBOW].item() - start)
-        moved.append(torch.tensor(path).abs().max().item())
-    locked, free = moved
-    assert locked < LOCK_SLACK + 0.05, "MuJoCo's limits are soft"
-    assert free > 0.5
-
-
-def test_limited_range_shrinks_around_where_the_joint_is(env: Env) -> None:
+def test_a_locked_joint_stays_where_it_was() -> None:
+    """Within ±0.01 rad and what MuJoCo's soft limits give."""
+    env = make([], [elbow("locked", onset_s=0.02)])
     env.reset(0)
-    plan(env, 1, ELBOW, "limited_range", 0.8)
+    env.step(push_hard(env, 0.0))
+    start = env.state.joint_pos[:, ELBOW]
+    path = []
+    for t in range(25):
+        env.step(push_hard(env, 2.0 if t < 12 else -2.0))
+        path.append(env.state.joint_pos[:, ELBOW] - start)
+    free, locked = torch.stack(path).abs().amax(0).tolist()
+    assert locked < LOCK_SLACK + 0.05 and free > 0.5
+    limits, middle = env.backend.expand("jnt_range")[1, 1 + ELBOW], start[1].item()
+    assert limits.tolist() == pytest.approx([middle - 0.01, middle + 0.01], abs=1e-6)
+
+
+def test_limited_range_shrinks_around_where_the_joint_is() -> None:
+    env = make([], [elbow("limited_range", 0.8)])
+    env.reset(0)
     at = env.qpos[1, 7 + ELBOW].item()
     low, high = env.model.jnt_range[1 + ELBOW]
-    env.step(push_hard(0.0))
+    env.step(push_hard(env, 0.0))
     limits = env.backend.expand("jnt_range")
     expected = [at + 0.2 * (low - at), at + 0.2 * (high - at)]
-    assert limits[1, 1 + ELBOW].tolist() == pytest.approx(expected)
+    assert limits[1, 1 + ELBOW].tolist() == pytest.approx(expected, abs=1e-6)
     assert limits[0, 1 + ELBOW].tolist() == [low, high]
     for _ in range(25):
-        env.step(push_hard(4.0))
+        env.step(push_hard(env, 4.0))
     assert env.qpos[1, 7 + ELBOW] < expected[1] + 0.1
     assert env.qpos[0, 7 + ELBOW] > expected[1] + 0.3
 
 
-def test_braking_slows(env: Env) -> None:
+def test_braking_adds_damping() -> None:
+    env = make([], [elbow("braking", 0.5)])
     env.reset(0)
-    plan(env, 1, ELBOW, "braking", 0.5)
     start = env.qpos[:, 7 + ELBOW].clone()
     for _ in range(5):
-        env.step(push_hard(1.0))
-    damping = env.backend.expand("dof_damping")[:, 6 + ELBOW]
-    assert damping.tolist() == pytest.approx([1, 1 + 0.5 * BRAKE_DAMPING, 1, 1])
+        env.step(push_hard(env, 1.0))
+    damping = env.backend.expand("dof_damping")
+    assert damping[:, 6 + ELBOW].tolist() == pytest.approx([1, 1 + 0.5 * BRAKE_DAMPING])
+    assert (damping[0] != damping[1]).sum() == 1, "and nobody else's"
     moved = (env.qpos[:, 7 + ELBOW] - start).abs()
-    assert moved[1] < 0.6 * moved[[0, 2, 3]].min()
+    assert moved[1] < 0.6 * moved[0]
 
 
 @pytest.mark.parametrize("kind", ["sensor_freeze", "sensor_bias"])
-def test_sensor_faults_fool_the_senses_alone(env: Env, twin: Env, kind: str) -> None:
+def test_sensor_faults_fool_the_senses_alone(kind: Any) -> None:
+    env, twin = make([], [knee(kind, 0.5, 0.04)]), make([], [])
     env.reset(0), twin.reset(0)
-    plan(env, 1, KNEE, kind, 0.5, onset=2)
     generator = torch.Generator().manual_seed(0)
     pos, vel = 12 + KNEE, 31 + KNEE
     before = None
     for t in range(8):
-        action = torch.randn(N, J, generator=generator)
+        action = torch.randn(2, J, generator=generator)
         obs, true = env.step(action).obs, twin.step(action).obs
-        assert torch.equal(env.qpos, twin.qpos), "the physics do not know"
+        assert torch.equal(env.qpos, twin.qpos), "physics does not know"
         assert torch.equal(obs["critic"], true["critic"])
         if t < 2:
             assert torch.equal(obs["policy"], true["policy"])
@@ -147,66 +130,233 @@ def test_sensor_faults_fool_the_senses_alone(env: Env, twin: Env, kind: str) -> 
         assert obs["fault"][1, KNEE] == 0.5
 
 
+def test_a_frozen_encoder_shows_what_it_showed() -> None:
+    """Its bias included: no jump when it freezes."""
+    bias = EventTerm(events.randomise_encoder_bias, params={"range": (0.2, 0.2)})
+    cfg = worlds.h1()
+    env = make([knee("sensor_freeze", onset_s=0.04)], events=cfg.events | {"bias": bias})
+    obs, shown = env.reset(0), []
+    for _ in range(6):
+        shown.append(obs["policy"][0, 12 + KNEE].item())
+        obs = env.step(push_hard(env, 0.5)).obs
+    assert shown[0] != shown[1] != shown[2]
+    assert shown[3:] == pytest.approx([shown[2]] * 3, abs=1e-6)
+
+
 @pytest.mark.parametrize("onset", [0, 1, 3])
-def test_labels_are_exact_to_the_step(env: Env, onset: int) -> None:
+def test_labels_are_exact_to_the_step(onset: int) -> None:
+    """A fault due at control step k is in force during it, and shows in the observation after it."""
+    first, second = knee("torque_loss", 0.5, 0.02 * onset), knee("torque_loss", 1.0, 0.02 * (onset + 2))
+    env = make([], [first], [second])
     obs = env.reset(0)
-    plan(env, 2, KNEE, "torque_loss", 0.5, onset)
-    plan(env, 3, KNEE, "torque_loss", 1.0, onset + 2)
     force = env.backend.read("actuator_force")
     for t in range(7):  # t control steps are done
-        expected = torch.zeros(N, J)
-        expected[2, KNEE], expected[3, KNEE] = 0.5 * (t > onset), 1.0 * (t > onset + 2)
+        expected = torch.zeros(3, J)
+        expected[1, KNEE], expected[2, KNEE] = 0.5 * (t > onset), 1.0 * (t > onset + 2)
         assert torch.equal(obs["fault"], expected)
+        assert torch.equal(env.faults.severity, expected)
         assert torch.equal(env.faults.active, expected.amax(1) > 0)
-        obs = env.step(push_hard()).obs
-        assert (force[2, KNEE] <= 150) == (t >= onset), "the force is gone in the step that follows the onset"
-        assert (force[3, KNEE] == 0) == (t >= onset + 2)
+        assert torch.equal(env.faults.kind, torch.where(expected > 0, KINDS.index("torque_loss"), -1))
+        obs = env.step(push_hard(env)).obs
+        assert (force[1, KNEE] <= 150) == (t >= onset), "the force is gone in the step that follows the onset"
+        assert (force[2, KNEE] == 0) == (t >= onset + 2)
 
 
-def test_everything_is_undone(env: Env, twin: Env) -> None:
+def test_several_faults_with_their_own_times() -> None:
+    """The truth step by step, by hand: (joint, kind, from step, to step, severity)."""
+    plan = [
+        (KNEE, "torque_loss", 1, 4, 1.0),
+        (ELBOW, "braking", 3, 99, 0.6),
+        (TORSO, "sensor_bias", 2, 3, 0.3),
+        (KNEE, "braking", 3, 6, 0.4),
+    ]
+    faults = [
+        Fault(UNITREE_H1.joint_names[j], kind, severity, 0.02 * start, None if stop == 99 else 0.02 * (stop - start))
+        for j, kind, start, stop, severity in plan
+    ]
+    env = make([], faults)
+    env.reset(0)
+    for t in range(8):
+        env.step(push_hard(env, 0.0))
+        severity, kind = torch.zeros(2, J), torch.full((2, J), -1)
+        for j, name, start, stop, level in plan:
+            if start <= t < stop and level > severity[1, j]:
+                severity[1, j], kind[1, j] = level, KINDS.index(name)
+        assert torch.equal(env.faults.severity, severity), t
+        assert torch.equal(env.faults.kind, kind), t
+        limit, damping = env.backend.expand("actuator_forcerange")[1, :, 1], env.backend.expand("dof_damping")[1, 6:]
+        assert limit[KNEE].item() == (0 if 1 <= t < 4 else 300)
+        assert damping[ELBOW].item() == pytest.approx(1 + 0.6 * BRAKE_DAMPING * (t >= 3))
+        assert damping[KNEE].item() == pytest.approx(1 + 0.4 * BRAKE_DAMPING * (3 <= t < 6)), "both act at once"
+
+
+def test_healing_gives_the_torque_back() -> None:
+    env = make([knee(onset_s=0.02, duration_s=0.06)])
+    env.reset(0)
+    torque = [env.step(push_hard(env)).obs["detector"][0, 69 + KNEE].item() for _ in range(7)]
+    assert torque == pytest.approx([300, 0, 0, 0, 300, 300, 300])
+    assert torch.equal(env.fields.live("actuator_forcerange"), env.fields.randomised("actuator_forcerange"))
+
+
+def test_a_fault_lies_over_what_was_randomised() -> None:
+    """Its end gives back the randomised value, and a value drawn anew under it stays faulted."""
+    strength = EventTerm(events.randomise_strength, params={"range": (0.5, 0.8)})
+    env = make([knee(severity=0.5, duration_s=0.06)], [], events=worlds.h1().events | {"strength": strength})
+    env.reset(0)
+    limit = env.backend.expand("actuator_forcerange")[:, KNEE, 1]
+    drawn = env.fields.randomised("actuator_forcerange")[:, KNEE, 1].clone()
+    assert (drawn < 240).all() and (drawn > 150).all() and drawn[0] != drawn[1]
+    assert torch.equal(limit, drawn), "not yet"
+    env.step(push_hard(env))
+    assert limit.tolist() == pytest.approx([0.5 * drawn[0].item(), drawn[1].item()])
+    events.randomise_strength(env, torch.tensor([True, False]), (0.9, 0.9))
+    assert limit.tolist() == pytest.approx([0.5 * 270, drawn[1].item()]), "drawn anew, still faulted"
+    for _ in range(3):
+        env.step(push_hard(env))
+    assert limit.tolist() == pytest.approx([270, drawn[1].item()]), "the end gives back what was drawn, not nominal"
+
+
+def test_a_cleared_fault_gives_back_what_was_randomised() -> None:
+    """At an episode's end too, where nothing randomises anew."""
+    strength = EventTerm(events.randomise_strength, "startup", {"range": (0.5, 0.8)})
+    cfg = worlds.h1()
+    env = make([knee()], [], events=cfg.events | {"strength": strength}, terminations=cfg.terminations)
+    env.reset(0)
+    drawn = env.fields.randomised("actuator_forcerange").clone()
+    env.step(push_hard(env, 0.0))
+    assert env.fields.live("actuator_forcerange")[0, KNEE].tolist() == [0, 0]
+    env.episode_step[:] = env.cfg.max_episode_length - 1
+    assert env.step(push_hard(env, 0.0)).truncated.all()
+    assert torch.equal(env.fields.live("actuator_forcerange"), drawn)
+    none = torch.full((2, 1), 2**31 - 1)
+    env.step(push_hard(env, 0.0))
+    assert env.faults.active.tolist() == [True, False]
+    zero = torch.zeros(2, 1, dtype=torch.int64)
+    env.faults.set_plan(torch.tensor([True, False]), zero, zero, zero.float(), none, none)
+    assert torch.equal(env.fields.live("actuator_forcerange"), drawn)
+    assert not env.faults.active.any() and (env.faults.kind == -1).all()
+
+
+def test_everything_is_undone() -> None:
+    """All kinds at once; one environment begins anew, then all."""
+    broken = [Fault(UNITREE_H1.joint_names[j], kind, 0.7) for j, kind in enumerate(KINDS)]
+    cfg = worlds.h1()
+    env, twin = (make(faults, [], terminations=cfg.terminations) for faults in (broken, []))
     env.reset(0), twin.reset(0)
-    severity, onset = torch.zeros(2, J), torch.full((2, J), NEVER)
-    severity[:, : len(KINDS)], onset[:, : len(KINDS)] = 0.7, 0
-    env.faults.set_plan(torch.tensor([0, 1]), (torch.arange(J) % len(KINDS)).expand(2, J), severity, onset)
+    nominal = {name: env.fields.nominal(name).clone() for name in FIELDS}
     for _ in range(3):
-        env.step(push_hard(0.5)), twin.step(push_hard(0.5))
-    fields = ("actuator_forcerange", "jnt_range", "dof_damping")
-    assert all(not torch.equal(env.backend.expand(f), twin.backend.expand(f)) for f in fields)
-    env.faults.clear(torch.tensor([1]))
-    assert not env.faults.active[1] and env.faults.active[0]
-    obs, clean = env.reset(0), twin.reset(0)
-    assert all(torch.equal(env.backend.expand(f), twin.backend.expand(f)) for f in fields)
-    assert (env.faults.onset == NEVER).all() and not env.faults.severity.any() and not env.faults.planned.any()
-    for _ in range(3):
-        assert all(torch.equal(obs[group], clean[group]) for group in obs)
-        obs, clean = env.step(push_hard(0.5)).obs, twin.step(push_hard(0.5)).obs
-
-
-def test_an_episodes_end_undoes_it_and_labels_the_last_step() -> None:
-    cfg = env_cfg()
-    env = Env(replace(cfg, num_envs=N, episode_length_s=0.1))
-    env.reset(0)
-    plan(env, 1, ELBOW, "torque_loss", 1.0, 2)
-    for _ in range(5):
-        step = env.step(torch.zeros(N, J))
-    assert step.truncated.all()
-    assert step.final_obs["fault"][1, ELBOW] == 1
+        env.step(push_hard(env, 0.5))
+    assert all((env.fields.live(name)[0] != nominal[name]).any() for name in FIELDS)
+    assert all(torch.equal(env.fields.live(name)[1], nominal[name]) for name in FIELDS)
+    env.episode_step[0] = env.cfg.max_episode_length - 1
+    step = env.step(push_hard(env, 0.5))
+    assert step.truncated.tolist() == [True, False]
+    assert step.final_obs["fault"][0].count_nonzero() == len(KINDS), "the last step is labelled"
     assert not step.obs["fault"].any()
-    assert env.backend.expand("actuator_forcerange")[:, ELBOW].tolist() == [[-40, 40]] * N
+    assert all(torch.equal(env.fields.live(name)[0], nominal[name]) for name in FIELDS)
+    obs, well = env.reset(0), twin.reset(0)
+    assert all(torch.equal(obs[group], well[group]) for group in obs)
 
 
-def test_two_joints_break_on_their_own(env: Env) -> None:
+def test_locked_in_the_next_episode_is_where_it_is_then() -> None:
+    """What an earlier episode held on to is forgotten."""
+    cfg = worlds.h1()
+    env = make(
+        [elbow("locked", onset_s=0.04)], terminations={"time_out": cfg.terminations["time_out"]}, episode_length_s=0.1
+    )
     env.reset(0)
-    severity, onset, kind = torch.zeros(1, J), torch.full((1, J), NEVER), torch.zeros(1, J, dtype=torch.int64)
-    severity[0, [KNEE, ELBOW]], onset[0, KNEE], onset[0, ELBOW] = 1.0, 1, 3
-    kind[0, ELBOW] = KINDS.index("braking")
-    env.faults.set_plan(torch.tensor([0]), kind, severity, onset)
-    broken = [env.step(torch.zeros(N, J)).obs["fault"][0].count_nonzero().item() for _ in range(5)]
-    assert broken == [0, 1, 1, 2, 2]
+    middles = []
+    for _ in range(10):
+        before = env.qpos[0, 7 + ELBOW].item()
+        env.step(push_hard(env, 1.0))
+        if env.episode_step[0] == 3:
+            limits = env.fields.live("jnt_range")[0, 1 + ELBOW]
+            assert limits.mean().item() == pytest.approx(before, abs=1e-6)
+            middles.append(before)
+    assert len(middles) == 2 and middles[0] != middles[1]
 
 
-def test_kinds_that_were_not_prepared_are_refused() -> None:
-    env = make(("torque_loss",))
+def test_faults_of_episodes_that_begin_late() -> None:
+    """Ages are random at first: a fault whose moment has passed begins with the first step, whatever the others do."""
+    cfg = worlds.endless(worlds.clean(worlds.h1(num_envs=8)))
+    faults = FaultsCfg(joints=("right_elbow",), kinds=("locked",))
+    schedule = FaultSchedule(faults, onset_s=(5.0, 5.0))
+    env = Env(replace(cfg, faults=schedule, episode_length_s=10.0, random_initial_length=True))
+    env.reset(1)
+    late = env.episode_step > 250
+    assert late.any() and not late.all() and not (env.episode_step == 250).any()
+    at = env.state.joint_pos[:, ELBOW]
+    env.step(push_hard(env, 1.0))
+    assert torch.equal(env.faults.active, late)
+    limits = env.fields.live("jnt_range")[:, 1 + ELBOW].mean(1).float()
+    torch.testing.assert_close(limits[late], at[late], atol=1e-6, rtol=0)
+
+
+def test_faults_of_a_robot_with_wheels() -> None:
+    """Columns are the robot's own, though a ball comes before it: a dead wheel, a braked one, a locked mast."""
+    cfg = worlds.endless(worlds.clean(worlds.rover(worlds.SECOND)))
+    plans = [
+        [Fault("left_wheel", "torque_loss")],
+        [Fault("right_wheel", "braking", 0.5)],
+        [Fault("mast", "locked")],
+        [Fault("vane", "sensor_bias"), Fault("vane", "torque_loss", 0.5)],
+    ]
+    env = Env(worlds.scripted(cfg, *plans))
     env.reset(0)
-    with pytest.raises(KoboshiError, match=r"\['locked'\] are planned, but prepared: \['torque_loss'\]"):
-        plan(env, 0, KNEE, "locked")
+    at = env.state.joint_pos[2, 2].item()
+    for _ in range(10):
+        env.step(torch.tensor([[1.0, 10.0, 1.0, 1.0]]).repeat(4, 1))
+    torque = env.state.joint_torque
+    assert torque[0, 0] == 0 and torque[1, 0] != 0 and torque[0, 1] != 0
+    assert torque[:, 3].tolist() == pytest.approx([1, 1, 1, 0.5])
+    damping = env.fields.live("dof_damping")
+    changed = (damping != env.fields.nominal("dof_damping")).nonzero().tolist()
+    assert changed == [[1, 6 + 6 + 1]], "the ball's six come first, then the base's"
+    assert env.state.joint_pos[2, 2].item() == pytest.approx(at, abs=0.06)
+    assert env.state.joint_pos[0, 2].item() > at + 0.1
+    assert env.faults.kind[3, 3] == KINDS.index("sensor_bias"), "the gravest is named"
+
+
+def test_without_faults_nothing_is_expanded() -> None:
+    """None, a schedule that breaks nobody and scenarios without faults cost no field and no random numbers."""
+    plain = worlds.h1(num_envs=2)
+    never = replace(plain, faults=FaultSchedule(FaultsCfg(kinds=KINDS), probability=0.0))
+    runs = []
+    for cfg in (plain, never):
+        env = Env(cfg)
+        assert env.fields.state_dict() == {}
+        env.reset(0)
+        runs.append(worlds.random_steps(env, 5))
+        assert not env.faults.severity.any() and (env.faults.kind == -1).all() and not env.faults.active.any()
+    worlds.assert_same_steps(*runs)
+    assert Env(worlds.scripted(plain, [], [])).fields.state_dict() == {}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "fields"),
+    [
+        (("torque_loss",), {"actuator_forcerange"}),
+        (("locked", "limited_range"), {"jnt_range"}),
+        (("braking", "sensor_bias"), {"dof_damping"}),
+        (("sensor_freeze", "sensor_bias"), set()),
+    ],
+)
+def test_only_fields_that_may_change_are_expanded(kinds: Any, fields: set[str]) -> None:
+    env = Env(worlds.h1(num_envs=2, faults=FaultSchedule(FaultsCfg(kinds=kinds), 0.5)))
+    assert set(env.fields.state_dict()) == fields
+
+
+def test_a_joint_stays_locked_where_it_was_when_another_fault_joins() -> None:
+    env = make([elbow("locked", onset_s=0.02), elbow("braking", 0.5, 0.06)])
+    env.reset(0)
+    limits = []
+    for _ in range(5):
+        env.step(push_hard(env, 1.0))
+        limits.append(env.fields.live("jnt_range")[0, 1 + ELBOW].tolist())
+    assert limits[1] == limits[2] == limits[3] == limits[4] != limits[0]
+
+
+def test_the_shortest_fault_lasts_a_control_step() -> None:
+    env = make([knee(onset_s=0.04, duration_s=0.001)])
+    env.reset(0)
+    assert [env.step(push_hard(env)).obs["fault"][0, KNEE].item() for _ in range(5)] == [0, 0, 1, 0, 0]

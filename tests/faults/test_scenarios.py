@@ -1,4 +1,4 @@
-"""Frozen scenarios: files, hashes, plans, and the environment that follows them."""
+"""Frozen scenarios: files, hashes, the sweep, and the environment that follows them."""
 
 from __future__ import annotations
 
@@ -9,78 +9,86 @@ from typing import Any
 
 import pytest
 import torch
+import worlds
 
 from koboshi.envs import Env
-from koboshi.envs.cfg import EventTerm
-from koboshi.envs.terms import events
 from koboshi.errors import KoboshiError
-from koboshi.faults import KINDS, Scenario, Scenarios, joint_sweep
-from koboshi.faults.state import NEVER
+from koboshi.faults import KINDS, CommandRanges, Fault, FaultsCfg, Scenario, Scenarios, sweep
 from koboshi.robots import UNITREE_G1, UNITREE_H1
-from koboshi.tasks.h1_walk import env_cfg
 
-KNEE = UNITREE_H1.joint_id("left_knee")
+KNEE, TORSO = UNITREE_H1.joint_id("left_knee"), UNITREE_H1.joint_id("torso")
 THREE = Scenarios(
     "unitree_h1",
     5,
     (
-        Scenario("left_knee", "locked", 1.0, 0.1, (0.5, 0.0, 0.25)),
-        Scenario(None, "torque_loss", 0.0, 0.2, (0.75, 0.0, 0.0)),
-        Scenario("torso", "torque_loss", 0.5, 0.04, (1.0, 0.0, -0.5)),
+        Scenario((Fault("left_knee", "locked", 1.0, 0.1),), (0.5, 0.0, 0.25), 0.1),
+        Scenario((), (0.75, 0.0, 0.0), 0.2),
+        Scenario(
+            (Fault("torso", "torque_loss", 0.5, 0.04), Fault("left_knee", "braking", 0.7, 0.1, 0.06)),
+            (1.0, 0.0, -0.5),
+            0.04,
+        ),
     ),
 )
 
 
-def test_plan_by_hand() -> None:
-    kind, severity, onset = THREE.plan(0.02)
-    assert severity.nonzero().tolist() == [[0, KNEE], [2, 10]]
-    assert (severity[0, KNEE], severity[2, 10]) == (1.0, 0.5)
-    assert (kind[0, KNEE], kind[2, 10]) == (KINDS.index("locked"), 0)
-    assert (onset < NEVER).nonzero().tolist() == [[0, KNEE], [2, 10]]
-    assert (onset[0, KNEE], onset[2, 10]) == (5, 2)
+def test_what_they_say() -> None:
     assert THREE.onset(0.02).tolist() == [5, 10, 2]
-    assert THREE.plan(0.01)[2][0, KNEE] == 10
-    assert THREE.kinds == ("locked", "torque_loss")
+    assert THREE.onset(0.01).tolist() == [10, 20, 4]
+    assert THREE.steps(0.02, 1.0) == 10 + 50
+    assert THREE.kinds == ("braking", "locked", "torque_loss")
     assert THREE.commands().tolist() == [[0.5, 0.0, 0.25], [0.75, 0.0, 0.0], [1.0, 0.0, -0.5]]
+    assert THREE.faulty().nonzero().tolist() == [[0, KNEE], *sorted([[2, KNEE], [2, TORSO]])]
 
 
 def test_files_and_hashes(tmp_path: Path) -> None:
     THREE.save(tmp_path / "three.json")
     again = Scenarios.load(tmp_path / "three.json")
     assert again == THREE
-    assert again.hash == THREE.hash == "beb6fde3b7ef"
+    assert again.hash == THREE.hash == "ec1be104ad6c"
     again.save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "three.json").read_bytes()
     assert replace(THREE, seed=6).hash != THREE.hash
     assert replace(THREE, episodes=THREE.episodes[:2]).hash != THREE.hash
-
-
-def test_sweep() -> None:
-    joints = (*UNITREE_H1.fault_candidates, None)
-    sweep = joint_sweep(UNITREE_H1, joints, 4, seed=1)
-    sweep.validate()
-    assert [e.joint for e in sweep.episodes] == [j for j in joints for _ in range(4)]
-    assert sweep.hash == joint_sweep(UNITREE_H1, joints, 4, seed=1).hash
-    assert sweep.hash != joint_sweep(UNITREE_H1, joints, 4, seed=2).hash
-    for episode in sweep.episodes:
-        assert 2 <= episode.onset_s <= 4 and 0.2 <= episode.command[0] <= 1 and abs(episode.command[2]) <= 0.5
-        assert episode.severity == (episode.joint is not None)
-        assert episode.onset_s / 0.02 == pytest.approx(round(episode.onset_s / 0.02), abs=0.51)
+    later = replace(THREE.episodes[2], faults=(replace(THREE.episodes[2].faults[0], duration_s=9.0),))
+    assert replace(THREE, episodes=(*THREE.episodes[:2], later)).hash != THREE.hash
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"joint": "left_kne"}, "no joint 'left_kne'; did you mean 'left_knee'"),
-        ({"kind": "torque_los"}, "no fault kind 'torque_los'; did you mean 'torque_loss'"),
-        ({"severity": 1.5}, "scenario 0: severity is from 0 to 1"),
-        ({"severity": "high"}, "episodes.0.severity: .* not 'high'"),
-        ({"onset_s": -1}, "scenario 0: severity is from 0 to 1 and onset ≥ 0 s, not 1.0, -1"),
-        ({"command": [1.0, 0.0]}, "episodes.0.command"),
-        ({"command": [1.0, 0.0, float("nan")]}, "three finite numbers"),
+        ({"joint": "left_kne"}, "scenario 0: no joint 'left_kne'; did you mean 'left_knee'"),
+        ({"kind": "torque_los"}, "episodes.0.faults.0.kind: .* not 'torque_los'"),
+        ({"severity": 1.5}, "scenario 0: fault of left_knee: severity is above 0 and at most 1"),
+        ({"severity": 0.0}, "scenario 0: fault of left_knee: severity is above 0"),
+        ({"severity": "high"}, "episodes.0.faults.0.severity: .* not 'high'"),
+        ({"onset_s": -1}, "onset ≥ 0 s, duration above 0 s, not 1.0, -1"),
+        ({"onset_s": float("inf")}, "onset ≥ 0 s, duration above 0 s, not 1.0, inf"),
+        ({"duration_s": 0}, "duration above 0 s, not 1.0, 0.1, 0"),
+        ({"duration_s": float("nan")}, "duration above 0 s, not 1.0, 0.1, nan"),
     ],
 )
-def test_wrong_files_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_wrong_faults_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = tmp_path / "wrong.json"
+    THREE.save(path)
+    data = json.loads(path.read_text())
+    data["episodes"][0]["faults"][0] |= change
+    path.write_text(json.dumps(data))
+    with pytest.raises(KoboshiError, match=message):
+        Scenarios.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"command": [1.0, 0.0]}, "episodes.0.command"),
+        ({"command": [1.0, 0.0, float("nan")]}, "scenario 0: a command is three finite numbers"),
+        ({"start_s": -0.5}, "scenario 0: it counts from a time ≥ 0 s on, not -0.5"),
+        ({"start_s": float("inf")}, "scenario 0: it counts from a time ≥ 0 s on, not inf"),
+        ({"faults": "left_knee"}, "episodes.0.faults"),
+    ],
+)
+def test_wrong_episodes_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     path = tmp_path / "wrong.json"
     THREE.save(path)
     data = json.loads(path.read_text())
@@ -105,26 +113,101 @@ def test_other_robots_and_no_episodes(tmp_path: Path) -> None:
         Scenarios.load(path)
 
 
-def following(scenarios: Scenarios, num_envs: int) -> Env:
-    cfg = env_cfg()
-    follow = EventTerm(events.follow_scenarios, params={"scenarios": scenarios})
-    return Env(replace(cfg, num_envs=num_envs, events=cfg.events | {"follow": follow}, episode_length_s=0.3))
+def test_a_range_fault_on_a_joint_without_a_range_is_refused(tmp_path: Path) -> None:
+    wheel = Scenarios("rover", 0, (Scenario((Fault("left_wheel", "locked"),), (0.0, 0.0, 0.0), 0.0),))
+    message = "scenario 0: a fault 'locked' cannot act on joint 'left_wheel' of rover, which has no range"
+    with pytest.raises(KoboshiError, match=message):
+        wheel.validate()
+    wheel.save(tmp_path / "wheel.json")
+    with pytest.raises(KoboshiError, match=message):
+        Scenarios.load(tmp_path / "wheel.json")
+    with pytest.raises(KoboshiError, match=message):
+        Env(worlds.rover(num_envs=1, faults=wheel))
+
+
+def test_sweep() -> None:
+    joints = (*UNITREE_H1.fault_candidates, None)
+    found = sweep(UNITREE_H1, joints, 4, seed=1)
+    found.validate()
+    names = [episode.faults[0].joint if episode.faults else None for episode in found.episodes]
+    assert names == [j for j in joints for _ in range(4)]
+    assert found == sweep(UNITREE_H1, joints, 4, seed=1) and found.hash == sweep(UNITREE_H1, joints, 4, seed=1).hash
+    assert found.hash != sweep(UNITREE_H1, joints, 4, seed=2).hash
+    torch.manual_seed(77)
+    assert found == sweep(UNITREE_H1, joints, 4, seed=1), "of its own seed alone"
+    for episode in found.episodes:
+        x, y, yaw = episode.command
+        assert 2 <= episode.start_s <= 4 and 0.2 <= x <= 1 and y == 0 and abs(yaw) <= 0.5
+        for fault in episode.faults:
+            assert (fault.kind, fault.severity, fault.duration_s) == ("torque_loss", 1.0, None)
+            assert fault.onset_s == episode.start_s
+    assert len({episode.command for episode in found.episodes}) == len(found.episodes)
+
+
+def test_sweep_of_several_faults_at_once() -> None:
+    cfg = FaultsCfg(kinds=("torque_loss", "braking"), severity=(0.3, 0.9), count=(2, 3), duration_s=(0.5, 1.5))
+    commands = CommandRanges((-1.0, -0.5), (0.25, 0.25), (0.0, 0.0))
+    joints = ("left_knee", "torso", "right_knee", "left_elbow")
+    found = sweep(UNITREE_H1, joints, 10, 3, faults=cfg, commands=commands, onset_s=(1.0, 5.0))
+    found.validate()
+    numbers = set()
+    for i, episode in enumerate(found.episodes):
+        names = [fault.joint for fault in episode.faults]
+        assert names[0] == joints[i // 10] and len(set(names)) == len(names) and set(names) <= set(joints)
+        numbers.add(len(names))
+        assert episode.start_s == min(fault.onset_s for fault in episode.faults)
+        for fault in episode.faults:
+            assert fault.kind == cfg.kinds[i % 10 % 2], "in turn"
+            assert 0.3 <= fault.severity <= 0.9 and 1 <= fault.onset_s <= 5
+            assert fault.duration_s is not None and 0.5 <= fault.duration_s <= 1.5
+        assert -1 <= episode.command[0] <= -0.5 and episode.command[1:] == (0.25, 0.0)
+    assert numbers == {2, 3}
+    assert any(len({fault.onset_s for fault in episode.faults}) > 1 for episode in found.episodes)
+    assert (
+        found.hash
+        == sweep(UNITREE_H1, joints, 10, 3, faults=cfg, commands=commands, onset_s=(1.0, 5.0)).hash
+        != sweep(UNITREE_H1, joints, 10, 4, faults=cfg, commands=commands, onset_s=(1.0, 5.0)).hash
+    )
+
+
+def test_command_ranges_that_descend_are_refused() -> None:
+    with pytest.raises(KoboshiError, match="ang_vel_z: the lower bound 1.0 is above the upper bound -1.0"):
+        CommandRanges(ang_vel_z=(1.0, -1.0)).validate()
 
 
 def test_an_environment_follows_in_each_episode() -> None:
-    env = following(THREE, 3)
+    """Onset, healing, kinds and commands of THREE; two episodes of 15 steps and the beginning of a third."""
+    env = Env(worlds.clean(worlds.h1(num_envs=3, faults=THREE, episode_length_s=0.3)))
     obs = env.reset(THREE.seed)
-    for t in range(33):  # two episodes of 15 steps and the beginning of a third
-        in_episode = t % 15
+    for t in range(33):
+        k = t % 15  # control steps done in this episode
         assert torch.equal(obs["critic"][:, 9:12], THREE.commands())
-        expected = [1.0 * (in_episode > 5), 0.0, 0.5 * (in_episode > 2)]
-        assert obs["fault"].amax(1).tolist() == expected
+        severity, kind = torch.zeros(3, 19), torch.full((3, 19), -1)
+        for row, joint, name, level, begins, ends in (
+            (0, KNEE, "locked", 1.0, 5, 99),
+            (2, TORSO, "torque_loss", 0.5, 2, 99),
+            (2, KNEE, "braking", 0.7, 5, 8),
+        ):
+            if begins < k <= ends:
+                severity[row, joint], kind[row, joint] = level, KINDS.index(name)
+        assert torch.equal(obs["fault"], severity), t
+        assert torch.equal(env.faults.kind, kind), t
         obs = env.step(torch.zeros(3, 19)).obs
+
+
+def test_commands_of_scenarios_are_never_drawn_anew_nor_turned() -> None:
+    cfg = worlds.h1(num_envs=3, faults=THREE)
+    command = replace(cfg.command, resampling_time_s=(0.02, 0.04), heading=worlds.HEADING)
+    env = Env(worlds.endless(replace(cfg, command=command)))
+    env.reset(0)
+    for _ in range(10):
+        env.step(torch.zeros(3, 19))
+        assert torch.equal(env.command.value, THREE.commands())
 
 
 def test_an_environment_that_does_not_fit() -> None:
     with pytest.raises(KoboshiError, match="3 scenarios need as many environments, not 4"):
-        following(THREE, 4).reset(0)
-    other = replace(THREE, robot=UNITREE_G1.name, episodes=(replace(THREE.episodes[1]),))
+        Env(worlds.h1(num_envs=4, faults=THREE))
+    other = replace(THREE, robot=UNITREE_G1.name, episodes=THREE.episodes[1:2])
     with pytest.raises(KoboshiError, match="for robot 'unitree_g1', not 'unitree_h1'"):
-        following(other, 1).reset(0)
+        Env(worlds.h1(num_envs=1, faults=other))

@@ -1,151 +1,226 @@
-"""Who breaks: by chance or by the environment's index, within the ranges asked for."""
+"""Who breaks, how and when: by chance or by the environment's index, within the ranges asked for."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+import worlds
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from koboshi.envs import Env
-from koboshi.envs.cfg import EventTerm
-from koboshi.envs.terms import events
 from koboshi.errors import KoboshiError
-from koboshi.faults import KINDS, FaultSchedule, FaultState
-from koboshi.faults.state import NEVER
-from koboshi.robots import UNITREE_H1
-from koboshi.sim import make_backend
-from koboshi.tasks.h1_walk import env_cfg
+from koboshi.faults import KINDS, FaultLayer, FaultsCfg, FaultSchedule, check_fault
+from koboshi.faults.layer import NEVER
+from koboshi.robots import UNITREE_H1, JointMap, Robot, physics_spec
+from koboshi.sim import ModelFields, make_backend
 
 J, DT = 19, 0.02
 ANKLES = UNITREE_H1.joint_ids(".*_ankle")
 
 
-def state_of(num_envs: int) -> FaultState:
-    from koboshi.envs.scene import build_model
-
-    return FaultState(make_backend("cpu", build_model(UNITREE_H1, env_cfg().sim), num_envs), UNITREE_H1, KINDS, DT)
-
-
-@pytest.fixture(scope="module")
-def faults() -> FaultState:
-    return state_of(64)
+def layer(schedule: FaultSchedule, num_envs: int = 64, robot: Robot = UNITREE_H1) -> FaultLayer:
+    model = physics_spec(robot).compile()
+    backend = make_backend("cpu", model, num_envs)
+    return FaultLayer(schedule, robot, JointMap(model, robot), backend, ModelFields(backend), DT)
 
 
-def draw(faults: FaultState, schedule: FaultSchedule, seed: int = 0) -> None:
-    everyone = torch.arange(len(faults.severity))
-    faults.clear(everyone)
-    faults.draw(everyone, schedule, torch.Generator().manual_seed(seed))
+def everyone(num_envs: int = 64) -> Tensor:
+    return torch.ones(num_envs, dtype=torch.bool)
+
+
+def draw(faults: FaultLayer, seed: int = 0) -> None:
+    faults.restart(everyone(len(faults.severity)), torch.Generator().manual_seed(seed))
+
+
+def planned(faults: FaultLayer) -> Tensor:
+    """(N, S) bool: slots that hold a fault."""
+    return faults.start < NEVER
 
 
 @st.composite
 def schedules(make: st.DrawFn) -> FaultSchedule:
-    pair = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted).map(tuple)
+    pair = st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)).map(sorted).map(tuple)
     joints = make(st.none() | st.lists(st.sampled_from(UNITREE_H1.joint_names), min_size=4, unique=True).map(tuple))
-    return FaultSchedule(
-        probability=make(st.sampled_from([0.0, 0.5, 1.0])),
+    faults = FaultsCfg(
         joints=joints,
         kinds=make(st.lists(st.sampled_from(KINDS), min_size=1, unique=True).map(tuple)),
-        num_joints=make(st.tuples(st.integers(1, 4), st.integers(1, 4)).map(sorted).map(tuple)),
+        count=make(st.tuples(st.integers(1, 4), st.integers(1, 4)).map(sorted).map(tuple)),
         severity=make(pair),
-        onset_s=tuple(10 * t for t in make(pair)),
+        duration_s=make(st.none() | pair),
     )
+    return FaultSchedule(faults, make(st.sampled_from([0.5, 1.0])), tuple(10 * t for t in make(pair)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(schedule=schedules(), seed=st.integers(0, 2**31))
-def test_ranges_are_respected(faults: FaultState, schedule: FaultSchedule, seed: int) -> None:
-    schedule.validate()
-    draw(faults, schedule, seed)
-    broken = faults.planned > 0
-    low, high = schedule.severity
-    assert (faults.planned[broken] >= low - 1e-6).all() and (faults.planned <= high + 1e-6).all()
-    assert torch.equal(faults.onset < NEVER, broken)
+def test_ranges_are_respected(schedule: FaultSchedule, seed: int) -> None:
+    cfg = schedule.faults
+    cfg.validate(), schedule.validate()
+    faults = layer(schedule, 16)
+    draw(faults, seed)
+    breaks = planned(faults)
+    level, start, stop = faults.level[breaks], faults.start[breaks], faults.stop[breaks]
+    assert (level >= cfg.severity[0] - 1e-6).all() and (level <= cfg.severity[1] + 1e-6).all()
     first, last = (round(t / DT) for t in schedule.onset_s)
-    assert (faults.onset[broken] >= first).all() and (faults.onset[broken] <= last).all()
-    assert {KINDS[k] for k in faults.kind[broken].tolist()} <= set(schedule.kinds)
-    allowed = schedule.joints or UNITREE_H1.fault_candidates
-    assert {UNITREE_H1.joint_names[j] for j in broken.nonzero()[:, 1].tolist()} <= set(allowed)
-    number = broken.sum(1)
-    if low > 0:
-        assert ((number == 0) | ((number >= schedule.num_joints[0]) & (number <= schedule.num_joints[1]))).all()
-        assert bool((number > 0).all()) or schedule.probability < 1
-    if schedule.probability == 0:
-        assert not broken.any()
+    assert (start >= first).all() and (start <= last).all()
+    if cfg.duration_s is None:
+        assert (stop == NEVER).all()
+    else:
+        shortest, longest = (max(1, round(t / DT)) for t in cfg.duration_s)
+        assert (stop - start >= shortest).all() and (stop - start <= longest).all()
+    assert (faults.stop[~breaks] == NEVER).all()
+    assert {KINDS[k] for k in faults.which[breaks].tolist()} <= set(cfg.kinds)
+    allowed = cfg.joints or UNITREE_H1.fault_candidates
+    assert {UNITREE_H1.joint_names[j] for j in faults.joint[breaks].tolist()} <= set(allowed)
+    number = breaks.sum(1)
+    assert ((number == 0) | ((number >= cfg.count[0]) & (number <= cfg.count[1]))).all()
+    assert bool((number > 0).all()) or schedule.probability < 1
+    for row in range(16):
+        names = faults.joint[row][breaks[row]].tolist()
+        assert len(set(names)) == len(names), "no joint twice"
 
 
-def test_every_candidate_and_both_ends_occur(faults: FaultState) -> None:
-    count, onsets, numbers = torch.zeros(J), set(), set()
-    schedule = FaultSchedule(num_joints=(1, 3), onset_s=(1.0, 1.1), probability=0.5)
-    for seed in range(10):
-        draw(faults, schedule, seed)
-        count += (faults.planned > 0).sum(0)
-        onsets |= set(faults.onset[faults.onset < NEVER].tolist())
-        numbers |= set((faults.planned > 0).sum(1).tolist())
-    assert count[ANKLES].sum() == 0
-    assert sorted(torch.nonzero(count).flatten().tolist()) == sorted(set(range(J)) - set(ANKLES))
+def test_every_candidate_number_and_end_occurs() -> None:
+    cfg = FaultsCfg(count=(1, 3), kinds=("torque_loss", "braking"), severity=(0.4, 0.6), duration_s=(0.04, 0.1))
+    faults = layer(FaultSchedule(cfg, 0.5, (1.0, 1.1)))
+    joints, onsets, numbers, kinds, lasts, levels = torch.zeros(J), set(), torch.zeros(4), set(), set(), []
+    for seed in range(20):
+        draw(faults, seed)
+        breaks = planned(faults)
+        joints.index_add_(0, faults.joint[breaks], torch.ones(int(breaks.sum())))
+        onsets |= set(faults.start[breaks].tolist())
+        numbers += torch.bincount(breaks.sum(1), minlength=4)
+        kinds |= set(faults.which[breaks].tolist())
+        lasts |= set((faults.stop - faults.start)[breaks].tolist())
+        levels.append(faults.level[breaks])
+    assert joints[ANKLES].sum() == 0
+    others = joints[[j for j in range(J) if j not in ANKLES]]
+    assert (others / others.mean() - 1).abs().max() < 0.5, "all alike"
     assert onsets == {50, 51, 52, 53, 54, 55}
-    assert numbers == {0, 1, 2, 3}
-    assert count.sum().item() == pytest.approx(640 * 0.5 * 2, rel=0.15)
+    assert lasts == {2, 3, 4, 5}
+    assert kinds == {KINDS.index("torque_loss"), KINDS.index("braking")}
+    share = numbers / numbers.sum()
+    assert share[0].item() == pytest.approx(0.5, abs=0.05)
+    assert share[1:].tolist() == pytest.approx([1 / 6] * 3, abs=0.04)
+    assert torch.cat(levels).min() < 0.41 and torch.cat(levels).max() > 0.59
 
 
-def test_only_the_ids_are_drawn(faults: FaultState) -> None:
-    faults.clear(torch.arange(64))
-    faults.draw(torch.tensor([3, 9]), FaultSchedule(), torch.Generator().manual_seed(0))
-    assert (faults.planned > 0).any(1).nonzero().flatten().tolist() == [3, 9]
+def test_only_the_rows_of_the_mask_are_drawn() -> None:
+    faults = layer(FaultSchedule(FaultsCfg()))
+    mask = torch.zeros(64, dtype=torch.bool)
+    mask[[3, 9]] = True
+    faults.restart(mask, torch.Generator().manual_seed(0))
+    assert planned(faults).any(1).nonzero().flatten().tolist() == [3, 9]
+    before = faults.joint.clone(), faults.start.clone()
+    faults.restart(mask & (torch.arange(64) == 3), torch.Generator().manual_seed(5))
+    assert torch.equal(faults.start[9], before[1][9]) and torch.equal(faults.joint[9], before[0][9])
+    assert not torch.equal(faults.start[3], before[1][3])
 
 
 def test_groups_follow_the_index() -> None:
     groups = (("left_knee", "right_knee"), ("torso",), ("left_elbow", "right_elbow", "left_ankle"))
-    faults = state_of(12)
-    schedule = FaultSchedule(groups=groups)
-    draw(faults, schedule)
+    faults = layer(FaultSchedule(FaultsCfg(), groups=groups), 12)
     expected = [groups[i // 4][i % len(groups[i // 4])] for i in range(12)]
-    assert [UNITREE_H1.joint_names[j] for j in faults.planned.argmax(1).tolist()] == expected
-    assert torch.equal(faults.planned.sum(1), torch.ones(12))
-    faults.clear(torch.arange(12))
-    faults.draw(torch.tensor([5, 10]), schedule, torch.Generator().manual_seed(1))
-    assert faults.planned.nonzero().tolist() == [[i, UNITREE_H1.joint_id(expected[i])] for i in (5, 10)]
+    for seed in range(2):
+        draw(faults, seed)
+        assert planned(faults).shape == (12, 1) and planned(faults).all()
+        assert [UNITREE_H1.joint_names[j] for j in faults.joint[:, 0].tolist()] == expected
     with pytest.raises(KoboshiError, match="12 environments cannot be divided among 5 groups"):
-        draw(faults, FaultSchedule(groups=(("torso",),) * 5))
+        layer(FaultSchedule(FaultsCfg(), groups=(("torso",),) * 5), 12)
+
+
+def test_groups_break_by_their_probability_too() -> None:
+    schedule = FaultSchedule(FaultsCfg(kinds=("braking",), severity=(0.3, 0.3)), 0.25, (1.0, 1.0), (("torso",),))
+    faults, share = layer(schedule), 0.0
+    for seed in range(20):
+        draw(faults, seed)
+        share += planned(faults).float().mean().item() / 20
+    assert share == pytest.approx(0.25, abs=0.04)
+    breaks = planned(faults)
+    assert (faults.start[breaks] == 50).all() and faults.level.unique().tolist() == pytest.approx([0.3])
 
 
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        (FaultSchedule(probability=1.5), "probability is from 0 to 1, not 1.5"),
-        (FaultSchedule(severity=(0.5, 0.2)), r"ascending, not \(0.5, 0.2\)"),
-        (FaultSchedule(severity=(0.5, 2.0)), r"from 0 to 1, ascending, not \(0.5, 2.0\)"),
-        (FaultSchedule(onset_s=(-1.0, 2.0)), "onsets are ≥ 0 s"),
-        (FaultSchedule(onset_s=(3.0, 2.0)), "onsets are ≥ 0 s, ascending"),
-        (FaultSchedule(num_joints=(0, 1)), "at least one joint"),
-        (FaultSchedule(num_joints=(2, 1)), "ascending, not"),
-        (FaultSchedule(kinds=("torque_los",)), "no fault kind 'torque_los'; did you mean 'torque_loss'"),
-        (FaultSchedule(kinds=()), "kinds are at least one"),
-        (FaultSchedule(joints=()), "joints are at least one"),
-        (FaultSchedule(joints=("torso", "torso")), "joints are at least one and none twice"),
-        (FaultSchedule(groups=()), "groups name at least one joint each"),
-        (FaultSchedule(groups=(("torso",), ())), "groups name at least one joint each"),
+        (FaultSchedule(FaultsCfg(), probability=1.5), "probability is from 0 to 1, not 1.5"),
+        (FaultSchedule(FaultsCfg(), onset_s=(-1.0, 2.0)), "onsets are ≥ 0 s"),
+        (FaultSchedule(FaultsCfg(), onset_s=(3.0, 2.0)), "onsets are ≥ 0 s, ascending"),
+        (FaultSchedule(FaultsCfg(), onset_s=(3.0, float("inf"))), "onsets are ≥ 0 s, ascending"),
+        (FaultSchedule(FaultsCfg(), groups=()), "groups name at least one joint each"),
+        (FaultSchedule(FaultsCfg(), groups=(("torso",), ())), "groups name at least one joint each"),
+        (FaultSchedule(FaultsCfg(severity=(0.5, 0.2))), r"ascending, not \(0.5, 0.2\)"),
+        (
+            FaultSchedule(FaultsCfg(severity=(0.0, 0.2))),
+            r"severity is above 0 and at most 1, ascending, not \(0.0, 0.2",
+        ),
+        (FaultSchedule(FaultsCfg(severity=(0.5, 2.0))), r"at most 1, ascending, not \(0.5, 2.0\)"),
+        (FaultSchedule(FaultsCfg(count=(0, 1))), "count is at least 1, ascending"),
+        (FaultSchedule(FaultsCfg(count=(2, 1))), "count is at least 1, ascending, not"),
+        (FaultSchedule(FaultsCfg(duration_s=(0.0, 1.0))), "duration_s is above 0 s, ascending"),
+        (FaultSchedule(FaultsCfg(duration_s=(2.0, 1.0))), "duration_s is above 0 s, ascending"),
+        (FaultSchedule(FaultsCfg(duration_s=(2.0, float("inf")))), "duration_s is above 0 s, ascending"),
+        (FaultSchedule(FaultsCfg(kinds=("torque_los",))), "no fault kind 'torque_los'; did you mean 'torque_loss'"),
+        (FaultSchedule(FaultsCfg(kinds=())), "kinds are at least one"),
+        (FaultSchedule(FaultsCfg(kinds=("locked", "locked"))), "kinds are at least one and none twice"),
+        (FaultSchedule(FaultsCfg(joints=())), "joints are at least one"),
+        (FaultSchedule(FaultsCfg(joints=("torso", "torso"))), "joints are at least one and none twice"),
+        (FaultSchedule(FaultsCfg(joints=("left_kne",))), "no joint 'left_kne'; did you mean 'left_knee'"),
+        (FaultSchedule(FaultsCfg(), groups=(("torzo",),)), "no joint 'torzo'; did you mean 'torso'"),
+        (
+            FaultSchedule(FaultsCfg(joints=("torso",), count=(1, 2))),
+            "count is up to 2, but there are only 1 candidates",
+        ),
     ],
 )
 def test_wrong_schedules_are_refused_before_anything_runs(schedule: FaultSchedule, message: str) -> None:
     with pytest.raises(KoboshiError, match=message):
-        schedule.validate()
-    event = EventTerm(events.change_joint_torque, params={"schedule": schedule})
-    with pytest.raises(KoboshiError, match=message):
-        Env(replace(env_cfg(), num_envs=2, events={"fault": event}))
+        Env(worlds.h1(num_envs=2, faults=schedule))
 
 
-@pytest.mark.parametrize(
-    ("schedule", "message"),
-    [
-        (FaultSchedule(joints=("left_kne",)), "no joint 'left_kne'; did you mean 'left_knee'"),
-        (FaultSchedule(groups=(("torzo",),)), "no joint 'torzo'; did you mean 'torso'"),
-        (FaultSchedule(joints=("torso",), num_joints=(1, 2)), "up to 2 joints of only 1 candidates"),
-    ],
-)
-def test_joints_that_are_not_there(faults: FaultState, schedule: FaultSchedule, message: str) -> None:
-    with pytest.raises(KoboshiError, match=message):
-        draw(faults, schedule)
+@pytest.mark.parametrize("kind", ["locked", "limited_range"])
+def test_kinds_that_cannot_act_on_a_joint_are_refused(kind: Any) -> None:
+    """The rover's wheels and vane have no range."""
+    message = f"a fault '{kind}' cannot act on joint '{{}}' of rover, which has no range"
+    cfg = worlds.rover(num_envs=2)
+
+    def env(faults: FaultsCfg, **changes: Any) -> Env:
+        return Env(replace(cfg, faults=FaultSchedule(faults, **changes)))
+
+    with pytest.raises(KoboshiError, match=message.format("left_wheel")):
+        env(FaultsCfg(kinds=("torque_loss", kind)))
+    with pytest.raises(KoboshiError, match=message.format("vane")):
+        env(FaultsCfg(joints=("mast", "vane"), kinds=(kind,)))
+    with pytest.raises(KoboshiError, match=message.format("vane")):
+        env(FaultsCfg(joints=("mast",), kinds=(kind,)), groups=(("mast",), ("vane",)))
+    check_fault(worlds.ROVER, "mast", kind)
+    env(FaultsCfg(joints=("mast",), kinds=(kind,)))
+    for other in set(KINDS) - {"locked", "limited_range"}:
+        check_fault(worlds.ROVER, "left_wheel", other)
+
+
+def test_with_groups_only_their_joints_matter() -> None:
+    """Candidates and counts are not used then: a mast can lock though wheels cannot."""
+    cfg = FaultsCfg(kinds=("locked",), count=(1, 9))
+    env = Env(worlds.rover(num_envs=2, faults=FaultSchedule(cfg, onset_s=(0.0, 0.0), groups=(("mast",),))))
+    env.reset(0)
+    env.step(worlds.zeros(env))
+    assert env.faults.severity.tolist() == [[0, 0, 1, 0]] * 2
+
+
+def test_an_environment_draws_anew_for_each_episode() -> None:
+    schedule = FaultSchedule(FaultsCfg(), onset_s=(0.02, 0.06))
+    env = Env(worlds.h1(num_envs=16, episode_length_s=0.1, faults=schedule))
+    env.reset(0)
+    broken = []
+    for t in range(1, 11):
+        obs = env.step(torch.zeros(16, J)).final_obs["fault"]
+        if t % 5 == 0:
+            assert (obs.sum(1) == 1).all()
+            broken.append(obs.argmax(1))
+    assert not torch.equal(*broken)

@@ -54,7 +54,7 @@ class BodyCfg:
     size: tuple[float, ...]
     """MuJoCo's half-sizes, m."""
     pos: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Relative to the environment's origin, m."""
+    """Relative to the first environment's origin, m."""
     motion: Literal["static", "mocap", "free"] = "static"
     mass: float = 1.0
     """kg, where it is free."""

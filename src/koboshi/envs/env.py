@@ -133,6 +133,8 @@ class Env:
         everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         self.rewards.sums.zero_()
         self.command.scale = 1.0
+        self.fields.restore_nominal()
+        self.encoder_bias.zero_()
         self.events.startup()
         self._advance_curriculum(everyone)
         self._restart(everyone)
@@ -154,7 +156,7 @@ class Env:
         done = terminated | truncated
         self.command.step(self.state.heading, self.generator)
         if self.events.interval(done):
-            self.state.refresh_motion()
+            self.state.refresh_motion(bad)
         final_obs = self._checked(self.observations.compute())
         obs = self._next_episodes(done, final_obs) if anyone(done) else final_obs
         return Step(obs, reward, terminated, truncated, final_obs, {"valid": ~bad})
@@ -179,13 +181,12 @@ class Env:
 
     def _stop_if_too_many_nans(self, where: str = "") -> None:
         """KoboshiError where too large a share of environment steps ended in a NaN from physics."""
-        count = int(self.nan_count)
+        count, most = int(self.nan_count), self.cfg.max_nan_rate
         rate = count / (max(self.total_steps, 1) * self.num_envs)
         # A few early failures in a small batch are not yet a rate.
-        if rate > self.cfg.max_nan_rate and count > 10:
+        if rate > most and count > 10:
             raise KoboshiError(
-                f"physics gave NaN in {count} environment steps ({rate:.2%}, at most {self.cfg.max_nan_rate:.2%})"
-                f"{where}"
+                f"physics gave NaN in {count} environment steps ({rate:.2%}, at most {most:.2%}){where}"
             )
 
     def _reward(self, bad: Tensor) -> Tensor:

@@ -40,11 +40,11 @@ class EventManager:
         for term in self._terms.values():
             if term.mode == mode:
                 term.func(self._env, mask, **term.params)
-        self._env.fields.settle()
+        self._env.fields.settle(mask)
 
     def interval(self, ended: Tensor) -> bool:
         """A control step has passed; nothing happens to environments in `ended` (N,). Whether something may have."""
-        happened = False
+        happened = torch.zeros_like(ended)
         for name, left in self._left.items():
             left -= self._env.step_dt
             due = (left <= 0) & ~ended
@@ -52,10 +52,11 @@ class EventManager:
                 term = self._terms[name]
                 term.func(self._env, due, **term.params)
                 left.copy_(torch.where(due, self._interval(name), left))
-                happened = True
-        if happened:
-            self._env.fields.settle()
-        return happened
+                happened |= due
+        if anyone(happened):
+            self._env.fields.settle(happened)
+            return True
+        return False
 
     def _interval(self, name: str) -> Tensor:
         """(N,) seconds until the next time."""

@@ -42,7 +42,7 @@ class EpisodeLog:
 
 
 class Guard:
-    """Refuses numbers that are not finite: on the CPU at once; elsewhere, where looking waits, once an iteration."""
+    """Refuses numbers that are not finite: on the CPU at once; elsewhere, where that would wait, once an iteration."""
 
     def __init__(self) -> None:
         self._flags: dict[str, Tensor] = {}

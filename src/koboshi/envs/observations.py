@@ -135,6 +135,8 @@ class ObservationManager:
     def _add(self, name: str, terms: list[_Term], base: str | None, noise: bool) -> None:
         if base is not None and base not in self._terms:
             raise unknown("earlier observation group", base, self._terms)
+        if base is not None and base not in self._sources:
+            raise KoboshiError(f"observation group '{base}' is no vector, and '{name}' cannot begin with it")
         self._terms[name], self._bases[name] = terms, base
         if len(terms) == 1 and not terms[0].is_vector and base is None:
             self.spec[name], self._noise[name] = terms[0].spec, None

@@ -37,8 +37,9 @@ class Scene:
         """MuJoCo's own reset at NaN is off: the environment detects, counts and resets instead."""
         spec = physics_spec(robot)
         self.ground.add_to(spec)
+        origin = self.ground.origins(1, torch.device("cpu"))[0].tolist()
         for name, body in self._bodies.items():
-            _add_body(spec, name, body)
+            _add_body(spec, name, body, [a + b for a, b in zip(origin, body.pos, strict=True)])
         spec.option.timestep = sim.timestep
         spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
         spec.option.iterations, spec.option.ls_iterations = sim.iterations, sim.ls_iterations
@@ -62,8 +63,9 @@ class Scene:
         return self._xpos[:, self.model.body(name).id].float()
 
 
-def _add_body(spec: mujoco.MjSpec, name: str, cfg: BodyCfg) -> None:
-    body = spec.worldbody.add_body(name=name, pos=cfg.pos, mocap=cfg.motion == "mocap")
+def _add_body(spec: mujoco.MjSpec, name: str, cfg: BodyCfg, pos: list[float]) -> None:
+    """pos: in the world, m."""
+    body = spec.worldbody.add_body(name=name, pos=pos, mocap=cfg.motion == "mocap")
     if cfg.motion == "free":
         body.add_freejoint()
     size = (*cfg.size, 0.0, 0.0, 0.0)[:3]

@@ -42,11 +42,7 @@ class RobotState:
 
     def _read(self, bad: Tensor | None = None) -> None:
         """All that physics says. Rows in `bad` (N,), which are to be reset, read as zeros so that no NaN spreads."""
-        # Copies even where physics is float32: its tensors are live, and the last step's values must stay.
-        raw = [x.to(torch.float32, copy=True) for x in self._fields]
-        if bad is not None:
-            raw = [x.masked_fill_(bad[:, None], 0.0) for x in raw]
-        qpos, qvel, force, sensors = raw
+        qpos, qvel, force, sensors = (_copy(x, bad) for x in self._fields)
         self._take_motion(qpos, qvel)
         at = self._joints
         self.joint_torque = force[:, at.actuator]
@@ -84,9 +80,9 @@ class RobotState:
         total = self._fields[0].abs().sum(1) + self._fields[1].abs().sum(1)
         return ~(total < 1e6)
 
-    def refresh_motion(self) -> None:
-        """Positions and velocities anew, after something moved a robot between two control steps."""
-        self._take_motion(*(x.to(torch.float32, copy=True) for x in self._fields[:2]))
+    def refresh_motion(self, bad: Tensor) -> None:
+        """Positions and velocities anew, after something moved a robot between two control steps. bad: see `_read`."""
+        self._take_motion(*(_copy(x, bad if anyone(bad) else None) for x in self._fields[:2]))
 
     def restart(self, mask: Tensor) -> None:
         """New episodes: `mask` (N,) was placed and its derived fields are true; the others' readings stay."""
@@ -107,3 +103,9 @@ class RobotState:
         self._read()
         for name in _SAVED:
             setattr(self, name, state[name].to(self.joint_pos.device, copy=True))
+
+
+def _copy(live: Tensor, bad: Tensor | None) -> Tensor:
+    """Even where physics is float32: its tensors are live, and the last step's values must stay."""
+    value = live.to(torch.float32, copy=True)
+    return value if bad is None else value.masked_fill_(bad[:, None], 0.0)

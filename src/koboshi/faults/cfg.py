@@ -60,8 +60,8 @@ class FaultsCfg:
             raise KoboshiError(f"faults.severity is above 0 and at most 1, ascending, not {self.severity}")
         if not 1 <= self.count[0] <= self.count[1]:
             raise KoboshiError(f"faults.count is at least 1, ascending, not {self.count}")
-        if self.duration_s is not None and not 0 < self.duration_s[0] <= self.duration_s[1]:
-            raise KoboshiError(f"faults.duration_s is above 0 s, ascending, not {self.duration_s}")
+        if self.duration_s is not None and not 0 < self.duration_s[0] <= self.duration_s[1] < math.inf:
+            raise KoboshiError(f"faults.duration_s is above 0 s, ascending and finite, not {self.duration_s}")
 
     def candidates(self, robot: Robot) -> tuple[str, ...]:
         """The joints that may break; KoboshiError where a kind cannot act on one or they are too few."""
@@ -97,5 +97,5 @@ class FaultSchedule:
             raise KoboshiError(f"a fault schedule's groups name at least one joint each, not {self.groups}")
         if not 0 <= self.probability <= 1:
             raise KoboshiError(f"a fault schedule's probability is from 0 to 1, not {self.probability}")
-        if not 0 <= self.onset_s[0] <= self.onset_s[1]:
-            raise KoboshiError(f"a fault schedule's onsets are ≥ 0 s, ascending, not {self.onset_s}")
+        if not 0 <= self.onset_s[0] <= self.onset_s[1] < math.inf:
+            raise KoboshiError(f"a fault schedule's onsets are ≥ 0 s, ascending and finite, not {self.onset_s}")

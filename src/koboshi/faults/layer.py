@@ -47,6 +47,7 @@ class FaultLayer:
         self.joint, self.which = (torch.zeros(n, s, dtype=torch.int64, device=self._device) for _ in range(2))
         self.level = torch.zeros(n, s, device=self._device)
         self.start, self.stop = (torch.full((n, s), NEVER, device=self._device) for _ in range(2))
+        self._active = torch.zeros(n, s, dtype=torch.bool, device=self._device)
         self._prepare_plan()
         for name in {EFFECTS[kind].field for kind in self._kinds if kind in EFFECTS}:
             fields.expand(name)
@@ -62,14 +63,15 @@ class FaultLayer:
                 raise KoboshiError(f"{len(cfg.episodes)} scenarios need as many environments, not {self._num_envs}")
             self._scripted = {name: x.to(device) for name, x in _script(cfg, robot, self._step_dt).items()}
         elif cfg is not None and self._kinds:
-            names = cfg.faults.candidates(robot)
-            for name in (joint for group in cfg.groups or () for joint in group):
+            self._choices = torch.tensor([KINDS.index(kind) for kind in cfg.faults.kinds], device=device)
+            if cfg.groups is None:
+                names = cfg.faults.candidates(robot)
+                self._candidates = torch.tensor([robot.joint_id(name) for name in names], device=device)
+                return
+            for name in (joint for group in cfg.groups for joint in group):
                 for kind in cfg.faults.kinds:
                     check_fault(robot, name, kind)
-            self._candidates = torch.tensor([robot.joint_id(name) for name in names], device=device)
-            self._choices = torch.tensor([KINDS.index(kind) for kind in cfg.faults.kinds], device=device)
-            if cfg.groups is not None:
-                self._own = _by_index(cfg.groups, robot, self._num_envs).to(device)
+            self._own = _by_index(cfg.groups, robot, self._num_envs).to(device)
 
     @property
     def active(self) -> Tensor:
@@ -89,8 +91,8 @@ class FaultLayer:
         new = dict(zip(_PLAN, (joint, which, level, start, stop), strict=True))
         for name, value in new.items():
             setattr(self, name, torch.where(rows, value, getattr(self, name)))
-        for table in (*self._level.values(), *self._held.values(), self.severity):
-            table.masked_fill_(rows, 0.0)
+        for table in (*self._level.values(), *self._held.values(), self.severity, self._active):
+            table.masked_fill_(rows, 0)
         self.kind.masked_fill_(rows, -1)
         self._refresh_fields()
 
@@ -133,11 +135,14 @@ class FaultLayer:
         if not self._kinds:
             return
         now = episode_step[:, None]
-        if anyone((self.start == now) | (self.stop == now)):
-            self._update((self.start <= now) & (now < self.stop), self.start == now)
+        active = (self.start <= now) & (now < self.stop)
+        # Not by equal steps: an episode may begin at an age that an onset has passed.
+        if anyone(active != self._active):
+            self._update(active, active & ~self._active)
 
     def _update(self, active: Tensor, begins: Tensor) -> None:
         """active, begins (N, S)."""
+        self._active.copy_(active)
         here = self.joint[:, :, None] == torch.arange(self.severity.shape[1], device=self._device)
         level = (self.level * active)[:, :, None] * here
         pos = self._qpos[:, self._joints.qpos].to(level.dtype)
@@ -192,7 +197,7 @@ class FaultLayer:
             value.copy_(state[name])
 
     def _tables(self) -> dict[str, Tensor]:
-        own = {name: getattr(self, name) for name in (*_PLAN, "severity", "kind")}
+        own = {name: getattr(self, name) for name in (*_PLAN, "severity", "kind")} | {"active": self._active}
         own |= {f"level.{kind}": table for kind, table in self._level.items()}
         return own | {f"held.{kind}": table for kind, table in self._held.items()}
 

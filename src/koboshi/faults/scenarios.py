@@ -162,7 +162,7 @@ def _companions(joint: str, joints: Sequence[str | None], faults: FaultsCfg, gen
     number = int(torch.randint(low, high + 1, (1,), generator=generator))
     others = [name for name in joints if name not in (None, joint)]
     order = torch.randperm(len(others), generator=generator).tolist()
-    return [joint, *(others[k] for k in order[: number - 1])]  # type: ignore[list-item]
+    return [joint, *(others[k] for k in order[: number - 1])]
 
 
 def _draw(

@@ -74,8 +74,15 @@ class ModelFields:
 
     def refresh(self, name: str) -> None:
         """Puts the overlay, as it now is, over the randomised values."""
-        value = self._randomised[name]
+        value = self.randomised(name)
         self._live[name].copy_(self._overlays[name](value) if name in self._overlays else value)
+
+    def restore_nominal(self) -> None:
+        """Undoes all randomisation; overlays stay."""
+        for name, value in self._randomised.items():
+            value.copy_(self._nominal[name].expand_as(value))
+            self.refresh(name)
+        self._stale = bool(self._derives)
 
     def settle(self, mask: Tensor | None = None) -> None:
         """Computes the constants that follow from fields randomised since the last call."""

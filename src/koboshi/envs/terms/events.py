@@ -85,13 +85,13 @@ def randomise_com(env: Env, mask: Tensor, shift: Range = (-0.05, 0.05)) -> None:
 
 @randomises("actuator_gainprm", "actuator_biasprm")
 def randomise_gains(env: Env, mask: Tensor, stiffness: Range = (0.9, 1.1), damping: Range = (0.9, 1.1)) -> None:
-    """Factors on each actuator's stiffness and damping (for a velocity servo, the gain is its damping)."""
+    """Factors on each actuator's stiffness and damping (a velocity servo's gain is its damping, a motor has none)."""
     shape = (env.num_envs, env.model.nu)
     kp, kd = env.uniform(shape, *stiffness), env.uniform(shape, *damping)
     nominal = (env.fields.nominal(f"actuator_{name}prm") for name in ("gain", "bias"))
     gain, bias = (value.expand(env.num_envs, -1, -1).clone() for value in nominal)
     holds_position = bias[:, :, 1] != 0
-    gain[:, :, 0] *= torch.where(holds_position, kp, kd)
+    gain[:, :, 0] *= torch.where(holds_position, kp, torch.where(bias[:, :, 2] != 0, kd, 1.0))
     bias[:, :, 1] *= kp
     bias[:, :, 2] *= kd
     env.fields.randomise("actuator_gainprm", mask, gain)

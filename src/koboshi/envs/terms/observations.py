@@ -58,7 +58,7 @@ def joint_pos(env: Env, sensed: bool = True, joints: tuple[str, ...] = (".*",)) 
 
     A wheel's angle grows without bound: leave it out.
     """
-    pos = env.faults.sense(env.state.joint_pos + env.encoder_bias) if sensed else env.state.joint_pos
+    pos = env.faults.sense(env.state.joint_pos) + env.encoder_bias if sensed else env.state.joint_pos
     offset = pos - env.default_joint_pos
     return offset if joints == (".*",) else offset[:, env.joint_ids(joints)]
 

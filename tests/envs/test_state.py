@@ -1,0 +1,59 @@
+"""The robot's state: the feet's clocks and accelerations, step by step by hand."""
+
+from __future__ import annotations
+
+import torch
+import worlds
+
+from koboshi.envs import Env
+
+N, DT = 4, 0.02
+
+
+def test_the_feets_clocks_by_hand() -> None:
+    """A Go2 dropped from 0.3 m above its stance, lifted, and dropped again."""
+    env = Env(worlds.endless(worlds.go2(events={})))
+    env.reset(0)
+    air, stance, last = (torch.zeros(N, 4) for _ in range(3))
+    flights = 0
+    for t in range(70):
+        if t in (0, 35):
+            env.qpos[:, 2] += 0.2
+        env.step(worlds.zeros(env))
+        contact = env.state.foot_contact
+        landed = contact & (air > 0)
+        flights += int(landed.sum())
+        last = torch.where(landed, air, last)
+        air, stance = torch.where(contact, 0.0, air + DT), torch.where(contact, stance + DT, 0.0)
+        torch.testing.assert_close(env.state.air_time, air)
+        torch.testing.assert_close(env.state.contact_time, stance)
+        torch.testing.assert_close(env.state.last_air_time, last)
+    assert flights >= 8 and last.min() > 0.1
+
+
+def test_a_reset_forgets_what_was_before_it() -> None:
+    """Clocks and accelerations of the row that begins anew are 0, those of the others stay."""
+    env = Env(worlds.h1(num_envs=N))
+    env.reset(0)
+    worlds.random_steps(env, 12)
+    env.qpos[1, 2] += 0.5
+    env.step(worlds.zeros(env))
+    env.episode_step[[1, 2]] = env.cfg.max_episode_length - 1
+    before = env.state.state_dict()
+    assert env.step(worlds.zeros(env)).truncated.tolist() == [False, True, True, False]
+    after = env.state.state_dict()
+    for name in ("air_time", "contact_time", "last_air_time", "joint_acc"):
+        assert not after[name][[1, 2]].any(), name
+        assert before[name].any(), f"{name} was 0 already: the test says little"
+    assert after["contact_time"][[0, 3]].any() and after["joint_acc"][[0, 3]].all()
+
+
+def test_accelerations_are_over_a_control_step() -> None:
+    env = Env(worlds.endless(worlds.go2()))
+    env.reset(0)
+    before = env.state.joint_vel
+    for step in range(3):
+        env.step(torch.full((N, 12), 0.5 * (-1) ** step))
+        after = env.qvel[:, env.joints.dof].float()
+        torch.testing.assert_close(env.state.joint_acc, (after - before) / DT)
+        before = after
