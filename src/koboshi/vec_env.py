@@ -8,23 +8,24 @@ import torch
 from torch import Tensor
 
 Obs = dict[str, Tensor]
+"""Group -> (N, …). A group whose terms are kept apart has one key a term, "group.term"."""
+
+State = Any
+"""What a policy carries from step to step: tensors in nested tuples, () where it carries nothing."""
 
 
-class Step(NamedTuple):
-    """What one control step gives back; N environments."""
+class ObsSpec(NamedTuple):
+    """What one environment shows in a group."""
 
-    obs: Obs
-    """Group -> (N, d): what to act on next; of an environment that just ended, the first after its reset."""
-    reward: Tensor
-    """(N,) float."""
-    terminated: Tensor
-    """(N,) bool: ended by the task (a fall); the value after it is 0."""
-    truncated: Tensor
-    """(N,) bool: cut off by time; the value after it is that of `final_obs`. Never true together with `terminated`."""
-    final_obs: Obs
-    """Group -> (N, d): the true observation after this step, before any reset."""
-    extras: dict[str, Any]
-    """`valid`: (N,) bool, which transitions may be learnt from (absent: all)."""
+    shape: tuple[int, ...]
+    """(d,), or (3, height, width) for a picture."""
+    dtype: torch.dtype = torch.float32
+    """float32, or uint8 for a picture with values 0 to 255."""
+
+    @property
+    def width(self) -> int:
+        """The number of values."""
+        return torch.Size(self.shape).numel()
 
 
 class ActionSpace(NamedTuple):
@@ -32,6 +33,30 @@ class ActionSpace(NamedTuple):
 
     dim: int
     discrete: bool = False
+    low: tuple[float, ...] | None = None
+    """Least values of continuous actions, `dim` numbers; None: no bound."""
+    high: tuple[float, ...] | None = None
+    """Greatest values."""
+
+
+class Step(NamedTuple):
+    """What one control step gives back; N environments.
+
+    The tensors belong to the environment, which may reuse them at its next call: who keeps one copies it.
+    """
+
+    obs: Obs
+    """Group -> (N, …): what to act on next; of an environment that just ended, the first after its reset."""
+    reward: Tensor
+    """(N,) float."""
+    terminated: Tensor
+    """(N,) bool: ended by the task (a fall); the value after it is 0."""
+    truncated: Tensor
+    """(N,) bool: cut off by time; the value after it is that of `final_obs`. Never true together with `terminated`."""
+    final_obs: Obs
+    """Group -> (N, …): the true observation after this step, before any reset."""
+    extras: dict[str, Any]
+    """`valid`: (N,) bool, which transitions may be learnt from (absent: all)."""
 
 
 @runtime_checkable
@@ -43,8 +68,8 @@ class VecEnv(Protocol):
     action_space: ActionSpace
 
     @property
-    def obs_dims(self) -> dict[str, int]:
-        """Group -> width d."""
+    def obs_spec(self) -> dict[str, ObsSpec]:
+        """Group -> shape and type of what one environment shows."""
         ...
 
     def reset(self, seed: int) -> Obs:
@@ -64,3 +89,43 @@ class VecEnv(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
+
+
+class Policy(Protocol):
+    """What plays and is evaluated: acts for N environments, pure given what it carries."""
+
+    def initial_state(self, num_envs: int, device: torch.device) -> State:
+        """What is carried before the first step; its tensors lead with N."""
+        ...
+
+    def act(self, obs: Obs, state: State, reset: Tensor) -> tuple[Tensor, State]:
+        """(N, A) the most likely actions, and what to carry on. `reset` (N,) bool: whose episode begins now."""
+        ...
+
+
+class MirrorMap(NamedTuple):
+    """The mirror image of x is signs · x[ids]; observations are flattened to (…, d) first."""
+
+    obs: dict[str, tuple[Tensor, Tensor]]
+    """Group -> (ids, signs), each (d,), of all groups that the actor sees."""
+    action: tuple[Tensor, Tensor]
+    """(ids, signs), each (A,)."""
+
+    def to(self, device: torch.device) -> MirrorMap:
+        """The same on a device."""
+        moved = {group: (ids.to(device), signs.to(device)) for group, (ids, signs) in self.obs.items()}
+        return MirrorMap(moved, (self.action[0].to(device), self.action[1].to(device)))
+
+    def image(self, obs: Obs) -> Obs:
+        """The mirror image of those groups (…, d) that have one."""
+        return {group: obs[group][..., ids] * signs for group, (ids, signs) in self.obs.items() if group in obs}
+
+
+def reading_is_free(tensor: Tensor) -> bool:
+    """Whether asking for a value of `tensor` waits for nobody: elsewhere than on the CPU it stops the pipeline."""
+    return tensor.device.type == "cpu"
+
+
+def anyone(mask: Tensor) -> bool:
+    """Whether any is set; elsewhere than on the CPU True without asking, for asking would wait for the device."""
+    return bool(mask.any()) if reading_is_free(mask) else True

@@ -1,4 +1,4 @@
-"""Sums and means over the processes of `torchrun`; without it, each does nothing."""
+"""Devices, and sums and means over the processes of `torchrun`; without it, each does nothing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,34 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from koboshi.errors import KoboshiError
+
+
+def local_device(name: str) -> torch.device:
+    """The device that `name` means to this process: "cuda" is each `torchrun` process's own, cuda:LOCAL_RANK.
+
+    Raises KoboshiError where this build or machine lacks it.
+    """
+    kind, _, index = name.partition(":")
+    count = _devices(kind)
+    if not index and kind in ("cuda", "xpu") and count:
+        return torch.device(kind, int(os.environ.get("LOCAL_RANK", "0")) % count)
+    if not count or (index and (not index.isdecimal() or int(index) >= count)):
+        there = [f"{k}:{i}" for k in ("cuda", "xpu") for i in range(_devices(k))] + ["mps"] * _devices("mps")
+        raise KoboshiError(f"no device '{name}' here; available: {', '.join(['cpu', *there])}")
+    return torch.device(name)
+
+
+def _devices(kind: str) -> int:
+    """How many devices of a kind this process can use."""
+    if kind == "cuda":
+        return torch.cuda.device_count()
+    if kind == "xpu":
+        return torch.xpu.device_count()
+    if kind == "mps":
+        return int(torch.backends.mps.is_available())
+    return int(kind == "cpu")
+
 
 def init_from_environment() -> tuple[int, int]:
     """(rank, world size): joins the process group that `torchrun` describes, if there is one."""
@@ -16,7 +44,7 @@ def init_from_environment() -> tuple[int, int]:
     if not dist.is_initialized():
         if torch.cuda.is_available():
             # So that `cuda` means each process's own.
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+            torch.cuda.set_device(local_device("cuda"))
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     return dist.get_rank(), dist.get_world_size()
 

@@ -9,13 +9,13 @@ from koboshi.nets.distributed import sum_over_ranks
 
 
 class Normalizer(nn.Module):
-    """(K, B, d) -> (K, B, d) with mean 0 and deviation 1, clipped to ±`clip`."""
+    """(K, B, d) -> (K, B, d) with mean 0 and deviation 1, clipped to ±`clip` (None: not at all)."""
 
     mean: Tensor
     var: Tensor
     count: Tensor
 
-    def __init__(self, members: int, dim: int, clip: float = 10.0) -> None:
+    def __init__(self, members: int, dim: int, clip: float | None = 10.0) -> None:
         super().__init__()
         self._clip = clip
         self.register_buffer("mean", torch.zeros(members, 1, dim))
@@ -28,7 +28,8 @@ class Normalizer(nn.Module):
         return self.var.sqrt().clamp(min=1e-2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return ((x - self.mean) / self.deviation).clamp_(-self._clip, self._clip)
+        normal = (x - self.mean) / self.deviation
+        return normal if self._clip is None else normal.clamp_(-self._clip, self._clip)
 
     def denormalize(self, x: Tensor) -> Tensor:
         """The inverse, without the clip."""

@@ -1,7 +1,21 @@
 """Proximal policy optimisation over a stack of policies."""
 
-from koboshi.algos.ppo.cfg import NetworkCfg, PPOCfg, TrainerCfg
-from koboshi.algos.ppo.policy import ActorCritic
-from koboshi.algos.ppo.ppo import PPO, MirrorMap
+from koboshi.algos.learner import TrainerCfg
+from koboshi.algos.ppo.cfg import PPOCfg
+from koboshi.algos.ppo.ppo import PPO
+from koboshi.algos.ppo.rollout import Rollout
+from koboshi.policies import ActorCritic, FrameStackCfg, GruCfg, MlpCfg, NetworkCfg
+from koboshi.vec_env import MirrorMap
 
-__all__ = ["PPO", "ActorCritic", "MirrorMap", "NetworkCfg", "PPOCfg", "TrainerCfg"]
+__all__ = [
+    "PPO",
+    "ActorCritic",
+    "FrameStackCfg",
+    "GruCfg",
+    "MirrorMap",
+    "MlpCfg",
+    "NetworkCfg",
+    "PPOCfg",
+    "Rollout",
+    "TrainerCfg",
+]

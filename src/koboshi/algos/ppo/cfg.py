@@ -3,47 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from koboshi.errors import KoboshiError, unknown
+from koboshi.algos.learner import TrainerCfg
+from koboshi.errors import KoboshiError
+from koboshi.policies import NetworkCfg
+from koboshi.vec_env import MirrorMap, VecEnv
 
-DEVICES = ("cpu", "cuda", "xpu", "mps")
-
-
-@dataclass(frozen=True)
-class NetworkCfg:
-    """Actor and critic: MLPs with ELU."""
-
-    hidden: tuple[int, ...] = (128, 128, 128)
-    init_log_std: float = -0.5
-    log_std_range: tuple[float, float] = (-2.5, 0.7)
-    """Bounds that keep exploration alive and finite."""
-
-
-@dataclass(frozen=True)
-class TrainerCfg:
-    """How long and how often."""
-
-    timesteps: int = 4800
-    """Steps of the whole batch; each steps every environment once (skrl's meaning)."""
-    rollout: int = 24
-    """Control steps between updates."""
-    seed: int = 1
-    checkpoint_interval: int = 20
-    """Iterations between checkpoints."""
-    device: str = "cpu"
-    """Where learning runs: cpu, cuda, xpu or mps; physics has its own device."""
-
-    @property
-    def iterations(self) -> int:
-        return -(-self.timesteps // self.rollout)
-
-    def validate(self) -> None:
-        for name in ("timesteps", "rollout", "checkpoint_interval"):
-            if getattr(self, name) < 1:
-                raise KoboshiError(f"agent.trainer.{name} must be at least 1, not {getattr(self, name)}")
-        if self.device.partition(":")[0] not in DEVICES:
-            raise unknown("learning device", self.device, DEVICES)
+if TYPE_CHECKING:
+    from koboshi.algos.ppo.ppo import PPO
 
 
 @dataclass(frozen=True)
@@ -77,3 +45,9 @@ class PPOCfg:
                 raise KoboshiError(f"agent.{name} must be at least 1, not {getattr(self, name)}")
         if not 0 < self.gamma <= 1 or not 0 <= self.lam <= 1:
             raise KoboshiError(f"agent.gamma and agent.lam are from 0 to 1, not {self.gamma}, {self.lam}")
+
+    def build(self, env: VecEnv, mirror: MirrorMap | None, rank: int = 0) -> PPO:
+        """The learner of one policy; of several, see `PPO`."""
+        from koboshi.algos.ppo.ppo import PPO
+
+        return PPO(env, self, mirror=mirror, rank=rank)

@@ -7,50 +7,30 @@ transition that is not valid teaches nothing, and a member without valid transit
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from koboshi import vec_env
+from koboshi.algos.learner import Carried, load_learner, save_learner, seed_of
 from koboshi.algos.ppo import losses
+from koboshi.algos.ppo.batch import Batch
 from koboshi.algos.ppo.cfg import PPOCfg
-from koboshi.algos.ppo.policy import ActorCritic
 from koboshi.algos.ppo.rollout import Rollout, gae
 from koboshi.errors import KoboshiError
-from koboshi.nets.distributed import mean_over_ranks_, share_of_ranks, sum_over_ranks
+from koboshi.nets.distributed import local_device, mean_over_ranks_, share_of_ranks, sum_over_ranks
 from koboshi.nets.distributions import Categorical, Distribution, Gaussian
 from koboshi.nets.stack import FlatParameters, StackedAdam
-from koboshi.vec_env import Obs, VecEnv
+from koboshi.nets.state_tree import map_state
+from koboshi.policies import ActorCritic, flatten_obs
+from koboshi.vec_env import MirrorMap, Obs, State, Step, VecEnv
 
-
-class MirrorMap(NamedTuple):
-    """Mirrored = signs · x[ids], for observations of the policy and for actions."""
-
-    obs_ids: Tensor
-    obs_signs: Tensor
-    action_ids: Tensor
-    action_signs: Tensor
-
-
-class Batch(NamedTuple):
-    """A rollout made ready for learning: all lead with (K, B)."""
-
-    policy_obs: Tensor
-    critic_obs: Tensor
-    action: Tensor
-    log_prob: Tensor
-    advantage: Tensor
-    value: Tensor
-    target: Tensor
-    mask: Tensor | None
-    old_output: Tensor
-
-    def rows(self, ids: Tensor) -> Batch:
-        return Batch(*(None if x is None else x.index_select(1, ids) for x in self))  # type: ignore[arg-type]
+LOGGED = ("surrogate", "value", "entropy", "mirror", "auxiliary", "kl", "grad_norm")
 
 
 class PPO:
-    """Collects, updates, and can be stopped and gone on with exactly."""
+    """Collects, updates, and can be stopped and resumed exactly (a `Learner`)."""
 
     def __init__(
         self, env: VecEnv, cfg: PPOCfg, members: int = 1, mirror: MirrorMap | None = None, *, rank: int = 0
@@ -59,23 +39,19 @@ class PPO:
         if env.num_envs % members:
             raise KoboshiError(f"{env.num_envs} environments cannot be divided among {members} policies")
         self.env, self.cfg, self.members = env, cfg, members
-        self.device = torch.device(cfg.trainer.device)
+        self.device = local_device(cfg.trainer.device)
         torch.manual_seed(cfg.trainer.seed)
-        dims = env.obs_dims
-        self._critic_group = "critic" if "critic" in dims else "policy"
-        self.policy = ActorCritic(
-            members, dims["policy"], dims[self._critic_group], env.action_space, cfg.network
-        ).to(self.device)
-        networks = [self.policy.actor, self.policy.critic]
+        self.policy = ActorCritic(members, env.obs_spec, env.action_space, cfg.network).to(self.device)
+        self._actor = self.policy.actor
         log_std = [self.policy.log_std] if self.policy.log_std is not None else []
-        self.parameters = FlatParameters([*networks, *log_std])
+        self.parameters = FlatParameters([self._actor, self.policy.critic, *log_std])
         self.optimizer = StackedAdam(self.parameters)
         self.learning_rate = torch.full((members,), cfg.learning_rate, device=self.device)
-        self.generator = torch.Generator(self.device).manual_seed(cfg.trainer.seed + 7919 * rank)
-        self._mirror = MirrorMap(*(m.to(self.device) for m in mirror)) if mirror else None
-        self._obs: Obs | None = None
-        self._seed = cfg.trainer.seed + 104729 * rank
-        self._gaussian = not env.action_space.discrete
+        self._seed, noise = seed_of(cfg.trainer, rank)
+        self.generator = torch.Generator(self.device).manual_seed(noise)
+        self._mirror = mirror.to(self.device) if mirror is not None and cfg.mirror_coef else None
+        self._room: Rollout | None = None
+        self._carried: Carried | None = None
         self._old_log_std = torch.zeros(0)
         self.iteration = 0
 
@@ -90,32 +66,87 @@ class PPO:
         """(N, …) -> (K, M, …) on the learning device."""
         return x.to(self.device).unflatten(0, (self.members, -1))
 
+    def _kept(self, obs: Obs) -> Obs:
+        """Copies of the groups that the policy names, on the learning device."""
+        return {group: obs[group].to(self.device, copy=True) for group in self.policy.obs_spec}
+
+    def _initial_states(self) -> dict[str, State]:
+        per_member = self.env.num_envs // self.members
+        return {name: self.policy.initial_state(per_member) for name in ("actor", "mirrored")}
+
+    def _begin(self) -> Carried:
+        reset = torch.ones(self.env.num_envs, dtype=torch.bool, device=self.device)
+        return Carried(self._kept(self.env.reset(self._seed)), reset, self._initial_states())
+
+    def _empty(self) -> Rollout:
+        policy, actor = self.policy, self._actor
+        groups = (*actor.groups, *actor.loss_groups) if actor.needs_next else ()
+        sizes = (self.cfg.trainer.rollout, self.env.num_envs)
+        return Rollout.empty(*sizes, policy.obs_spec, policy.action_space, self.device, groups)
+
     @torch.no_grad()
     def collect(self) -> Rollout:
-        """`rollout` steps under the sampled policy."""
-        obs = self._obs if self._obs is not None else self.env.reset(self._seed)
-        steps: list[tuple[Tensor, ...]] = []
-        cut: list[tuple[int, Tensor, Tensor]] = []
-        everything = torch.ones(self.env.num_envs, dtype=torch.bool, device=self.env.device)
-        for t in range(self.cfg.trainer.rollout):
-            action = (
-                self.policy.distribution(self._stacked(obs["policy"])).sample(self.generator).flatten(0, 1)
-            )
+        """`rollout` steps under the sampled policy. Nothing is read back from a device that is not the CPU."""
+        obs, reset, states = self._carried or self._begin()
+        state, mirrored = states["actor"], states["mirrored"]
+        self._room = self._room or self._empty()
+        rollout = self._room
+        rollout.first, rollout.state, rollout.mirrored_state = reset, state, mirrored
+        for t in range(len(rollout.reward)):
+            for group, rows in rollout.obs.items():
+                rows[t].copy_(obs[group])
+            seen = {group: self._stacked(rollout.obs[group][t]) for group in self._actor.groups}
+            begins = self._stacked(reset)
+            if self._mirror is not None and self._actor.carries:
+                image = self._mirror.image(self.policy.normalize(flatten_obs(seen)))
+                mirrored = self._actor(image, mirrored, begins)[1]
+            distribution, state = self.policy.distribution(seen, state, begins)
+            action = distribution.sample(self.generator).flatten(0, 1)
+            rollout.action[t].copy_(action)
             step = self.env.step(action.to(self.env.device))
-            ids = step.truncated.nonzero().squeeze(1)
-            if len(ids):
-                cut.append((t, ids, step.final_obs[self._critic_group][ids]))
-            valid = step.extras.get("valid", everything)
-            inputs = (obs["policy"], obs[self._critic_group], action)
-            steps.append((*inputs, step.reward, step.terminated, step.truncated, valid))
-            obs = step.obs
-        self._obs = obs
-        columns = (torch.stack(column).to(self.device) for column in zip(*steps, strict=True))
-        return Rollout(*columns, last_critic_obs=obs[self._critic_group].to(self.device), cut=cut)
+            self._record(rollout, t, step)
+            obs, reset = step.obs, rollout.terminated[t] | rollout.truncated[t]
+        self._carried = Carried(self._kept(obs), reset, {"actor": state, "mirrored": mirrored})
+        rollout.last_obs = self._carried.obs
+        return rollout
+
+    def _record(self, rollout: Rollout, t: int, step: Step) -> None:
+        rollout.reward[t].copy_(step.reward)
+        rollout.terminated[t].copy_(step.terminated)
+        rollout.truncated[t].copy_(step.truncated)
+        if "valid" in step.extras:
+            rollout.valid[t].copy_(step.extras["valid"])
+        else:
+            rollout.valid[t].fill_(True)
+        for group, rows in (rollout.next_obs or {}).items():
+            rows[t].copy_(step.final_obs[group])
+        if vec_env.anyone(step.truncated):
+            rollout.final_value[t].copy_(self._final_value(step))
+
+    def _final_value(self, step: Step) -> Tensor:
+        """(N,) each environment's own member's value of its true last observation, at least where time ran out."""
+        obs = {group: self._stacked(step.final_obs[group]) for group in self.policy.critic.groups}
+        if not vec_env.reading_is_free(step.truncated):
+            return self.policy.value(obs).flatten()
+        # A few rows of each member, as many as the one with most of them needs: the others are not computed.
+        cut = self._stacked(step.truncated)
+        order = cut.int().argsort(dim=1, descending=True, stable=True)[:, : int(cut.sum(1).max())]
+        member = torch.arange(self.members, device=self.device)[:, None]
+        value = torch.zeros(cut.shape, device=self.device)
+        value[member, order] = self.policy.value({group: x[member, order] for group, x in obs.items()})
+        return value.flatten()
 
     def _by_member(self, x: Tensor) -> Tensor:
         """(T, N, …) -> (K, T·M, …)."""
         return x.unflatten(1, (self.members, -1)).transpose(0, 1).flatten(1, 2)
+
+    def _by_time(self, x: Tensor, steps: int) -> Tensor:
+        """(K, T·M) -> (T, N)."""
+        return x.unflatten(1, (steps, -1)).transpose(0, 1).flatten(1)
+
+    def _flat(self, obs: Obs) -> Obs:
+        """Group -> (T, N, …) as group -> (K, T·M, d), raw."""
+        return flatten_obs({group: self._by_member(x) for group, x in obs.items()})
 
     @torch.no_grad()
     def _prepare(self, rollout: Rollout) -> Batch:
@@ -123,159 +154,157 @@ class PPO:
         policy, steps = self.policy, len(rollout.reward)
         if policy.log_std is not None:
             self._old_log_std = policy.log_std.detach().clamp(*self.cfg.network.log_std_range)
-        all_obs = torch.cat((rollout.critic_obs, rollout.last_critic_obs.unsqueeze(0)))
-        value = policy.value(self._by_member(all_obs))
-        value = value.unflatten(1, (steps + 1, -1)).transpose(0, 1).flatten(1)
-        next_value = value[1:].clone()
-        for t, ids, obs in rollout.cut:
-            next_value[t, ids.to(self.device)] = self._values_at(ids, obs)
-        value = value[:-1]
-        advantage = gae(
-            rollout.reward,
-            value,
-            next_value,
-            rollout.terminated,
-            rollout.truncated,
-            self.cfg.gamma,
-            self.cfg.lam,
-        )
+        flat, next_flat = self._flat(rollout.obs), self._flat(rollout.next_obs or {})
+        obs, next_obs = policy.normalize(flat), policy.normalize(next_flat)
+        begins = self._by_member(rollout.begins)
+        output = self._output(obs, begins, rollout.state, steps)
+        critic_output = policy.critic_output(obs)
+        value = policy.value_norm.denormalize(critic_output.unsqueeze(2)).squeeze(2)
+        advantage = self._advantage(rollout, self._by_time(value, steps))
         # Asked of all processes together, so that all go the same way below.
         missing = sum_over_ranks((~rollout.valid).sum())
         mask = self._by_member(rollout.valid) if missing else None
-        returns = self._by_member(advantage + value)
-        policy_obs, critic_obs = self._by_member(rollout.policy_obs), self._by_member(rollout.critic_obs)
-        normalized = policy.policy_norm(policy_obs)
-        critic_normalized = policy.critic_norm(critic_obs)
-        output = policy.actor(normalized)
+        advantage = self._by_member(advantage)
+        returns = advantage + value
+        seen = policy.value_norm.count[:, 0] > 0
+        policy.update_value_statistics(returns, mask)
+        old_value, target = (policy.value_norm(x.unsqueeze(2)).squeeze(2) for x in (value, returns))
+        policy.update_statistics(flat, mask, self._mirror)
         action = self._by_member(rollout.action)
-        log_prob = policy.as_distribution(output).log_prob(action)
-        policy.value_norm.update(returns.unsqueeze(2), mask)
-        self._update_statistics(policy_obs, critic_obs, mask)
-        old_value, target = (
-            policy.value_norm(x.unsqueeze(2)).squeeze(2) for x in (self._by_member(value), returns)
-        )
-        advantage = losses.normalized_advantage(self._by_member(advantage), mask)
         return Batch(
-            normalized, critic_normalized, action, log_prob, advantage, old_value, target, mask, output
+            obs,
+            next_obs,
+            action,
+            policy.as_distribution(output).log_prob(action),
+            losses.normalized_advantage(advantage, mask),
+            # The first statistics give a critic that had no unit one; its outputs stay as they were.
+            torch.where(seen, old_value, critic_output),
+            target,
+            mask,
+            output,
+            begins,
+            rollout.state,
+            rollout.mirrored_state,
         )
 
-    def _values_at(self, ids: Tensor, obs: Tensor) -> Tensor:
-        """(M,) each environment's own member's value."""
-        per_member = self.env.num_envs // self.members
-        rows = torch.zeros(self.members, len(ids), obs.shape[1], device=self.device)
-        place = torch.arange(len(ids), device=self.device)
-        member = ids.to(self.device) // per_member
-        rows[member, place] = obs.to(self.device)
-        return self.policy.value(rows)[member, place]
+    def _advantage(self, rollout: Rollout, value: Tensor) -> Tensor:
+        """(T, N)."""
+        last = self.policy.value({g: self._stacked(rollout.last_obs[g]) for g in self.policy.critic.groups})
+        next_value = torch.cat((value[1:], last.view(1, -1)))
+        next_value = torch.where(rollout.truncated, rollout.final_value, next_value)
+        ends = (rollout.terminated, rollout.truncated)
+        return gae(rollout.reward, value, next_value, *ends, self.cfg.gamma, self.cfg.lam)
 
-    def _update_statistics(self, policy_obs: Tensor, critic_obs: Tensor, mask: Tensor | None) -> None:
-        self.policy.policy_norm.update(policy_obs, mask)
-        self.policy.critic_norm.update(critic_obs, mask)
-        if self._mirror is not None:
-            self.policy.policy_norm.symmetrize(self._mirror.obs_ids, self._mirror.obs_signs)
+    def _output(self, obs: Obs, begins: Tensor, state: State, steps: int) -> Tensor:
+        """(K, B, A) of the actor, at the rows of a batch, or over the `steps` steps of its environments."""
+        if not self._actor.carries:
+            return self._actor(obs, state, begins)[0]
+        shape = (steps, -1)
+        over_time = {group: obs[group].unflatten(1, shape) for group in self._actor.groups}
+        return self._actor.sequence(over_time, state, begins.unflatten(1, shape))[0].flatten(1, 2)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Several epochs over one rollout. Means over members and minibatches, for the log."""
-        batch = self._prepare(rollout)
-        size = batch.log_prob.shape[1]
+        batch, steps = self._prepare(rollout), len(rollout.reward)
         learning = torch.ones(self.members, dtype=torch.bool, device=self.device)
         logs: list[Tensor] = []
-        for _ in range(self.cfg.epochs):
-            order = torch.randperm(size, generator=self.generator, device=self.device)
-            for ids in order.chunk(self.cfg.minibatches):
-                log, kl = self._minibatch(batch.rows(ids), learning)
-                logs.append(log)
-                if self.cfg.kl_stop is not None:
-                    learning = learning & (kl <= self.cfg.kl_stop)
+        for minibatch in self._minibatches(batch, steps):
+            log, kl = self._learn(minibatch, steps, learning, first=not logs)
+            logs.append(log)
+            if self.cfg.kl_stop is not None:
+                learning = learning & (kl <= self.cfg.kl_stop)
         means = torch.stack(logs).mean(0).tolist()
-        names = ("loss/surrogate", "loss/value", "loss/entropy", "loss/mirror", "loss/kl", "loss/grad_norm")
-        summary = dict(zip(names, means, strict=True))
+        summary = {f"loss/{name}": mean for name, mean in zip(LOGGED, means, strict=True)}
         summary["policy/learning_rate"] = self.learning_rate.mean().item()
         summary["policy/valid"] = rollout.valid.float().mean().item()
         summary["policy/reward"] = rollout.reward.mean().item()
         return summary
 
-    def _minibatch(self, batch: Batch, learning: Tensor) -> tuple[Tensor, Tensor]:
-        """One gradient step; (6,) figures for the log and (K,) KL divergences."""
+    def _minibatches(self, batch: Batch, steps: int) -> Iterator[Batch]:
+        """Random transitions; of an actor that carries something, random environments with all their steps."""
+        carries = self._actor.carries
+        size = batch.log_prob.shape[1] // (steps if carries else 1)
+        for _ in range(self.cfg.epochs):
+            order = torch.randperm(size, generator=self.generator, device=self.device)
+            for ids in order.chunk(self.cfg.minibatches):
+                yield batch.environments(ids, steps) if carries else batch.rows(ids)
+
+    def _learn(self, batch: Batch, steps: int, learning: Tensor, first: bool) -> tuple[Tensor, Tensor]:
+        """One gradient step; figures for the log (as `LOGGED`) and (K,) KL divergences."""
         policy, cfg = self.policy, self.cfg
-        output, mirrored = self._actor(batch)
+        output = self._output(batch.obs, batch.begins, batch.state, steps)
         distribution = policy.as_distribution(output)
-        policy_loss = losses.surrogate(
-            distribution.log_prob(batch.action), batch.log_prob, batch.advantage, cfg.clip, batch.mask
-        )
-        value = policy.critic(batch.critic_obs).squeeze(2)
+        log_prob = distribution.log_prob(batch.action)
+        policy_loss = losses.surrogate(log_prob, batch.log_prob, batch.advantage, cfg.clip, batch.mask)
+        value = policy.critic_output(batch.obs)
         critic_loss = losses.value_loss(value, batch.value, batch.target, cfg.value_clip, batch.mask)
         entropy = losses.masked_mean(distribution.entropy().expand_as(value), batch.mask)
         loss = policy_loss + cfg.value_coef * critic_loss - cfg.entropy_coef * entropy
-        symmetry = torch.zeros_like(loss)
-        if mirrored is not None and self._mirror is not None:
-            half = mirrored.shape[1]
-            mask = None if batch.mask is None else batch.mask[:, :half]
-            ids, signs = self._mirror.action_ids, self._mirror.action_signs
-            symmetry = losses.mirror_loss(output[:, :half], mirrored, ids, signs, mask)
+        symmetry = auxiliary = torch.zeros_like(loss)
+        if self._mirror is not None:
+            symmetry = self._mirror_loss(batch, output, steps, self._mirror)
             loss = loss + cfg.mirror_coef * symmetry
+        if hasattr(self._actor, "auxiliary_loss"):
+            auxiliary = self._actor.auxiliary_loss(batch)
+            loss = loss + auxiliary
         share = torch.ones_like(loss) if batch.mask is None else share_of_ranks(batch.mask.sum(1))
         self.parameters.backward((loss * share).sum())
         mean_over_ranks_(self.parameters.grad)
-        kl, active = self._adapt(batch, distribution, learning, share)
+        kl, active = self._adapt(batch, distribution, learning, share, first)
         norm = self.optimizer.step(self.learning_rate, cfg.max_grad_norm, active)
         if policy.log_std is not None:
             # Outside its bounds it would have no gradient, and never come back.
             policy.log_std.data.clamp_(*cfg.network.log_std_range)
-        rows = (policy_loss, critic_loss, entropy, symmetry, kl, norm)
+        rows = (policy_loss, critic_loss, entropy, symmetry, auxiliary, kl, norm)
         return torch.stack([row.detach().mean() for row in rows]), kl
 
-    def _actor(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """The actor's output, and its output for the mirror images of the first half, in one pass."""
-        if self._mirror is None or self.cfg.mirror_coef == 0:
-            return self.policy.actor(batch.policy_obs), None
-        size = batch.policy_obs.shape[1]
+    def _mirror_loss(self, batch: Batch, output: Tensor, steps: int, mirror: MirrorMap) -> Tensor:
+        """(K,) on the first half of the rows, or of the environments."""
+        groups = steps if self._actor.carries else 1
+        half = (output.shape[1] // groups + 1) // 2
+
+        def front(x: Tensor) -> Tensor:
+            return x.unflatten(1, (groups, -1))[:, :, :half].flatten(1, 2)
+
         # The normaliser is symmetric, so mirroring commutes with it.
-        image = batch.policy_obs[:, : (size + 1) // 2, self._mirror.obs_ids] * self._mirror.obs_signs
-        output = self.policy.actor(torch.cat((batch.policy_obs, image), dim=1))
-        return output[:, :size], output[:, size:]
+        image = mirror.image({group: front(batch.obs[group]) for group in self._actor.groups})
+        state = map_state(lambda x: x[:, :half], batch.mirrored_state)
+        mirrored = self._output(image, front(batch.begins), state, steps)
+        mask = None if batch.mask is None else front(batch.mask)
+        return losses.mirror_loss(front(output), mirrored, *mirror.action, mask)
 
     @torch.no_grad()
     def _adapt(
-        self, batch: Batch, new: Distribution, learning: Tensor, share: Tensor
+        self, batch: Batch, new: Distribution, learning: Tensor, share: Tensor, first: bool
     ) -> tuple[Tensor, Tensor]:
         """(K,) KL divergences, which move the learning rates, and (K,) who has something to learn."""
-        old = (
-            Gaussian(batch.old_output, self._old_log_std) if self._gaussian else Categorical(batch.old_output)
-        )
+        discrete, output = isinstance(new, Categorical), batch.old_output
+        old = Categorical(output) if discrete else Gaussian(output, self._old_log_std)
         kl = mean_over_ranks_(losses.masked_mean(new.kl(old), batch.mask) * share)  # type: ignore[arg-type]
         active = learning
         if batch.mask is not None:
             active = learning & (sum_over_ranks(batch.mask.sum(1)) > 0)
-        if self.cfg.schedule == "adaptive":
+        # Before its first step a policy is its old self, whatever rounding makes of that: no sign of a small rate.
+        if self.cfg.schedule == "adaptive" and not first:
             low, high = self.cfg.learning_rate_range
             factor = torch.where(kl > 2 * self.cfg.desired_kl, 1 / 1.5, 1.0)
-            factor = torch.where(kl < self.cfg.desired_kl / 2, 1.5, factor)
-            self.learning_rate = torch.where(
-                active, (self.learning_rate * factor).clamp(low, high), self.learning_rate
-            )
+            factor = torch.where((kl < self.cfg.desired_kl / 2) & (kl > 0), 1.5, factor)
+            rate = (self.learning_rate * factor).clamp(low, high)
+            self.learning_rate = torch.where(active, rate, self.learning_rate)
         if self.cfg.kl_stop is not None:
             active = active & (kl <= self.cfg.kl_stop)
         return kl, active
 
+    def _parts(self) -> dict[str, object]:
+        return {"policy": self.policy, "optimizer": self.optimizer, "env": self.env}
+
     def state_dict(self) -> dict[str, Tensor]:
         """Everything for an exact resume, the environment included."""
-        state = {"learning_rate": self.learning_rate.clone(), "iteration": torch.tensor(self.iteration)}
-        state["rng"] = self.generator.get_state()
-        for prefix, part in (("policy", self.policy), ("optimizer", self.optimizer), ("env", self.env)):
-            state |= {f"{prefix}.{name}": value.detach().clone() for name, value in part.state_dict().items()}
-        return state | {f"obs.{group}": value.clone() for group, value in (self._obs or {}).items()}
+        state = save_learner(self.iteration, self.generator, self._carried, **self._parts())
+        return state | {"learning_rate": self.learning_rate.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Goes on where `state_dict` was taken."""
-
-        def under(prefix: str) -> dict[str, Tensor]:
-            return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
-        self.learning_rate.copy_(state["learning_rate"])
-        self.iteration = int(state["iteration"])
-        self.generator.set_state(state["rng"].cpu())
-        self.policy.load_state_dict(under("policy."))
-        self.optimizer.load_state_dict(under("optimizer."))
-        self.env.load_state_dict(under("env."))
-        self._obs = {k: v.to(self.env.device) for k, v in under("obs.").items()} or None
+        """Resumes where `state_dict` was taken."""
+        self.learning_rate = state["learning_rate"].to(self.device, copy=True)
+        found = load_learner(state, self.generator, self._initial_states(), self.device, **self._parts())
+        self.iteration, self._carried = found

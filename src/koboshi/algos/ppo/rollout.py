@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
 
+from koboshi.vec_env import ActionSpace, Obs, ObsSpec, State
+
 
 @dataclass
 class Rollout:
-    """T steps of N environments. `valid` (T, N) says which transitions may be learnt from."""
+    """T steps of N environments. Its tensors are the learner's, which fills them anew in each iteration."""
 
-    policy_obs: Tensor
-    """(T, N, d)."""
-    critic_obs: Tensor
-    """(T, N, c)."""
+    obs: Obs
+    """Group -> (T, N, …), raw."""
     action: Tensor
     """(T, N, A), or (T, N) where discrete."""
     reward: Tensor
@@ -23,11 +24,59 @@ class Rollout:
     terminated: Tensor
     truncated: Tensor
     valid: Tensor
+    """(T, N) bool: which transitions may be learnt from."""
     _: KW_ONLY
-    last_critic_obs: Tensor
-    """(N, c) after the last step, of episodes that go on."""
-    cut: list[tuple[int, Tensor, Tensor]]
-    """(t, ids, true final critic observations) where time ran out."""
+    last_obs: Obs
+    """Group -> (N, …): after the last step, of episodes that go on; of the critic's groups at least."""
+    final_value: Tensor
+    """(T, N): the value of the true observation after the step; read only where `truncated`."""
+    first: Tensor | None = None
+    """(N,) bool: whose episode begins with the first row; None: nobody's. Only actors that carry something ask."""
+    state: State = ()
+    """What the actor carried before the first row; leads with (K, M)."""
+    mirrored_state: State = ()
+    """What it carried of the mirror image."""
+    next_obs: Obs | None = None
+    """Group -> (T, N, …): the true observation after the step, before any reset; where the actor's loss needs it."""
+
+    @property
+    def begins(self) -> Tensor:
+        """(T, N) bool: whose episode begins with this row."""
+        ended = self.terminated | self.truncated
+        first = torch.zeros_like(ended[0]) if self.first is None else self.first
+        return torch.cat((first.unsqueeze(0), ended[:-1]))
+
+    @staticmethod
+    def empty(
+        steps: int,
+        num_envs: int,
+        obs_spec: Mapping[str, ObsSpec],
+        action: ActionSpace,
+        device: torch.device,
+        next_groups: Iterable[str] = (),
+    ) -> Rollout:
+        """Room for a rollout; all valid."""
+
+        def flag(value: bool = False) -> Tensor:
+            return torch.full((steps, num_envs), value, device=device)
+
+        def room(groups: Iterable[str], *leading: int) -> Obs:
+            specs = {group: obs_spec[group] for group in groups}
+            return {g: torch.zeros(*leading, *s.shape, dtype=s.dtype, device=device) for g, s in specs.items()}
+
+        chosen = (num_envs,) if action.discrete else (num_envs, action.dim)
+        kind = torch.int64 if action.discrete else torch.float32
+        return Rollout(
+            room(obs_spec, steps, num_envs),
+            torch.zeros(steps, *chosen, dtype=kind, device=device),
+            torch.zeros(steps, num_envs, device=device),
+            flag(),
+            flag(),
+            flag(True),
+            last_obs={},
+            final_value=torch.zeros(steps, num_envs, device=device),
+            next_obs=room(next_groups, steps, num_envs) or None,
+        )
 
 
 def gae(
