@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -89,7 +91,7 @@ class Distillation:
             order = torch.randperm(label.shape[1], generator=self.generator, device=self.device)
             for ids in order.chunk(self.cfg.minibatches):
                 part = {group: x.index_select(2, ids) for group, x in normal.items()}
-                carried = map_state(lambda x, ids=ids: x.index_select(1, ids), state)
+                carried = map_state(partial(torch.index_select, dim=1, index=ids), state)
                 mean, _ = self._actor.sequence(part, carried, begins[None].index_select(2, ids))
                 error = (mean[0] - label.index_select(1, ids)).square().mean()
                 self._step(error)
