@@ -12,13 +12,13 @@ from dataclasses import replace
 
 import torch
 
-from koboshi.algos.ppo import PPO, ActorCritic, NetworkCfg, PPOCfg, TrainerCfg
+from koboshi.algos.ppo import PPO, ActorCritic, MlpCfg, NetworkCfg, PPOCfg, TrainerCfg
 from koboshi.envs.gymnasium_adapter import GymnasiumVecEnv
 from koboshi.errors import unknown
 
 CARTPOLE = PPOCfg(
     trainer=TrainerCfg(timesteps=64 * 40, rollout=64),
-    network=NetworkCfg(hidden=(64, 64)),
+    network=NetworkCfg(MlpCfg(hidden=(64, 64)), critic_hidden=(64, 64)),
     epochs=8,
     learning_rate=1e-3,
     learning_rate_range=(1e-4, 3e-3),
@@ -28,7 +28,7 @@ CARTPOLE = PPOCfg(
 PENDULUM = PPOCfg(
     # Its episodes last 200 steps and run in step: a shorter rollout would see one phase of them at a time.
     trainer=TrainerCfg(timesteps=200 * 60, rollout=200),
-    network=NetworkCfg(hidden=(64, 64), init_log_std=0.0),
+    network=NetworkCfg(MlpCfg(hidden=(64, 64)), critic_hidden=(64, 64), init_log_std=0.0),
     epochs=8,
     gamma=0.95,
     learning_rate=1e-3,
@@ -59,12 +59,15 @@ def evaluate(policy: ActorCritic, name: str, episodes: int = 100, seed: int = 10
     """Mean return of the first episode of each of `episodes` environments, without noise."""
     env = GymnasiumVecEnv.make(name, episodes, scale_actions=name == "Pendulum-v1")
     obs = env.reset(seed)
+    player = policy.single()
+    state, reset = player.initial_state(episodes, env.device), torch.ones(episodes, dtype=torch.bool)
     total, going = torch.zeros(episodes), torch.ones(episodes, dtype=torch.bool)
     while going.any():
-        step = env.step(policy.act(obs["policy"][None])[0])
+        action, state = player.act(obs, state, reset)
+        step = env.step(action)
         total += step.reward * going
-        going &= ~(step.terminated | step.truncated)
-        obs = step.obs
+        obs, reset = step.obs, step.terminated | step.truncated
+        going &= ~reset
     env.close()
     return total.mean().item()
 

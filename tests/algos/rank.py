@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from toy_env import PointEnv, SpaceEnv, columns, random_rollout, small_cfg
 
-from koboshi.algos.ppo import PPO
-from koboshi.algos.ppo.rollout import Rollout
+from koboshi.algos.ppo import PPO, Rollout
 from koboshi.nets.distributed import init_from_environment
 from koboshi.runs import save_checkpoint
 
@@ -39,11 +38,21 @@ def learn(rank: int, world: int, masked: bool) -> dict[str, torch.Tensor]:
     return {f"{masked}.{name}": value for name, value in ppo.policy.state_dict().items()}
 
 
+def own(ppo: PPO) -> dict[str, torch.Tensor]:
+    """What a process must have to itself: where its environments start, and its noise in the first step."""
+    rollout = ppo.collect()
+    start = rollout.obs["policy"][0].clone()
+    mean = ppo.policy.single().act({"policy": start}, (), torch.ones(8, dtype=torch.bool))[0]
+    return {"own.start": start, "own.noise": rollout.action[0] - mean}
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     rank, world = init_from_environment()
     state = learn(rank, world, masked=False) | learn(rank, world, masked=True)
     ppo = PPO(PointEnv(8), small_cfg(), rank=rank)
+    state |= {f"first.{name}": value.clone() for name, value in ppo.policy.state_dict().items()}
+    state |= own(ppo)
     for _ in range(2):
         ppo.iterate()
     state |= {f"live.{name}": value for name, value in ppo.policy.state_dict().items()}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from koboshi.algos.ppo import PPO, MirrorMap, NetworkCfg, PPOCfg, TrainerCfg
-from koboshi.algos.ppo.rollout import Rollout
-from koboshi.vec_env import ActionSpace, Obs, Step
+from koboshi.algos.ppo import PPO, MirrorMap, MlpCfg, NetworkCfg, PPOCfg, Rollout, TrainerCfg
+from koboshi.vec_env import ActionSpace, Obs, ObsSpec, Step
 
-MIRROR = MirrorMap(torch.tensor([0]), torch.tensor([-1.0]), torch.tensor([0]), torch.tensor([-1.0]))
+TURN = (torch.tensor([0]), torch.tensor([-1.0]))
+MIRROR = MirrorMap({"policy": TURN}, TURN)
 
 
 class PointEnv:
@@ -18,7 +18,7 @@ class PointEnv:
     With `discrete`, the choices 0, 1, 2 are a = −1, 0, 1.
     """
 
-    obs_dims = {"policy": 1, "critic": 1}
+    obs_spec = {"policy": ObsSpec((1,)), "critic": ObsSpec((1,))}
     device = torch.device("cpu")
 
     def __init__(self, num_envs: int = 16, discrete: bool = False) -> None:
@@ -65,15 +65,20 @@ class SpaceEnv(PointEnv):
 
     def __init__(self, num_envs: int, discrete: bool = False) -> None:
         super().__init__(num_envs, discrete)
-        self.obs_dims = {"policy": 4, "critic": 5}
+        self.obs_spec = {"policy": ObsSpec((4,)), "critic": ObsSpec((5,))}
         self.action_space = ActionSpace(3, discrete)
+
+
+def network(*hidden: int, **settings: object) -> NetworkCfg:
+    """An actor and a critic of one shape."""
+    return NetworkCfg(MlpCfg(hidden=hidden), critic_hidden=hidden, **settings)  # type: ignore[arg-type]
 
 
 def small_cfg(**settings: object) -> PPOCfg:
     """Two epochs of two minibatches with small networks; `settings` replace fields of PPOCfg."""
     defaults: dict[str, object] = {
         "trainer": TrainerCfg(rollout=8),
-        "network": NetworkCfg(hidden=(16, 16)),
+        "network": network(16, 16),
         "epochs": 2,
         "minibatches": 2,
     }
@@ -84,40 +89,31 @@ def random_rollout(envs: int, seed: int, steps: int = 8, discrete: bool = False)
     """Made-up transitions of a `SpaceEnv` with ends of both kinds, all valid."""
     g = torch.Generator().manual_seed(seed)
     ends = torch.rand(steps, envs, generator=g)
-    terminated, truncated = ends < 0.1, ends > 0.9
-    cut = []
-    for t in range(steps):
-        ids = truncated[t].nonzero().squeeze(1)
-        if len(ids):
-            cut.append((t, ids, torch.randn(len(ids), 5, generator=g)))
     if discrete:
         action = torch.randint(3, (steps, envs), generator=g)
     else:
         action = torch.randn(steps, envs, 3, generator=g)
     return Rollout(
-        torch.randn(steps, envs, 4, generator=g),
-        torch.randn(steps, envs, 5, generator=g),
+        {name: torch.randn(steps, envs, d, generator=g) for name, d in (("policy", 4), ("critic", 5))},
         action,
         torch.randn(steps, envs, generator=g),
-        terminated,
-        truncated,
+        ends < 0.1,
+        ends > 0.9,
         torch.ones(steps, envs, dtype=torch.bool),
-        last_critic_obs=torch.randn(envs, 5, generator=g),
-        cut=cut,
+        last_obs={"critic": torch.randn(envs, 5, generator=g)},
+        final_value=torch.randn(steps, envs, generator=g),
+        first=torch.rand(envs, generator=g) < 0.2,
     )
 
 
 def columns(rollout: Rollout, ids: Tensor) -> Rollout:
-    """The part of a rollout that environments `ids` made."""
-    place = {int(i): n for n, i in enumerate(ids)}
-    cut = []
-    for t, cut_ids, obs in rollout.cut:
-        rows = [n for n, i in enumerate(cut_ids.tolist()) if i in place]
-        if rows:
-            cut.append((t, torch.tensor([place[int(cut_ids[n])] for n in rows]), obs[rows]))
-    fields = ("policy_obs", "critic_obs", "action", "reward", "terminated", "truncated", "valid")
-    kept = (getattr(rollout, name)[:, ids] for name in fields)
-    return Rollout(*kept, last_critic_obs=rollout.last_critic_obs[ids], cut=cut)
+    """The part of a rollout that environments `ids` made; of one member, where anything is carried."""
+    fields = ("action", "reward", "terminated", "truncated", "valid", "final_value")
+    part = {name: getattr(rollout, name)[:, ids] for name in fields}
+    obs = {group: x[:, ids] for group, x in rollout.obs.items()}
+    last = {group: x[ids] for group, x in rollout.last_obs.items()}
+    assert rollout.first is not None
+    return Rollout(obs=obs, **part, last_obs=last, first=rollout.first[ids])
 
 
 def assert_same(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float = 0.0) -> None:

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from koboshi.envs.gymnasium_adapter import GymnasiumVecEnv
 from koboshi.errors import KoboshiError
-from koboshi.vec_env import ActionSpace, VecEnv
+from koboshi.vec_env import ActionSpace, ObsSpec, VecEnv
 
 
 class Counter(gymnasium.Env):
@@ -57,7 +57,9 @@ def test_ends_of_episodes(mode: AutoresetMode) -> None:
     # One falls after 2 steps, one is cut off after 3, one goes on, one falls and is cut off at once after 3.
     env = make((2, 99), (99, 3), (99, 99), (3, 3), mode=mode)
     assert isinstance(env, VecEnv)
-    assert env.obs_dims == {"policy": 2} and env.action_space == ActionSpace(2)
+    assert env.obs_spec == {"policy": ObsSpec((2,))}
+    assert env.action_space == ActionSpace(2, low=(-2.0, 0.0), high=(2.0, 10.0))
+    assert make((2, 99), mode=mode, scale_actions=True).action_space == ActionSpace(2, low=(-1, -1), high=(1, 1))
     start = env.reset(seed=5)["policy"]
     assert start.shape == (4, 2) and start.dtype == torch.float32 and not start[:, 1].any()
     steps = [env.step(torch.zeros(4, 2)) for _ in range(3)]
@@ -71,6 +73,16 @@ def test_ends_of_episodes(mode: AutoresetMode) -> None:
     # Episodes of 2, 3 and 3 steps ended.
     assert env.pop_log() == {"episode/return": pytest.approx(8 / 3), "episode/length": pytest.approx(8 / 3)}
     assert env.pop_log() == {}
+
+
+def test_bytes_stay_pictures() -> None:
+    env = make((9, 9), (9, 9))
+    env.env.single_observation_space = spaces.Box(0, 255, (3, 4, 5), np.uint8)
+    env = GymnasiumVecEnv(env.env)
+    assert env.obs_spec == {"policy": ObsSpec((3, 4, 5), torch.uint8)}
+    shown = np.arange(2 * 60, dtype=np.uint8).reshape(2, 3, 4, 5)
+    group = env._group(shown)["policy"]
+    assert group.dtype == torch.uint8 and torch.equal(group, torch.from_numpy(shown))
 
 
 def test_the_seed_alone_decides_the_start() -> None:

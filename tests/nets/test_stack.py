@@ -104,3 +104,22 @@ def test_a_loaded_optimiser_goes_on_alike() -> None:
         flat.grad.fill_(0.3)
         adam.step(rate, 1.0, on)
     assert torch.equal(first.value, second.value)
+
+
+def test_gradients_equal_those_of_ordinary_networks() -> None:
+    for members in (1, 3):
+        stack = StackedMLP(members, 4, (8, 6), 1)
+        x = torch.randn(members, 50, 4, requires_grad=True)
+        stack(x).square().sum().backward()
+        for k in range(members):
+            modules: list[nn.Module] = []
+            for layer in stack.layers:
+                linear = nn.Linear(*layer.weight.shape[1:])
+                linear.weight.data, linear.bias.data = layer.weight.data[k].T.clone(), layer.bias.data[k, 0].clone()
+                modules += [linear, nn.ELU()]
+            inputs = x.detach()[k].requires_grad_()
+            nn.Sequential(*modules[:-1])(inputs).square().sum().backward()
+            torch.testing.assert_close(x.grad[k], inputs.grad)
+            for layer, linear in zip(stack.layers, modules[::2], strict=True):
+                torch.testing.assert_close(layer.weight.grad[k].T, linear.weight.grad)
+                torch.testing.assert_close(layer.bias.grad[k, 0], linear.bias.grad)

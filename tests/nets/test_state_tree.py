@@ -1,44 +1,28 @@
-"""Carried state as a flat dict and back."""
+"""Carried states as flat dictionaries and back."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import pytest
 import torch
 from torch import Tensor
 
-from koboshi.errors import KoboshiError
-from koboshi.nets.state_tree import flatten, leaves, map_state, unflatten
+from koboshi.nets import state_tree
 
 
-class Memory(NamedTuple):
-    cell: Tensor
-    more: tuple[Tensor, ...]
-
-
-STATE = (torch.arange(3), Memory(torch.ones(2, 2), (torch.tensor([True]),)), ())
+class Named(NamedTuple):
+    a: Tensor
+    b: tuple[Tensor, None]
 
 
 def test_there_and_back() -> None:
-    flat = flatten(STATE, "robot")
-    assert list(flat) == ["robot.0", "robot.1", "robot.2"]
-    template = map_state(torch.zeros_like, STATE)
-    again = unflatten(template, flat, "robot")
-    assert isinstance(again[1], Memory) and again[2] == ()
-    assert all(torch.equal(a, b) for a, b in zip(leaves(again), leaves(STATE), strict=True))
-    again[0][0] = 7
-    assert STATE[0][0] == 0, "a copy"
-
-
-def test_leaf_by_leaf() -> None:
-    total = map_state(lambda a, b: a + b, STATE[:1], (torch.ones(3),))
-    assert total[0].tolist() == [1, 2, 3]
-    assert map_state(torch.zeros_like, ()) == ()
-
-
-def test_what_does_not_fit() -> None:
-    with pytest.raises(KoboshiError, match=r"carried state 'state.1' is missing"):
-        unflatten(STATE, {"state.0": torch.arange(3)})
-    with pytest.raises(KoboshiError, match=r"carried state 'state.0' has the shape \(2,\), not \(3,\)"):
-        unflatten(STATE, {"state.0": torch.arange(2)})
+    state = (torch.ones(2), Named(torch.zeros(1), (torch.tensor([7]), None)), ())
+    flat = state_tree.flatten(state, "x")
+    assert list(flat) == ["x.0", "x.1", "x.2"]
+    doubled = state_tree.map_state(lambda t: t * 2, state)
+    back = state_tree.unflatten(doubled, flat, "x")
+    assert isinstance(back[1], Named) and back[1].b[1] is None and back[2] == ()
+    assert [leaf.tolist() for leaf in state_tree.leaves(back)] == [[1, 1], [0], [7]]
+    assert [leaf.tolist() for leaf in state_tree.leaves(doubled)] == [[2, 2], [0], [14]]
+    flat["x.0"] += 1
+    assert back[0].tolist() == [1, 1]  # a copy

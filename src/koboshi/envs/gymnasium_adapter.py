@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from koboshi.errors import KoboshiError
-from koboshi.vec_env import ActionSpace, Obs, Step
+from koboshi.vec_env import ActionSpace, Obs, ObsSpec, Step
 
 if TYPE_CHECKING:
     from gymnasium import Space
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 
 class GymnasiumVecEnv:
-    """N Gymnasium environments on the CPU with the one observation group `policy` (N, d), float32.
+    """N Gymnasium environments on the CPU with the one observation group `policy`.
 
     `env` must reset itself in the step in which an episode ends (`AutoresetMode.SAME_STEP`) or not at all
     (`DISABLED`: then the adapter resets it): with `NEXT_STEP`, Gymnasium's default, every episode is followed
-    by a step that ignores the action. Observations are boxes of any shape, flattened; actions are one choice
-    (`Discrete`) or a box. Box actions are clipped to the box; `scale_actions` maps −1..1 to low..high.
+    by a step that ignores the action. Observations are boxes: bytes (pictures) stay as they are, all else is
+    flattened to (N, d) float32. Actions are one choice (`Discrete`) or a box, whose bounds `action_space` names;
+    box actions are clipped to it, and `scale_actions` maps −1..1 to low..high.
 
     Raises KoboshiError for other spaces and for `NEXT_STEP`.
     """
@@ -35,7 +36,7 @@ class GymnasiumVecEnv:
             raise KoboshiError(f"the autoreset mode of {env} is {mode}; valid: SAME_STEP, DISABLED")
         self.env, self._resets_itself = env, mode == AutoresetMode.SAME_STEP
         self.num_envs, self.device = env.num_envs, torch.device("cpu")
-        self.obs_dims = {"policy": _observation_width(env.single_observation_space)}
+        self.obs_spec = {"policy": _observation_spec(env.single_observation_space)}
         self._actions = _Actions(env.single_action_space, scale_actions)
         self.action_space = self._actions.space
         self._return = np.zeros(self.num_envs)
@@ -94,7 +95,8 @@ class GymnasiumVecEnv:
 
     def _group(self, obs: np.ndarray) -> Obs:
         """A copy, because some environments write into the same array at each step."""
-        return {"policy": torch.tensor(obs, dtype=torch.float32).flatten(1)}
+        spec = self.obs_spec["policy"]
+        return {"policy": torch.tensor(obs, dtype=spec.dtype).reshape(self.num_envs, *spec.shape)}
 
     def _count(self, reward: np.ndarray, ended: np.ndarray) -> None:
         self._return += reward
@@ -126,13 +128,17 @@ class GymnasiumVecEnv:
         self.env.close()
 
 
-def _observation_width(space: Space) -> int:
-    """The number of values in a box."""
+def _observation_spec(space: Space) -> ObsSpec:
+    """A box of bytes as it is, any other as a vector."""
     from gymnasium.spaces import Box
 
     if not isinstance(space, Box):
-        raise KoboshiError(f"observations must be a Box, not {space}; gymnasium.wrappers.FlattenObservation makes one")
-    return int(np.prod(space.shape))
+        raise KoboshiError(
+            f"observations must be a Box, not {space}; gymnasium.wrappers.FlattenObservation makes one"
+        )
+    if space.dtype == np.uint8:
+        return ObsSpec(tuple(space.shape), torch.uint8)
+    return ObsSpec((int(np.prod(space.shape)),))
 
 
 class _Actions:
@@ -145,9 +151,11 @@ class _Actions:
         if isinstance(space, Discrete):
             self.space = ActionSpace(int(space.n), discrete=True)
         elif isinstance(space, Box):
-            self.space = ActionSpace(int(np.prod(space.shape)))
             if scale and not space.is_bounded():
                 raise KoboshiError(f"scale_actions needs bounds, and {space} has none on some side")
+            bounds = (np.full_like(space.low, -1), np.ones_like(space.high)) if scale else (space.low, space.high)
+            low, high = (tuple(bound.flatten().tolist()) for bound in bounds)
+            self.space = ActionSpace(int(np.prod(space.shape)), low=low, high=high)
         else:
             raise KoboshiError(f"actions must be Discrete or a Box, not {space}")
 

@@ -7,7 +7,7 @@ Observations are float and flat, group -> (K, B, d) or (K, T, B, d), already nor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -25,6 +25,8 @@ class Actor(nn.Module):
     An actor may define `auxiliary_loss(batch) -> (K,)`: the learner adds it to its own, minibatch by minibatch.
     """
 
+    auxiliary_loss: Callable[[Any], Tensor] | None = None
+
     carries = False
     """Whether it carries anything from step to step."""
     needs_next = False
@@ -36,12 +38,10 @@ class Actor(nn.Module):
         """`specs`: of the groups that it acts on, in order."""
         super().__init__()
         self.members, self.groups = members, tuple(specs)
-        self.encoders = nn.ModuleList(encoder(members, spec) for spec in specs.values())
-
-    @property
-    def features(self) -> int:
+        encoders = [encoder(members, spec) for spec in specs.values()]
+        self.encoders = nn.ModuleList(encoders)
+        self.features = sum(part.width for part in encoders)
         """Width of what the encoders make of all groups."""
-        return sum(int(part.width) for part in self.encoders)
 
     def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
         """(K, …, d) of each group -> (K, …, features)."""
@@ -112,8 +112,7 @@ class FrameStack(Actor):
 
     def initial_state(self, batch: int) -> State:
         """(K, B, frames − 1, features): the frames before this one."""
-        like = self.network.layers[0].weight
-        return like.new_zeros(self.members, batch, self.frames - 1, self.features)
+        return next(self.parameters()).new_zeros(self.members, batch, self.frames - 1, self.features)
 
     def forward(self, obs: Mapping[str, Tensor], state: State, reset: Tensor) -> tuple[Tensor, State]:
         frames = self._frames(self.encode(obs), state, reset)

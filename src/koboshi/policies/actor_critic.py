@@ -14,6 +14,7 @@ from koboshi.errors import unknown
 from koboshi.nets.actors import ACTORS, AnyActorCfg, Mlp, MlpCfg
 from koboshi.nets.distributions import Categorical, Distribution, Gaussian
 from koboshi.nets.normalizer import Normalizer
+from koboshi.nets.stack import StackedLinear
 from koboshi.nets.state_tree import map_state
 from koboshi.vec_env import ActionSpace, MirrorMap, Obs, ObsSpec, State
 
@@ -123,6 +124,7 @@ class ActorCritic(nn.Module):
         outputs stay as they are, and get their unit here.
         """
         norm, last = self.value_norm, self.critic.network.layers[-1]
+        assert isinstance(last, StackedLinear)
         mean, deviation, seen = norm.mean.clone(), norm.deviation, norm.count > 0
         norm.update(returns.unsqueeze(2), mask)
         scale = torch.where(seen, deviation / norm.deviation, 1.0)

@@ -1,6 +1,6 @@
-from dataclasses import dataclass
+"""A student learns to act as a teacher does (DAgger)."""
 
+from koboshi.algos.distillation.cfg import DistillationCfg
+from koboshi.algos.distillation.distillation import Distillation
 
-@dataclass(frozen=True)
-class DistillationCfg:
-    teacher: str = ""
+__all__ = ["Distillation", "DistillationCfg"]

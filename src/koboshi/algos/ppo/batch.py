@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -47,6 +47,10 @@ class Batch(NamedTuple):
         return self._take(pick, *states)
 
     def _take(self, pick: Callable[[Tensor], Tensor], state: State, mirrored_state: State) -> Batch:
-        obs, next_obs = ({g: pick(x) for g, x in each.items()} for each in (self.obs, self.next_obs))
-        rest = (None if x is None else pick(x) for x in self[2:10])
-        return Batch(obs, next_obs, *rest, state, mirrored_state)  # type: ignore[arg-type]
+        fields: dict[str, Any] = {"state": state, "mirrored_state": mirrored_state}
+        for name, x in self._asdict().items():
+            if name in ("obs", "next_obs"):
+                fields[name] = {group: pick(rows) for group, rows in x.items()}
+            elif name not in fields:
+                fields[name] = None if x is None else pick(x)
+        return Batch(**fields)

@@ -244,7 +244,7 @@ class PPO:
         if self._mirror is not None:
             symmetry = self._mirror_loss(batch, output, steps, self._mirror)
             loss = loss + cfg.mirror_coef * symmetry
-        if hasattr(self._actor, "auxiliary_loss"):
+        if self._actor.auxiliary_loss is not None:
             auxiliary = self._actor.auxiliary_loss(batch)
             loss = loss + auxiliary
         share = torch.ones_like(loss) if batch.mask is None else share_of_ranks(batch.mask.sum(1))

@@ -1,0 +1,45 @@
+"""The settings of distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from koboshi.algos.learner import TrainerCfg
+from koboshi.errors import KoboshiError
+from koboshi.policies import NetworkCfg
+from koboshi.vec_env import MirrorMap, Policy, VecEnv
+
+if TYPE_CHECKING:
+    from koboshi.algos.distillation.distillation import Distillation
+
+
+@dataclass(frozen=True)
+class DistillationCfg:
+    """DAgger (Ross et al. 2011): the student acts, the teacher says what it would have done."""
+
+    load_teacher: Callable[[str, VecEnv], Policy]
+    """Makes the teacher of a path, for an environment that offers what the teacher sees."""
+    teacher: str = ""
+    """The teacher's file."""
+    trainer: TrainerCfg = TrainerCfg()
+    network: NetworkCfg = NetworkCfg()
+    """The student's; its critic learns nothing."""
+    epochs: int = 2
+    minibatches: int = 4
+    learning_rate: float = 1e-3
+    max_grad_norm: float = 1.0
+
+    def validate(self) -> None:
+        for name in ("epochs", "minibatches"):
+            if getattr(self, name) < 1:
+                raise KoboshiError(f"agent.{name} must be at least 1, not {getattr(self, name)}")
+
+    def build(self, env: VecEnv, mirror: MirrorMap | None, rank: int = 0) -> Distillation:
+        """The learner of one student; a teacher that is symmetric teaches symmetry, so `mirror` is not used."""
+        from koboshi.algos.distillation.distillation import Distillation
+
+        if not self.teacher:
+            raise KoboshiError("agent.teacher is empty; give the file of a policy to learn from")
+        return Distillation(env, self, self.load_teacher(self.teacher, env), rank=rank)
