@@ -29,30 +29,6 @@ class StackedLinear(nn.Module):
         return output
 
 
-class _ELU(torch.autograd.Function):
-    """ELU by exp, which takes half the time of expm1 and differs from it by rounding."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = x.clamp(max=0).exp_().sub_(1)
-        torch.maximum(x, y, out=y)
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (y,) = ctx.saved_tensors
-        slope: Tensor = torch.ops.aten.elu_backward(grad, 1.0, 1.0, 1.0, True, y)
-        return slope
-
-
-def elu(x: Tensor) -> Tensor:
-    """Exponential linear unit (Clevert et al. 2016); it has one derivative, not a second."""
-    y: Tensor = _ELU.apply(x)
-    return y
-
-
 class StackedMLP(nn.Module):
     """K multi-layer perceptrons with ELU between layers: (K, B, in) -> (K, B, out).
 
