@@ -16,7 +16,7 @@ PACKAGE = Path(koboshi.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FOUNDATION = {"errors", "vec_env", "runs", "config"}
-PHYSICS = FOUNDATION | {"robots", "sim", "faults"}
+PHYSICS = FOUNDATION | {"robots", "sim", "faults", "terrain"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "vec_env": set(),
@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": FOUNDATION,
     "sim": FOUNDATION | {"robots"},
     "faults": FOUNDATION | {"robots", "sim"},
+    "terrain": FOUNDATION | {"robots"},
     "envs": PHYSICS,
     "policies": FOUNDATION | {"nets"},
     "algos": FOUNDATION | {"nets", "data", "policies"},
@@ -34,8 +35,8 @@ ALLOWED: dict[str, set[str]] = {
     "specialists": PHYSICS | {"nets", "data", "envs", "algos", "detect", "policies"},
     "view": FOUNDATION | {"robots"},
     "export": FOUNDATION | {"robots", "nets", "algos", "detect", "specialists"},
-    "bench": PHYSICS | {"nets", "data", "envs", "algos", "detect", "specialists", "view"},
-    "tasks": PHYSICS | {"nets", "data", "envs", "algos", "detect", "specialists", "bench"},
+    "bench": PHYSICS | {"nets", "data", "envs", "algos", "detect", "specialists", "policies", "view"},
+    "tasks": PHYSICS | {"nets", "data", "envs", "algos", "detect", "specialists", "policies", "bench"},
 }
 ALLOWED["plugins"] = {"errors", "robots", "tasks"}
 ALLOWED["stages"] = set(ALLOWED)

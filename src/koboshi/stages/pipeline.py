@@ -163,7 +163,7 @@ class Pipeline:
     def _write_card(self, metrics: dict[str, Any]) -> None:
         """`controller.json`: where the controller comes from and what it reached, to ship beside it."""
         figures = {
-            name: {k: v for k, v in found.items() if k not in ("confusion", "delays_ms")}
+            name: {k: v for k, v in found.items() if k not in ("confusion", "delays_ms", "switches_ms")}
             for name, found in metrics["controllers"].items()
         }
         card = {

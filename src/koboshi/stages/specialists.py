@@ -28,7 +28,7 @@ def bank_assignment(task: TaskCfg) -> Assignment:
     """Which specialist serves which joint."""
     faults, settings = required(task, "faults", task.faults), required(task, "specialists", task.specialists)
     robot = robots.find(task.env.robot)
-    return assign(robot, settings.sharing, faults.candidates(robot))
+    return assign(robot, settings.sharing, faults.candidates(robot), settings.cover)
 
 
 def train(
