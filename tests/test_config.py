@@ -104,9 +104,7 @@ def test_override_sets_one_key(assignment: str, key: str, value: object) -> None
 
 def test_override_keeps_types_and_leaves_the_input_alone() -> None:
     base, before = Root(), to_dict(Root())
-    changed = override(
-        base, ["env.rewards.track.params.joints=[a]", "env.range=[1, 2]", "out=x", "hidden=[8, 4]"]
-    )
+    changed = override(base, ["env.rewards.track.params.joints=[a]", "env.range=[1, 2]", "out=x", "hidden=[8, 4]"])
     assert changed.env.rewards["track"] is not None
     assert changed.env.rewards["track"].params["joints"] == ("a",)
     assert changed.env.range == (1.0, 2.0) and isinstance(changed.env.range[0], float)

@@ -56,11 +56,7 @@ def imported_houses(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = (
-                ".".join([*here[: len(here) - node.level + 1], node.module or ""])
-                if node.level
-                else node.module
-            )
+            base = ".".join([*here[: len(here) - node.level + 1], node.module or ""]) if node.level else node.module
             names = [f"{(base or '').rstrip('.')}.{alias.name}" for alias in node.names]
         else:
             continue

@@ -42,9 +42,7 @@ def checkpoint(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_kill_before_the_rename_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "state.json"
     write_json(path, {"step": 1})
     with monkeypatch.context() as patch:
@@ -93,9 +91,7 @@ def test_read_json_says_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_comes_back_bit_for_bit(checkpoint: Path) -> None:
-    tensors, meta = load_checkpoint(
-        checkpoint, expect={"robot": "unitree_g1", "layout": (("joint_pos", 0, 19),)}
-    )
+    tensors, meta = load_checkpoint(checkpoint, expect={"robot": "unitree_g1", "layout": (("joint_pos", 0, 19),)})
     assert meta == META
     assert tensors.keys() == WEIGHTS.keys()
     for name, value in WEIGHTS.items():

@@ -92,10 +92,9 @@ def collect(
     from koboshi.stages import collect as stage
     from koboshi.stages import folders
     from koboshi.stages import play as playing
-    from koboshi.tasks.task import required
 
     cfg = _task(task, overrides)
-    required(cfg, "collect", cfg.collect)
+    stage.collection(cfg)
     checkpoint = folders.find(policy, root)
     controller, _ = playing.load_any(checkpoint, cfg)
     print(stage.collect(cfg, controller, checkpoint, out or root / task / "data" / folders.label(checkpoint), 1))
@@ -126,11 +125,9 @@ def detector_train(
 ) -> None:
     """Train a recurrent detector on data sets."""
     from koboshi.stages import detector, tables
-    from koboshi.tasks.task import required
 
     data_sets, overrides = _split(paths)
     cfg = _task(task, overrides)
-    required(cfg, "detector", cfg.detector)
     folder = out or root / task / "detector" / data_sets[-1].name
     tables.show_detector(detector.train(cfg, data_sets, folder), folder)
 
@@ -242,6 +239,26 @@ def list_(root: Root = RUNS) -> None:
     from koboshi.stages import tables
 
     tables.show_everything(root)
+
+
+@app.command()
+def check(
+    robot: Annotated[str, typer.Argument(help="Robot, for instance unitree_go2.")],
+    out: Annotated[Path, typer.Option(help="Folder of the joints' step responses.")] = Path("runs/check"),
+) -> None:
+    """Say what is missing or wrong in a robot, before anything is trained on it; exit code 1 where anything is.
+
+    What it says of gains is advice.
+    """
+    from koboshi import robots
+    from koboshi.stages import check as stage
+    from koboshi.stages import tables
+
+    findings = stage.check(robots.find(robot), out / robot)
+    tables.show_findings(robot, findings)
+    print(out / robot / stage.PICTURE)
+    if any(found.kind != stage.ADVICE for found in findings):
+        sys.exit(1)
 
 
 @app.command()

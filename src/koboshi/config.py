@@ -159,9 +159,7 @@ def _update(node: Any, hint: Any, key: str, path: Sequence[str], value: Any, tex
 def _assign(node: Any, hint: Any, key: str, value: Any, text: str | None) -> Any:
     """`value` in the place of `node`; a map is applied key by key where the keys are fixed."""
     if callable(node) and not _is_dataclass(node):
-        raise KoboshiError(
-            f"{key} is a function ({to_dict(node)}) and cannot be overridden; change it in the task"
-        )
+        raise KoboshiError(f"{key} is a function ({to_dict(node)}) and cannot be overridden; change it in the task")
     if value is None and type(None) in _members(hint):
         return None
     if isinstance(value, dict):
@@ -337,9 +335,7 @@ def _members(hint: Any) -> tuple[Any, ...]:
 
 
 def _dataclasses_in(hint: Any) -> list[Any]:
-    return [
-        member for member in _members(hint) if isinstance(member, type) and dataclasses.is_dataclass(member)
-    ]
+    return [member for member in _members(hint) if isinstance(member, type) and dataclasses.is_dataclass(member)]
 
 
 def _hint_of(value: Any) -> Any:

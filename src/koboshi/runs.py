@@ -106,9 +106,7 @@ def digest(path: str | os.PathLike[str]) -> str:
         raise KoboshiError(f"no file {path}") from None
 
 
-def save_checkpoint(
-    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], meta: Mapping[str, Any]
-) -> None:
+def save_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Writes one safetensors file, whole or not at all, with `meta` (JSON data) and a digest of it all."""
     # Clones, because safetensors refuses tensors that share memory (as stacked parameters do).
     cpu = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
@@ -309,9 +307,7 @@ def git_commit() -> str:
     try:
         # Asked first, since an installed package may lie inside some other repository.
         subprocess.run([*git, "ls-files", "--error-unmatch", here.name], check=True, capture_output=True)
-        head = subprocess.run(
-            [*git, "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True
-        )
+        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head.stdout.strip()

@@ -63,9 +63,7 @@ class UnevenEnv(PointEnv):
 
 
 @pytest.mark.parametrize("on_cpu", [True, False])
-def test_collecting_keeps_each_members_own_value_of_what_was_cut(
-    on_cpu: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_collecting_keeps_each_members_own_value_of_what_was_cut(on_cpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     # Where reading from the device would wait, nothing is asked, and the numbers are the same.
     monkeypatch.setattr(vec_env, "reading_is_free", lambda tensor: on_cpu)
     ppo = linear_ppo(10, 12)

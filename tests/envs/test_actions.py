@@ -106,7 +106,7 @@ def test_scales_by_pattern() -> None:
             {"top": ActionTerm(actions.joint_torque, ("mast",))},
             "joint 'mast' has an actuator for position, and the action asks for torque",
         ),
-        ({"vane": ActionTerm(actions.joint_torque, ("vain",))}, "no joint of rover matches"),
+        ({"vane": ActionTerm(actions.joint_torque, ("vain",))}, "no joint 'vain'; did you mean 'vane'?"),
         (
             {"wheels": ActionTerm(actions.joint_velocity, (".*_wheel",), scale={"left_.*": 1.0})},
             r"no scale matches joint 'right_wheel'; patterns: left_\.\*",

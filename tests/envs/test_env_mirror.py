@@ -106,7 +106,7 @@ def test_go2_swaps_left_and_right_legs() -> None:
 def test_actions_in_their_own_order() -> None:
     """The rover's numbers: mast, vane, left wheel, right wheel. Only the vane, about z, changes its sign."""
     env = two(worlds.rover())
-    ids, signs = env.action_mirror
+    ids, signs = env.mirror_map(("policy",)).action
     assert ids.tolist() == [0, 1, 3, 2]
     assert signs.tolist() == [1, -1, 1, 1]
     last = next(e.slice for e in env.layouts["policy"] if e.name == "last_action")

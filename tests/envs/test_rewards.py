@@ -50,6 +50,18 @@ def test_air_time_counts_the_shorter_clock_in_single_stance() -> None:
     assert value.tolist() == pytest.approx([0.1, 0, 0, 0.4, 0])
 
 
+def test_trot_counts_the_shortest_clock_of_two_legs_that_stand_while_two_swing() -> None:
+    """Feet in order FL, FR, RL, RR. A trot; a bound; three legs down; long strides; standing."""
+    contact = torch.tensor([[1, 0, 0, 1], [1, 1, 0, 0], [1, 1, 0, 1], [0, 1, 1, 0], [0, 1, 1, 0]]).bool()
+    times = torch.tensor([[0.3, 0.2, 0.15, 0.4], [0.3] * 4, [0.3] * 4, [0.5, 0.6, 0.7, 0.8], [0.5] * 4])
+    command = torch.tensor([[0.5, 0, 0]] * 4 + [[0.05, 0, 0]])
+    state = SimpleNamespace(foot_contact=contact, air_time=times * ~contact, contact_time=times * contact)
+    robot = SimpleNamespace(feet=[SimpleNamespace(name=name) for name in ("FL", "FR", "RL", "RR")])
+    env = SimpleNamespace(robot=robot, state=state, command=SimpleNamespace(value=command))
+    value = rewards.feet_air_time_trot(env, (("FL", "RR"), ("FR", "RL")))
+    assert value.tolist() == pytest.approx([0.15, 0, 0, 0.25, 0])
+
+
 def test_clips_and_sums_start_anew() -> None:
     """What a term earns is clipped before its weight; a new episode starts from nothing."""
     terms = {

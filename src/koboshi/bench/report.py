@@ -188,9 +188,7 @@ def _cards(controllers: Mapping[str, Mapping[str, Any]]) -> str:
     return f'<div class="cards">{"".join(shown)}</div>' if shown else ""
 
 
-def _grid(
-    head: Iterable[str], rows: Iterable[tuple[str, Iterable[str]]], kind: str = "", caption: str = ""
-) -> str:
+def _grid(head: Iterable[str], rows: Iterable[tuple[str, Iterable[str]]], kind: str = "", caption: str = "") -> str:
     """A table of cells that are HTML already."""
     top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
     body = "".join(f'<tr><th scope="row">{name}</th>{"".join(cells)}</tr>' for name, cells in rows)
@@ -254,9 +252,7 @@ def _heat_cell(value: float | None) -> str:
         return "<td>–</td>"
     place = min(max(value, 0.0), 1.0) * (len(HEAT) - 1)
     low = min(int(place), len(HEAT) - 2)
-    red, green, blue = (
-        round(a + (b - a) * (place - low)) for a, b in zip(HEAT[low], HEAT[low + 1], strict=True)
-    )
+    red, green, blue = (round(a + (b - a) * (place - low)) for a, b in zip(HEAT[low], HEAT[low + 1], strict=True))
     ink = "#fff" if 0.299 * red + 0.587 * green + 0.114 * blue < 130 else "#1a222e"
     return f'<td style="background:rgb({red},{green},{blue});color:{ink}">{100 * value:.0f}</td>'
 
@@ -266,9 +262,7 @@ def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
         if len(row) != len(head):
             raise KoboshiError(f"table '{caption}': a row has {len(row)} cells, the head has {len(head)}")
     cells = [
-        (_number(row[0], "plain"), [f"<td>{_number(cell, 'plain')}</td>" for cell in row[1:]])
-        for row in rows
-        if row
+        (_number(row[0], "plain"), [f"<td>{_number(cell, 'plain')}</td>" for cell in row[1:]]) for row in rows if row
     ]
     return _grid((escape(h) for h in head), cells, caption=caption)
 

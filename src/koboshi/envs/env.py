@@ -185,9 +185,7 @@ class Env:
         rate = count / (max(self.total_steps, 1) * self.num_envs)
         # A few early failures in a small batch are not yet a rate.
         if rate > most and count > 10:
-            raise KoboshiError(
-                f"physics gave NaN in {count} environment steps ({rate:.2%}, at most {most:.2%}){where}"
-            )
+            raise KoboshiError(f"physics gave NaN in {count} environment steps ({rate:.2%}, at most {most:.2%}){where}")
 
     def _reward(self, bad: Tensor) -> Tensor:
         reward = self.rewards.compute(bad)

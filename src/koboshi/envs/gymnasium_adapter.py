@@ -133,9 +133,7 @@ def _observation_spec(space: Space) -> ObsSpec:
     from gymnasium.spaces import Box
 
     if not isinstance(space, Box):
-        raise KoboshiError(
-            f"observations must be a Box, not {space}; gymnasium.wrappers.FlattenObservation makes one"
-        )
+        raise KoboshiError(f"observations must be a Box, not {space}; gymnasium.wrappers.FlattenObservation makes one")
     if space.dtype == np.uint8:
         return ObsSpec(tuple(space.shape), torch.uint8)
     return ObsSpec((int(np.prod(space.shape)),))

@@ -35,9 +35,7 @@ class StackedMLP(nn.Module):
     Differentiable once, which is all that first-order learning asks for and much faster than layer by layer.
     """
 
-    def __init__(
-        self, members: int, inputs: int, hidden: Sequence[int], outputs: int, last_gain: float = 1.0
-    ) -> None:
+    def __init__(self, members: int, inputs: int, hidden: Sequence[int], outputs: int, last_gain: float = 1.0) -> None:
         super().__init__()
         widths = [inputs, *hidden, outputs]
         gains = [2**0.5] * len(hidden) + [last_gain]
@@ -107,9 +105,7 @@ class FlatParameters:
     """
 
     def __init__(self, modules: Sequence[nn.Module | nn.Parameter]) -> None:
-        self._parameters = [
-            p for m in modules for p in ([m] if isinstance(m, nn.Parameter) else m.parameters())
-        ]
+        self._parameters = [p for m in modules for p in ([m] if isinstance(m, nn.Parameter) else m.parameters())]
         self.members = len(self._parameters[0])
         self.value = torch.cat([p.detach().reshape(self.members, -1) for p in self._parameters], dim=1)
         self.grad = torch.zeros_like(self.value)

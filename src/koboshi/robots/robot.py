@@ -68,7 +68,7 @@ class Robot:
         """Indices of the joints that match any of the patterns, in the robot's order; KoboshiError if none does."""
         found = [i for i, name in enumerate(self.joint_names) if any(re.fullmatch(p, name) for p in patterns)]
         if not found:
-            raise KoboshiError(f"no joint of {self.name} matches {patterns}; joints: {', '.join(self.joint_names)}")
+            raise unknown("joint", "' or '".join(patterns), self.joint_names)
         return found
 
     @cached_property

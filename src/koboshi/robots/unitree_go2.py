@@ -18,9 +18,7 @@ UNITREE_GO2 = Robot(
     name="unitree_go2",
     load_spec=partial(menagerie_spec, "unitree_go2"),
     actuators={
-        ".*_(hip|thigh)_joint": PositionActuator(
-            stiffness=25.0, damping=0.5, effort_limit=23.7, joint_damping=0.1
-        ),
+        ".*_(hip|thigh)_joint": PositionActuator(stiffness=25.0, damping=0.5, effort_limit=23.7, joint_damping=0.1),
         ".*_calf_joint": PositionActuator(stiffness=25.0, damping=0.5, effort_limit=45.43, joint_damping=0.1),
     },
     default_pose={

@@ -15,6 +15,9 @@ from koboshi.robots import JointMap, PositionActuator, Robot, physics_spec, visu
 from koboshi.robots.step_response import StepResponse, step_responses
 from koboshi.view.step_response import plot_step_responses
 
+PICTURE = "step_response.png"
+ADVICE = "gains"
+"""The kind of finding that a robot can live with: good walkers ring in the air."""
 FLOATS_M, SINKS_M = 0.03, 0.01
 """How far feet may be above and below the ground in the default pose."""
 OVERSHOOT, SETTLING_S, ARRIVES = 0.25, 0.5, 0.5
@@ -39,7 +42,7 @@ def check(robot: Robot, folder: Path) -> list[Finding]:
     responses = step_responses(robot)
     gains = list(_gains(responses))
     folder.mkdir(parents=True, exist_ok=True)
-    plot_step_responses(robot.name, responses, {found.part for found in gains}, folder / "step_response.png")
+    plot_step_responses(robot.name, responses, {found.part for found in gains}, folder / PICTURE)
     parts = (_joints, _pose, _feet, _collisions, _mirror, _effort)
     return [*(found for part in parts for found in part(robot)), *gains]
 
@@ -180,8 +183,8 @@ def _gains(responses: list[StepResponse]) -> Iterator[Finding]:
         settles = f"settles in {found.settling_s:.2f} s" if math.isfinite(found.settling_s) else "never settles"
         frequency = f" at {found.frequency_hz:.1f} Hz" if found.frequency_hz is not None else ""
         if found.final < ARRIVES:
-            yield Finding("gains", found.joint, f"weak: comes {100 * found.final:.0f} % of a small step's way")
+            yield Finding(ADVICE, found.joint, f"weak: comes {100 * found.final:.0f} % of a small step's way")
         elif found.overshoot > OVERSHOOT:
-            yield Finding("gains", found.joint, f"ring: {100 * found.overshoot:.0f} % overshoot{frequency}, {settles}")
+            yield Finding(ADVICE, found.joint, f"ring: {100 * found.overshoot:.0f} % overshoot{frequency}, {settles}")
         elif found.settling_s > SETTLING_S:
-            yield Finding("gains", found.joint, f"slow: {settles}, {100 * found.overshoot:.0f} % overshoot")
+            yield Finding(ADVICE, found.joint, f"slow: {settles}, {100 * found.overshoot:.0f} % overshoot")

@@ -20,7 +20,7 @@ from koboshi.nets import state_tree
 from koboshi.specialists.controller import Controller
 from koboshi.stages.progress import progress
 from koboshi.tasks import TaskCfg
-from koboshi.tasks.task import CollectCfg
+from koboshi.tasks.task import CollectCfg, required
 from koboshi.vec_env import Obs, ObsSpec, Step
 
 LABELS = {
@@ -30,23 +30,29 @@ LABELS = {
 }
 
 
+def collection(task: TaskCfg) -> CollectCfg:
+    """The task's settings of the collection; KoboshiError where it has none."""
+    return required(task, "collect", task.collect)
+
+
 def fault_schedule(task: TaskCfg) -> FaultSchedule | None:
     """What breaks while data are collected: the task's faults, as often and when `collect` says."""
     if task.faults is None:
         return None
-    return FaultSchedule(faults=task.faults, probability=task.collect.probability, onset_s=task.collect.onset_s)
+    cfg = collection(task)
+    return FaultSchedule(faults=task.faults, probability=cfg.probability, onset_s=cfg.onset_s)
 
 
 def collect_env_cfg(task: TaskCfg) -> EnvCfg:
     """The task's environment under the collection's fault schedule."""
-    return replace(task.env, num_envs=task.collect.num_envs, faults=fault_schedule(task))
+    return replace(task.env, num_envs=collection(task).num_envs, faults=fault_schedule(task))
 
 
 def collect(
     task: TaskCfg, controller: Controller, checkpoint: Path, folder: Path, round_: int, env: Env | None = None
 ) -> Path:
     """Writes a data set into `folder`, or resumes one that a kill cut off."""
-    cfg = task.collect
+    cfg = collection(task)
     env = env or Env(collect_env_cfg(task))
     kind = "healthy" if controller.bank is None else "switched"
     writer = ShardWriter(folder, dataset_card(task, env, checkpoint, kind, round_), resume=True)
@@ -58,11 +64,11 @@ def collect(
 
 def dataset_card(task: TaskCfg, env: Env, checkpoint: Path | None, kind: Any, round_: int) -> DatasetCard:
     """What the data set of `env` under a controller from `checkpoint` says about itself."""
-    robot, schedule, groups = env.robot, fault_schedule(task), task.collect.groups
-    for group in groups:
+    robot, schedule, cfg = env.robot, fault_schedule(task), collection(task)
+    for group in cfg.groups:
         if group not in env.obs_spec:
             raise KoboshiError(f"collect.groups names '{group}'; observation groups: {', '.join(env.obs_spec)}")
-    layouts = {group: _layout(env, group) for group in groups if group in env.layouts}
+    layouts = {group: _layout(env, group) for group in cfg.groups if group in env.layouts}
     return DatasetCard(
         robot=robot.name,
         task=task.name,
@@ -70,10 +76,10 @@ def dataset_card(task: TaskCfg, env: Env, checkpoint: Path | None, kind: Any, ro
         commit=runs.git_commit(),
         checkpoint=str(checkpoint),
         checkpoint_sha256=runs.digest(checkpoint) if checkpoint is not None else "",
-        seed=task.collect.seed + round_,
+        seed=cfg.seed + round_,
         control_dt=env.step_dt,
         num_envs=env.num_envs,
-        columns=_columns(env, groups, faulty=schedule is not None),
+        columns=_columns(env, cfg.groups, faulty=schedule is not None),
         layouts=layouts,
         joint_names=list(robot.joint_names),
         controller=kind,

@@ -29,16 +29,18 @@ from koboshi.detect import (
 from koboshi.envs import Env
 from koboshi.errors import KoboshiError
 from koboshi.nets.distributed import init_from_environment, local_device, sum_over_ranks
-from koboshi.stages.collect import collect_env_cfg, dataset_card
+from koboshi.stages.collect import collect_env_cfg, collection, dataset_card
 from koboshi.stages.progress import console, json_safe, progress
 from koboshi.tasks import TaskCfg
+from koboshi.tasks.task import required
 
 FILE = "detector.safetensors"
 
 
 def shares(task: TaskCfg) -> tuple[float, float]:
     """The task's shares of calibrate and test episodes."""
-    return task.collect.calibrate_fraction, task.collect.test_fraction
+    cfg = collection(task)
+    return cfg.calibrate_fraction, cfg.test_fraction
 
 
 def inspect(paths: Sequence[Path], split: tuple[float, float] | None, seed: int = 0) -> dict[str, Any]:
@@ -64,9 +66,7 @@ def detector_spec(task: TaskCfg) -> DetectorSpec:
     return DetectorSpec.from_card(dataset_card(task, env, None, "healthy", 0))
 
 
-def load_for(
-    task: TaskCfg, path: Path, device: torch.device | str | None = None
-) -> tuple[FaultDetector, AlarmCfg]:
+def load_for(task: TaskCfg, path: Path, device: torch.device | str | None = None) -> tuple[FaultDetector, AlarmCfg]:
     """A detector for this task, on the device (default: where the task's physics are).
 
     KoboshiError where it listens to another robot, layout, rate or actuators' law.
@@ -102,7 +102,7 @@ def train(task: TaskCfg, paths: Sequence[Path], folder: Path) -> dict[str, Any]:
     sequences = _prepared(task, dataset, rank)
     mirror = mirror_of_detector(env) if env.robot.mirrored else None
     model = _trained(task, sequences, mirror, folder, quiet=rank > 0)
-    cfg = task.detector
+    cfg = required(task, "detector", task.detector)
     alarm = calibrate(judge_all(model, sequences, "calibrate"), cfg.alarm, cfg.false_alarms_per_hour)
     splits = dataset.split_digests()
     result = _judged(model, dataset, sequences, alarm)
@@ -118,7 +118,7 @@ def train(task: TaskCfg, paths: Sequence[Path], folder: Path) -> dict[str, Any]:
 def _prepared(task: TaskCfg, dataset: Dataset, rank: int) -> list[data.Sequences]:
     """The columns that a detector needs, checked; the first rank decodes and splits, then the others read."""
     if rank == 0:
-        for path in data.draw_split(dataset, *shares(task), task.collect.seed, redraw=False):
+        for path in data.draw_split(dataset, *shares(task), collection(task).seed, redraw=False):
             console.print(f"{path} had no split; drew one with the task's shares {shares(task)}", soft_wrap=True)
         data.check(dataset.sequences(COLUMNS))
     sum_over_ranks(torch.zeros(1))  # nobody passes before the first rank is here
@@ -128,7 +128,7 @@ def _prepared(task: TaskCfg, dataset: Dataset, rank: int) -> list[data.Sequences
 def _trained(
     task: TaskCfg, sequences: list[data.Sequences], mirror: Mirror | None, folder: Path, quiet: bool
 ) -> FaultDetector:
-    cfg = task.detector
+    cfg = required(task, "detector", task.detector)
     with progress("train detector", 1, unit="iterations") as update:
 
         def report(step: int, total: int, values: dict[str, float]) -> None:
@@ -161,9 +161,7 @@ def evaluate(detector: Path, paths: Sequence[Path], folder: Path, device: str = 
     return result
 
 
-def _judged(
-    model: FaultDetector, dataset: Dataset, sequences: list[data.Sequences], alarm: AlarmCfg
-) -> dict[str, Any]:
+def _judged(model: FaultDetector, dataset: Dataset, sequences: list[data.Sequences], alarm: AlarmCfg) -> dict[str, Any]:
     """Figures as JSON data; `split`: digests of the data sets' splits, null where there is none."""
     digests = dataset.split_digests()
     split = digests if all(digests.values()) else None

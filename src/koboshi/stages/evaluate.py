@@ -220,6 +220,4 @@ def _report(
     if log is not None:
         pictures.append(("Learning", plots.learning_curve(log, folder / "learning.png")))
     title = f"{metrics['task']}: {metrics['scenario']['episodes']} episodes"
-    write_report(
-        folder / "report.html", title=title, metrics=metrics, pictures=[*pictures, *timelines], videos=videos
-    )
+    write_report(folder / "report.html", title=title, metrics=metrics, pictures=[*pictures, *timelines], videos=videos)

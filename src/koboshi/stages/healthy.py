@@ -28,7 +28,11 @@ MEMBERS = ["healthy"]
 
 
 def train(
-    task: TaskCfg, root: Path, name: str | None, overrides: list[str], start: Start = Start()  # noqa: B008 (frozen)
+    task: TaskCfg,
+    root: Path,
+    name: str | None,
+    overrides: list[str],
+    start: Start = Start(),  # noqa: B008 (frozen)
 ) -> RunFolder:
     """Trains the healthy policy in `root/<task>/<name>`, or resumes it."""
     rank, world = init_from_environment()

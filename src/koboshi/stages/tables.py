@@ -9,6 +9,7 @@ from rich.table import Table
 
 from koboshi import robots, tasks
 from koboshi.runs import RunFolder
+from koboshi.stages.check import Finding
 from koboshi.stages.folders import CONTROLLER, names
 from koboshi.stages.progress import console
 
@@ -46,6 +47,14 @@ def show_detector(figures: dict[str, Any], folder: Path) -> None:
 def _cell(key: str, value: float | None) -> str:
     """A delay that is None is a miss; any other figure has nothing to be measured on."""
     return f"{value:.4g}" if value is not None else "∞" if key.startswith("delay") else "–"
+
+
+def show_findings(robot: str, findings: list[Finding]) -> None:
+    """What `koboshi check` found."""
+    if not findings:
+        console.print(f"{robot}: nothing missing, nothing wrong")
+    for found in findings:
+        console.print(f"{found.kind}  {found.part}: {found.text}", highlight=False, soft_wrap=True)
 
 
 def show_everything(root: Path) -> None:

@@ -49,9 +49,7 @@ def _works(kind: str) -> bool:
     # In a process of its own: a broken driver may abort, and a loaded OpenGL cannot be unloaded.
     env = {k: v for k, v in os.environ.items() if k != "PYOPENGL_PLATFORM"} | {"MUJOCO_GL": kind}
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", _PROBE, kind], env=env, capture_output=True, text=True, timeout=60
-        )
+        done = subprocess.run([sys.executable, "-c", _PROBE, kind], env=env, capture_output=True, text=True, timeout=60)
     except subprocess.TimeoutExpired:
         return False
     return "works" in done.stdout
@@ -107,9 +105,7 @@ class Offscreen:
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
 
-    def draw(
-        self, data: Any, camera: Any, decorate: Callable[[Any], None] | None = None
-    ) -> NDArray[np.uint8]:
+    def draw(self, data: Any, camera: Any, decorate: Callable[[Any], None] | None = None) -> NDArray[np.uint8]:
         """(height, width, 3): `data` seen by `camera`; `decorate` may add to the `MjvScene` first.
 
         Shadows and reflections are off: in software each costs more than all the rest.

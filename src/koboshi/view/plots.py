@@ -140,9 +140,7 @@ def _read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def delay_cdf(
-    delays_ms: Mapping[str, Sequence[float | None]], path: Path_ = None, *, limit: float = 1000
-) -> bytes:
+def delay_cdf(delays_ms: Mapping[str, Sequence[float | None]], path: Path_ = None, *, limit: float = 1000) -> bytes:
     """For each name: the share of faults noticed within so many ms; None or infinity counts as never."""
     with _figure(1, 1, (6.4, 3.4)) as (figure, axes):
         for colour, (name, delays) in zip(COLOURS * 4, delays_ms.items(), strict=False):

@@ -177,8 +177,6 @@ def add_marker(stage: Any, position: NDArray[np.floating], radius: float, alpha:
     if stage.ngeom < stage.maxgeom:
         rgba = np.array([*_FAULT[:3], alpha], np.float32)
         geom = stage.geoms[stage.ngeom]
-        mujoco.mjv_initGeom(
-            geom, mujoco.mjtGeom.mjGEOM_SPHERE, np.full(3, radius), position, np.eye(3).ravel(), rgba
-        )
+        mujoco.mjv_initGeom(geom, mujoco.mjtGeom.mjGEOM_SPHERE, np.full(3, radius), position, np.eye(3).ravel(), rgba)
         geom.emission = 0.5
         stage.ngeom += 1

@@ -68,14 +68,10 @@ def smooth_path(points: NDArray[np.floating], sigma: float) -> NDArray[np.floati
 class _Panel:
     """One trajectory: what to draw at a time, and how."""
 
-    def __init__(
-        self, model: Any, trajectory: Trajectory, size: tuple[int, int], camera: Camera, end: float
-    ) -> None:
+    def __init__(self, model: Any, trajectory: Trajectory, size: tuple[int, int], camera: Camera, end: float) -> None:
         if trajectory.qpos.shape[1] != model.nq:
             got = trajectory.qpos.shape[1]
-            raise KoboshiError(
-                f"trajectory '{trajectory.title}': {got} numbers a row, the model has nq {model.nq}"
-            )
+            raise KoboshiError(f"trajectory '{trajectory.title}': {got} numbers a row, the model has nq {model.nq}")
         self.model, self.trajectory, self.camera = model, trajectory, camera
         self.overlay = PanelOverlay(trajectory, *size, end)
         position, _ = free_joint_columns(model)
@@ -257,9 +253,7 @@ def save_gif(
         palette = sample.quantize(240)
         pages = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in small]
         buffer = io.BytesIO()
-        pages[0].save(
-            buffer, "GIF", save_all=True, append_images=pages[1:], duration=round(1000 / fps), loop=0
-        )
+        pages[0].save(buffer, "GIF", save_all=True, append_images=pages[1:], duration=round(1000 / fps), loop=0)
         if buffer.tell() <= max_bytes:
             write_atomic(path, buffer.getvalue())
             return width

@@ -15,9 +15,7 @@ def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     return (x * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
-def surrogate(
-    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip: float, mask: Tensor | None
-) -> Tensor:
+def surrogate(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip: float, mask: Tensor | None) -> Tensor:
     """The clipped objective, negated (Schulman et al. 2017, eq. 7)."""
     ratio = (log_prob - old_log_prob).exp()
     gain = torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
@@ -33,9 +31,7 @@ def value_loss(value: Tensor, old: Tensor, target: Tensor, clip: float | None, m
     return masked_mean(error, mask)
 
 
-def mirror_loss(
-    output: Tensor, mirrored_output: Tensor, ids: Tensor, signs: Tensor, mask: Tensor | None
-) -> Tensor:
+def mirror_loss(output: Tensor, mirrored_output: Tensor, ids: Tensor, signs: Tensor, mask: Tensor | None) -> Tensor:
     """‖π(M o) − M π(o)‖², summed over actions (Yu et al. 2018, eq. 4)."""
     error = (mirrored_output - output[..., ids] * signs).square().sum(2)
     return masked_mean(error, mask)

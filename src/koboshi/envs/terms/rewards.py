@@ -26,11 +26,26 @@ def ang_vel_z_error(env: Env) -> Tensor:
 
 def feet_air_time_biped(env: Env, threshold: float = 0.4) -> Tensor:
     """(N,) time of the present single stance up to `threshold` s; 0 in double stance, flight or standing."""
+    return _stance_time(env, threshold) * (env.state.foot_contact.sum(1) == 1)
+
+
+def feet_air_time_trot(env: Env, pairs: tuple[tuple[str, ...], ...], threshold: float = 0.25) -> Tensor:
+    """(N,) time up to `threshold` s for which one of the `pairs` of feet has stood while all others were in the air.
+
+    `feet_air_time_biped` for legs that move together; 0 in any other pattern of contacts, or standing.
+    """
+    feet = [foot.name for foot in env.robot.feet]
+    contacts = [env.state.foot_contact[:, [feet.index(name) for name in pair]] for pair in pairs]
+    stands = torch.stack([contact.all(1) for contact in contacts]).sum(0)
+    touches = torch.stack([contact.any(1) for contact in contacts]).sum(0)
+    return _stance_time(env, threshold) * ((stands == 1) & (touches == 1))
+
+
+def _stance_time(env: Env, threshold: float) -> Tensor:
+    """(N,) time since a foot last touched down or took off, up to `threshold` s; 0 where no motion is asked for."""
     state = env.state
-    single = state.foot_contact.sum(1) == 1
-    in_mode = torch.where(state.foot_contact, state.contact_time, state.air_time).amin(1)
-    moving = env.command.value.abs().amax(1) > 0.1
-    return in_mode.clamp(max=threshold) * (single & moving)
+    in_phase = torch.where(state.foot_contact, state.contact_time, state.air_time).amin(1)
+    return in_phase.clamp(max=threshold) * (env.command.value.abs().amax(1) > 0.1)
 
 
 def feet_air_time(env: Env, threshold: float = 0.5) -> Tensor:
