@@ -133,9 +133,14 @@ def test_play_films_a_fault(tmp_path: Path, pipeline: Path, koboshi: Callable[..
     assert video.exists() == (choose_gl() is not None)
 
 
-def test_data_and_detector_eval(tmp_path: Path, pipeline: Path, koboshi: Callable[..., Any]) -> None:
-    data = tmp_path / "data"
+def test_data_and_detector_eval(tmp_path: Path, pipeline: Path, koboshi: Callable[..., Any], fails: Fails) -> None:
+    data, detector = tmp_path / "data", pipeline / "detector/round-2"
     shutil.copytree(pipeline / "data/round-1", data)
+    result = koboshi("detector", "eval", data, "--detector", detector, "--out", tmp_path / "eval")
+    assert result.code == 0 and "macro f1" in result.out
+    figures = runs.read_json(tmp_path / "eval/detector.json")
+    assert {"delay_ms_median", "delay_ms_p95", "missed", "false_alarms_per_hour", "macro_f1"} <= set(figures)
+    assert len(figures["curve"]) > 10 and (tmp_path / "eval/detector.png").exists()
     for name in ("split.json", "statistics.json", "statistics.png"):
         (data / name).unlink()
     result = koboshi("data", data, "--split", "0.2", "0.3", "--seed", "3")
@@ -143,12 +148,8 @@ def test_data_and_detector_eval(tmp_path: Path, pipeline: Path, koboshi: Callabl
     split, statistics = runs.read_json(data / "split.json"), runs.read_json(data / "statistics.json")
     assert split["seed"] == 3 and statistics["split"]["test"] > 0 and (data / "statistics.png").exists()
     assert len(split["test"]) == round(0.3 * statistics["episodes"])
-    detector = pipeline / "detector/round-2"
-    result = koboshi("detector", "eval", data, "--detector", detector, "--out", tmp_path / "eval")
-    assert result.code == 0 and "macro f1" in result.out
-    figures = runs.read_json(tmp_path / "eval/detector.json")
-    assert {"delay_ms_median", "delay_ms_p95", "missed", "false_alarms_per_hour", "macro_f1"} <= set(figures)
-    assert len(figures["curve"]) > 10 and (tmp_path / "eval/detector.png").exists()
+    # Its test episodes were others when the detector was trained.
+    assert "test episodes may have been trained on" in fails("detector", "eval", data, "--detector", detector)
 
 
 def test_evaluate_repeats_the_pipelines_figures(tmp_path: Path, pipeline: Path, koboshi: Callable[..., Any]) -> None:
@@ -161,8 +162,8 @@ def test_evaluate_repeats_the_pipelines_figures(tmp_path: Path, pipeline: Path, 
     assert mine["scenario"] == theirs["scenario"]
     assert list(mine["controllers"]) == ["healthy", "oracle", "learned"]
     for name, figures in mine["controllers"].items():
-        same = {k: v for k, v in figures.items() if not k.endswith("_us")}
-        assert same == {k: v for k, v in theirs["controllers"][name].items() if not k.endswith("_us")}
+        same = {k: v for k, v in figures.items() if not k.endswith(("_us", "_ratio"))}
+        assert same == {k: v for k, v in theirs["controllers"][name].items() if not k.endswith(("_us", "_ratio"))}
 
 
 # Mistakes
@@ -198,16 +199,13 @@ def test_evaluate_repeats_the_pipelines_figures(tmp_path: Path, pipeline: Path, 
         ("data nowhere", "no data set at nowhere (it has no card.json)"),
         ("detector train nowhere", "no data set at nowhere"),
         ("detector eval nowhere --detector none", "no checkpoint none"),
-        ("demo --out {tmp}/demo", ""),
+        ("demo --task h1-velocity --out {tmp}/demo", "no controller of task 'h1-velocity' is shipped, only of: "),
     ],
 )
 def test_a_mistake_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails, command: str, says: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if command.startswith("demo --out"):
-        monkeypatch.setattr(playing, "files", lambda _: tmp_path)
-        says = "the shipped controller"
     assert says in fails(*command.format(tmp=tmp_path).split())
     assert tree(tmp_path) == {}
 
@@ -295,7 +293,7 @@ def test_a_run_with_other_settings_is_refused_and_left_alone(
 def test_nan_stops_the_run_and_names_the_term(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
     monkeypatch.setattr(rewards.flat_orientation, "__code__", (lambda env: env.qvel[:, 0] * float("nan")).__code__)
     said = fails("train", "h1-walk", "--root", tmp_path, *SMALL)
-    assert said == "reward 'flat_orientation' gave NaN or infinity"
+    assert said == "reward 'flat_orientation' is not finite"
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
@@ -358,7 +356,7 @@ LAYOUTS = {"policy": [["joint_pos", 0, 69, 1]], "critic": [["joint_pos", 0, 74, 
         ({"robot": "unitree_g1"}, "was made for robot 'unitree_g1', not 'unitree_h1'"),
         ({"control_dt": 0.01}, "was made for control_dt 0.01, not 0.02"),
         ({"action": {"joints": {"scale": 0.25}}}, "was made for action {'joints': {'scale': 0.25}}, not"),
-        ({"layouts": LAYOUTS}, "another layout of observation group 'policy': joint_pos 69, not base_lin_vel 3,"),
+        ({"layouts": LAYOUTS}, "another layout of observation group 'critic': joint_pos 74, not base_lin_vel 3,"),
         ({"network": {"actor": {"type": "MlpCfg", "hidden": [64, 64]}}}, "these weights do not fit the"),
         ({"task": "my-walk"}, "no task 'my-walk'; did you mean 'h1-walk'?"),
     ],
@@ -437,6 +435,10 @@ def _card(data: Path, **changed: Any) -> None:
     runs.write_json(data / "card.json", runs.read_json(data / "card.json") | changed)
 
 
+def _split(data: Path, **changed: Any) -> None:
+    runs.write_json(data / "split.json", runs.read_json(data / "split.json") | changed)
+
+
 def _cut(data: Path) -> None:
     shard = data / "shard-00001.parquet"
     shard.write_bytes(shard.read_bytes()[:-100])
@@ -460,7 +462,7 @@ def _flip(data: Path) -> None:
         (_flip, "shard-00001.parquet is truncated or tampered with"),
         (lambda data: (data / "shard-00002.parquet").unlink(), "lacks shard-00002.parquet"),
         (
-            lambda data: runs.write_json(data / "split.json", {"train": [0, 1], "test": [1]}),
+            lambda data: _split(data, train=[0, 1], calibrate=[], test=[1]),
             "mixes train and test: episodes 1 are in both",
         ),
     ],

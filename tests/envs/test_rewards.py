@@ -50,7 +50,7 @@ def test_air_time_counts_the_shorter_clock_in_single_stance() -> None:
     assert value.tolist() == pytest.approx([0.1, 0, 0, 0.4, 0])
 
 
-def test_trot_counts_the_shortest_clock_of_two_legs_that_stand_while_two_swing() -> None:
+def test_trot_counts_the_shortest_clock_where_one_pair_stands_and_the_other_swings() -> None:
     """Feet in order FL, FR, RL, RR. A trot; a bound; three legs down; long strides; standing."""
     contact = torch.tensor([[1, 0, 0, 1], [1, 1, 0, 0], [1, 1, 0, 1], [0, 1, 1, 0], [0, 1, 1, 0]]).bool()
     times = torch.tensor([[0.3, 0.2, 0.15, 0.4], [0.3] * 4, [0.3] * 4, [0.5, 0.6, 0.7, 0.8], [0.5] * 4])
@@ -59,7 +59,7 @@ def test_trot_counts_the_shortest_clock_of_two_legs_that_stand_while_two_swing()
     robot = SimpleNamespace(feet=[SimpleNamespace(name=name) for name in ("FL", "FR", "RL", "RR")])
     env = SimpleNamespace(robot=robot, state=state, command=SimpleNamespace(value=command))
     value = rewards.feet_air_time_trot(env, (("FL", "RR"), ("FR", "RL")))
-    assert value.tolist() == pytest.approx([0.15, 0, 0, 0.25, 0])
+    assert value.tolist() == pytest.approx([0.15, 0, 0.25 / 4, 0.25, 0])
 
 
 def test_clips_and_sums_start_anew() -> None:

@@ -1,6 +1,11 @@
-"""One contract for both backends, mjbatch and MuJoCo Warp (on its CPU device), against serial `mj_step`."""
+"""One contract for both backends, mjbatch and MuJoCo Warp, against serial `mj_step`.
 
+MuJoCo Warp is tested on the device that KOBOSHI_TEST_DEVICE names, without it on its CPU device.
+"""
+
+import os
 import sys
+from collections.abc import Iterator
 
 import mujoco
 import numpy as np
@@ -12,6 +17,7 @@ from koboshi.robots import UNITREE_H1, physics_spec
 from koboshi.sim import Backend, CpuBackend, anyone, make_backend, make_generator
 
 N = 3
+DEVICES = {"cpu": "cpu", "warp": os.environ.get("KOBOSHI_TEST_DEVICE", "cpu")}
 TOLERANCE = {"cpu": 0.0, "warp": 2e-4}
 
 LEG = """
@@ -47,29 +53,32 @@ LEG = """
 
 
 @pytest.fixture(params=["cpu", "warp"])
-def name(request: pytest.FixtureRequest) -> str:
-    return request.param
+def name(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The backend's; the test's own tensors lie on its device."""
+    with torch.device(DEVICES[request.param]):
+        yield request.param
 
 
 @pytest.fixture
 def backend(name: str) -> Backend:
-    return make_backend(name, mujoco.MjModel.from_xml_string(LEG), N)
+    return make_backend(name, mujoco.MjModel.from_xml_string(LEG), N, DEVICES[name])
 
 
 def controls(steps: int, nu: int) -> torch.Tensor:
     """(steps, N, nu) the same for every backend, representable in float32."""
-    return torch.randn(steps, N, nu, generator=torch.Generator().manual_seed(0)) * 0.4
+    drawn = torch.randn(steps, N, nu, generator=torch.Generator().manual_seed(0), device="cpu") * 0.4
+    return drawn.to(torch.get_default_device())
 
 
 def assert_close(name: str, actual: torch.Tensor, expected: np.ndarray) -> None:
     tolerance = TOLERANCE[name]
-    np.testing.assert_allclose(actual.double().numpy(), expected, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(actual.double().cpu().numpy(), expected, rtol=tolerance, atol=tolerance)
 
 
-def test_is_a_backend(backend: Backend) -> None:
+def test_is_a_backend(name: str, backend: Backend) -> None:
     assert isinstance(backend, Backend)
     assert backend.num_envs == N
-    assert backend.device == torch.device("cpu")
+    assert backend.device == torch.device(DEVICES[name])
     assert backend.read("xmat").shape == (N, 4, 9)
     assert backend.expand("actuator_forcerange").shape == (N, 2, 2)
     assert backend.expand("gravity").shape == (N, 3)
@@ -86,7 +95,7 @@ def test_steps_and_derived_fields_equal_serial_mj_step(name: str, backend: Backe
     for env in range(N):
         data = mujoco.MjData(backend.model)
         for step in range(steps):
-            data.ctrl[:] = ctrl[step, env].numpy()
+            data.ctrl[:] = ctrl[step, env].cpu().numpy()
             before = data.qpos.copy()
             mujoco.mj_step(backend.model, data)
         for field in fields:
@@ -107,7 +116,7 @@ def test_forward_makes_derived_fields_current(name: str, backend: Backend) -> No
     assert not torch.equal(sensors[0], lagging[0])
     assert torch.equal(sensors[1], lagging[1])
     data = mujoco.MjData(backend.model)
-    data.qpos[:] = qpos[0].double().numpy()
+    data.qpos[:] = qpos[0].double().cpu().numpy()
     mujoco.mj_forward(backend.model, data)
     assert_close(name, sensors[0, 1:4], data.sensordata[1:4])
 
@@ -178,7 +187,7 @@ def test_reset_touches_only_its_mask(backend: Backend) -> None:
 
 def test_a_reset_simulation_starts_like_a_new_one(name: str, backend: Backend) -> None:
     """Also out of NaN, and whatever was placed after the reset is what it starts from."""
-    new = make_backend(name, backend.model, N)
+    new = make_backend(name, backend.model, N, DEVICES[name])
     first = torch.tensor([True, False, False])
     for one in (backend, new):
         one.read("sensordata"), one.read("actuator_force")
@@ -314,7 +323,7 @@ def serial(env: int, set_const: bool) -> np.ndarray:
         mujoco.mj_setConst(model, data)
         mujoco.mj_resetData(model, data)
     for action in controls(40, 2)[:, env]:
-        data.ctrl[:] = action.numpy()
+        data.ctrl[:] = action.cpu().numpy()
         mujoco.mj_step(model, data)
     return data.qpos.copy()
 
@@ -342,7 +351,7 @@ def test_generators_are_functions_of_their_seed() -> None:
 def test_warp_raises_where_constraints_do_not_fit() -> None:
     from koboshi.sim.gpu import WarpBackend
 
-    backend = WarpBackend(mujoco.MjModel.from_xml_string(LEG), N, "cpu", njmax=2)
+    backend = WarpBackend(mujoco.MjModel.from_xml_string(LEG), N, DEVICES["warp"], njmax=2)
     backend.read("qpos")[2, 2] = 0.55  # the foot is in the floor: a contact of four rows
     backend.step(2)
     with pytest.raises(KoboshiError, match="simulation 2: njmax=2 is too small"):
@@ -365,11 +374,11 @@ def test_warp_steps_h1_like_mujoco() -> None:
     spec = physics_spec(UNITREE_H1)
     spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=(0, 0, 1))
     model = spec.compile()
-    cpu, warp = CpuBackend(model, N), make_backend("warp", model, N)
+    cpu, warp = CpuBackend(model, N), make_backend("warp", model, N, DEVICES["warp"])
     for backend in (cpu, warp):
         backend.read("qpos")[:, 2] = UNITREE_H1.base_height
         backend.read("sensordata")
         for action in controls(20, model.nu):
             backend.read("ctrl")[:] = action
             backend.step()
-    torch.testing.assert_close(warp.read("qpos").double(), cpu.read("qpos"), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(warp.read("qpos").double().cpu(), cpu.read("qpos"), rtol=1e-3, atol=1e-3)

@@ -91,8 +91,8 @@ def evaluate(task: TaskCfg, path: Path, folder: Path, scenario_file: Path | None
     one robot alone on one core.
     """
     stored = load(path, task) if is_controller(path) else None
-    scenarios, seconds = frozen_scenarios(task, scenario_file, folder), task.evaluate.seconds
     controllers = _routed(stored, task) if stored is not None else {"healthy": policy_alone(path, task)}
+    scenarios, seconds = frozen_scenarios(task, scenario_file, folder), task.evaluate.seconds
     recordings: dict[str, Recording] = {}
     metrics: dict[str, Any] = {
         "task": task.name,

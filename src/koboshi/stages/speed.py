@@ -91,7 +91,7 @@ def pipeline_overrides(task: TaskCfg, device: str) -> list[str]:
         members = len(assign(robot, task.specialists.sharing, task.faults.candidates(robot)).members)
         settings += [
             f"specialists.agent.trainer.device={device}", f"specialists.num_envs={members * ENVS_A_MEMBER}",
-            f"collect.num_envs={PIPELINE_ENVS}",
+            f"collect.num_envs={PIPELINE_ENVS}", f"detector.training.device={device}",
         ]  # fmt: skip
     return settings
 
