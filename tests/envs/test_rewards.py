@@ -50,16 +50,27 @@ def test_air_time_counts_the_shorter_clock_in_single_stance() -> None:
     assert value.tolist() == pytest.approx([0.1, 0, 0, 0.4, 0])
 
 
-def test_trot_counts_the_shortest_clock_where_one_pair_stands_and_the_other_swings() -> None:
-    """Feet in order FL, FR, RL, RR. A trot; a bound; three legs down; long strides; standing."""
+def test_trot_counts_where_one_pair_stands_and_the_other_swings() -> None:
+    """Feet in order FL, FR, RL, RR. A trot; a bound; one leg up; a trot that stands still for too long; standing."""
     contact = torch.tensor([[1, 0, 0, 1], [1, 1, 0, 0], [1, 1, 0, 1], [0, 1, 1, 0], [0, 1, 1, 0]]).bool()
-    times = torch.tensor([[0.3, 0.2, 0.15, 0.4], [0.3] * 4, [0.3] * 4, [0.5, 0.6, 0.7, 0.8], [0.5] * 4])
+    times = torch.tensor([[0.3, 0.2, 0.02, 0.5], [0.3] * 4, [0.3] * 4, [0.2, 0.2, 0.2, 0.6], [0.2] * 4])
     command = torch.tensor([[0.5, 0, 0]] * 4 + [[0.05, 0, 0]])
     state = SimpleNamespace(foot_contact=contact, air_time=times * ~contact, contact_time=times * contact)
     robot = SimpleNamespace(feet=[SimpleNamespace(name=name) for name in ("FL", "FR", "RL", "RR")])
     env = SimpleNamespace(robot=robot, state=state, command=SimpleNamespace(value=command))
-    value = rewards.feet_air_time_trot(env, (("FL", "RR"), ("FR", "RL")))
-    assert value.tolist() == pytest.approx([0.15, 0, 0.25 / 4, 0.25, 0])
+    value = rewards.trot(env, (("FL", "RR"), ("FR", "RL")))
+    assert value.tolist() == pytest.approx([1, 0, 0.25, 0, 0])
+
+
+def test_air_time_pays_at_the_landing() -> None:
+    """Two feet that land after 0.7 and 0.4 s; one that landed a step ago; the landing of a robot told to stand."""
+    contact = torch.tensor([[True, True], [True, False], [True, True]])
+    stance = torch.tensor([[0.02, 0.02], [0.04, 0.0], [0.02, 0.02]])
+    last = torch.tensor([[0.7, 0.4], [0.7, 0.2], [0.7, 0.4]])
+    command = torch.tensor([[0.5, 0, 0], [0.5, 0, 0], [0.0, 0.05, 0]])
+    state = SimpleNamespace(foot_contact=contact, contact_time=stance, last_air_time=last)
+    env = SimpleNamespace(state=state, step_dt=0.02, command=SimpleNamespace(value=command))
+    assert rewards.feet_air_time(env).tolist() == pytest.approx([0.2 - 0.1, 0, 0])
 
 
 def test_clips_and_sums_start_anew() -> None:

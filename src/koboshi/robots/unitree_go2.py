@@ -1,7 +1,8 @@
 """Unitree Go2, 12 actuated joints. Model: MuJoCo Menagerie `unitree_go2` (BSD-3-Clause).
 
-Gains and pose: Isaac Lab's `UNITREE_GO2_CFG` (25/0.5); effort limits: the model's own motors. Joint friction:
-Unitree's own MJCF (unitree_mujoco, 0.1 N·m·s/rad), for Menagerie's 2 would brake a limp leg like a dashpot.
+Pose: Isaac Lab's `UNITREE_GO2_CFG`, whose gains of 25/0.5 let the trunk sag by 6 cm, hence 40/1; effort limits:
+the model's own motors. Joint friction: Unitree's own MJCF (unitree_mujoco, 0.1 N·m·s/rad), for Menagerie's 2 would
+brake a limp leg like a dashpot.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ UNITREE_GO2 = Robot(
     name="unitree_go2",
     load_spec=partial(menagerie_spec, "unitree_go2"),
     actuators={
-        ".*_(hip|thigh)_joint": PositionActuator(stiffness=25.0, damping=0.5, effort_limit=23.7, joint_damping=0.1),
-        ".*_calf_joint": PositionActuator(stiffness=25.0, damping=0.5, effort_limit=45.43, joint_damping=0.1),
+        ".*_(hip|thigh)_joint": PositionActuator(stiffness=40.0, damping=1.0, effort_limit=23.7, joint_damping=0.1),
+        ".*_calf_joint": PositionActuator(stiffness=40.0, damping=1.0, effort_limit=45.43, joint_damping=0.1),
     },
     default_pose={
         ".L_hip_joint": 0.1,

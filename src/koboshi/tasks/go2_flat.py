@@ -1,8 +1,14 @@
-"""A Go2 that trots on flat ground in any direction (Isaac Lab's flat Go2 task, its weights) and loses joints."""
+"""A Go2 that trots on flat ground in any direction (Isaac Lab's flat Go2 task, its weights) and loses joints.
+
+Two things make it walk within 1.5 M steps instead of shuffling for longer: exploration strong enough to lift a foot,
+and the reward `trot` in place of `feet_air_time`, whose sum is negative until strides last half a second.
+"""
 
 from __future__ import annotations
 
-from koboshi.algos.ppo import PPOCfg, TrainerCfg
+from dataclasses import replace
+
+from koboshi.algos.ppo import NetworkCfg, PPOCfg, TrainerCfg
 from koboshi.envs import EnvCfg
 from koboshi.envs.cfg import RewardTerm, VelocityCommandCfg
 from koboshi.envs.terms import rewards
@@ -11,11 +17,12 @@ from koboshi.robots import UNITREE_GO2
 from koboshi.tasks import h1_walk, velocity
 from koboshi.tasks.task import CollectCfg, DetectorStageCfg, EvaluateCfg, GateCfg, TaskCfg
 
+_DIAGONALS = (("FL_foot", "RR_foot"), ("FR_foot", "RL_foot"))
 COMMANDS = CommandRanges(lin_vel_x=(-1.0, 1.0), lin_vel_y=(-0.5, 0.5), ang_vel_z=(-1.0, 1.0))
 
 
 def env_cfg() -> EnvCfg:
-    """Policy 48, critic 57, detector 60 numbers."""
+    """Policy 48, critic 57, detector 60 numbers. Half of H1's environments: twice the updates for the same samples."""
     return EnvCfg(
         robot=UNITREE_GO2.name,
         actions=velocity.position_targets(scale=0.25),
@@ -28,12 +35,13 @@ def env_cfg() -> EnvCfg:
             "joint_torque": RewardTerm(rewards.joint_torque, -2e-4, shape="l2"),
             "joint_acc": RewardTerm(rewards.joint_acc, -2.5e-7, shape="l2"),
             "action_rate": RewardTerm(rewards.action_rate, -0.01, shape="l2"),
-            "feet_air_time": RewardTerm(rewards.feet_air_time, 0.25),
+            "trot": RewardTerm(rewards.trot, 1.0, {"pairs": _DIAGONALS}),
             "flat_orientation": RewardTerm(rewards.flat_orientation, -2.5, shape="l2"),
         },
         terminations=velocity.falls(UNITREE_GO2),
         events=velocity.resets(),
         command=VelocityCommandCfg(COMMANDS.lin_vel_x, COMMANDS.lin_vel_y, COMMANDS.ang_vel_z),
+        num_envs=512,
     )
 
 
@@ -42,11 +50,11 @@ def go2_flat() -> TaskCfg:
     return TaskCfg(
         "go2-flat",
         env_cfg(),
-        PPOCfg(trainer=TrainerCfg(timesteps=3600)),
+        PPOCfg(trainer=TrainerCfg(timesteps=3600), network=NetworkCfg(init_log_std=0.0)),
         faults=FaultsCfg(),
         collect=CollectCfg(),
         detector=DetectorStageCfg(),
-        specialists=h1_walk.specialists_cfg(),
+        specialists=replace(h1_walk.specialists_cfg(), num_envs=1152, stages=(480, 480, 480, 480, 1440)),
         gate=GateCfg(commands=COMMANDS, vx_rmse=0.10, vy_rmse=0.10, yaw_rmse=0.15),
         evaluate=EvaluateCfg(commands=COMMANDS),
     )

@@ -26,34 +26,38 @@ def ang_vel_z_error(env: Env) -> Tensor:
 
 def feet_air_time_biped(env: Env, threshold: float = 0.4) -> Tensor:
     """(N,) time of the present single stance up to `threshold` s; 0 in double stance, flight or standing."""
-    return _stance_time(env, threshold) * (env.state.foot_contact.sum(1) == 1)
+    state = env.state
+    single = state.foot_contact.sum(1) == 1
+    return _phase_time(env).amin(1).clamp(max=threshold) * (single & _moves(env))
 
 
-def feet_air_time_trot(env: Env, pairs: tuple[tuple[str, ...], tuple[str, ...]], threshold: float = 0.25) -> Tensor:
-    """(N,) `feet_air_time_biped` for legs that swing in pairs: time of the present phase up to `threshold` s, times
-    (share of the first pair's feet that touch the ground − share of the second's)².
+def trot(env: Env, pairs: tuple[tuple[str, ...], tuple[str, ...]], longest: float = 0.5) -> Tensor:
+    """(N,) (share of the first pair's feet that touch the ground − share of the second's)².
 
-    Whole where one pair stands and the other swings, a quarter where one foot of four is up, so that the way to a
-    trot is a slope; 0 in stance, flight, pace, bound, or standing.
+    1 where one pair stands and the other swings, a quarter where one foot of four is up, so that the way to a trot
+    is a slope; 0 in stance, flight, pace and bound, where a foot stays in its phase for over `longest` s (or a leg
+    lifted for good would earn it), and standing.
     """
     feet = [foot.name for foot in env.robot.feet]
     first, second = (env.state.foot_contact[:, [feet.index(name) for name in pair]].float().mean(1) for pair in pairs)
-    return _stance_time(env, threshold) * (first - second).square()
+    return (first - second).square() * ((_phase_time(env).amax(1) <= longest) & _moves(env))
 
 
-def _stance_time(env: Env, threshold: float) -> Tensor:
-    """(N,) time since a foot last touched down or took off, up to `threshold` s; 0 where no motion is asked for."""
-    state = env.state
-    in_phase = torch.where(state.foot_contact, state.contact_time, state.air_time).amin(1)
-    return in_phase.clamp(max=threshold) * (env.command.value.abs().amax(1) > 0.1)
+def _phase_time(env: Env) -> Tensor:
+    """(N, F) time since each foot last touched down or took off, s."""
+    return torch.where(env.state.foot_contact, env.state.contact_time, env.state.air_time)
+
+
+def _moves(env: Env) -> Tensor:
+    """(N,) whether motion is asked for."""
+    return env.command.value.abs().amax(1) > 0.1
 
 
 def feet_air_time(env: Env, threshold: float = 0.5) -> Tensor:
     """(N,) Σ (time in the air − `threshold`) over feet that just touched down, s; 0 where no motion is asked for."""
     state = env.state
     landed = state.foot_contact & (state.contact_time <= 1.5 * env.step_dt)
-    moving = env.command.value.norm(dim=1) > 0.1
-    return ((state.last_air_time - threshold) * landed).sum(1) * moving
+    return ((state.last_air_time - threshold) * landed).sum(1) * _moves(env)
 
 
 def feet_slide(env: Env) -> Tensor:
