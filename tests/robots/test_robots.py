@@ -63,8 +63,8 @@ def test_published_numbers() -> None:
     assert row(UNITREE_H1, "right_ankle") == (40, -40, -4, 40, -0.52)
     assert row(UNITREE_G1, "right_hip_roll_joint") == (100, -100, -2, 139, 0)
     assert row(UNITREE_G1, "left_wrist_roll_joint") == (40, -40, -2, 25, 0)
-    assert row(UNITREE_GO2, "RR_thigh_joint") == (25, -25, -0.5, 23.7, 1.0)
-    assert row(UNITREE_GO2, "FL_calf_joint") == (25, -25, -0.5, 45.43, -1.5)
+    assert row(UNITREE_GO2, "RR_thigh_joint") == (40, -40, -1, 23.7, 1.0)
+    assert row(UNITREE_GO2, "FL_calf_joint") == (40, -40, -1, 45.43, -1.5)
     assert [len(r.fault_candidates) for r in (UNITREE_H1, UNITREE_G1, UNITREE_GO2)] == [17, 25, 12]
     go2 = UNITREE_GO2.physics
     assert set(go2.dof_damping[JointMap(go2, UNITREE_GO2).dof]) == {0.1}
