@@ -10,9 +10,11 @@ import torch
 import worlds
 from torch import Tensor
 
+from koboshi import config
 from koboshi.envs import Env, EnvCfg
 from koboshi.envs.cfg import EventTerm
 from koboshi.envs.terms import events
+from koboshi.tasks import make_task, velocity
 
 N = 6
 GAINS = {"stiffness": (0.8, 0.9), "damping": (1.1, 1.3)}
@@ -331,3 +333,22 @@ def test_constants_follow_what_an_interval_randomised() -> None:
     added = env.fields.live("body_mass")[:, 1] - env.fields.nominal("body_mass")[1]
     assert added.min() >= 1.0
     torch.testing.assert_close(subtree[:, 1], before + added)
+
+
+def test_randomisations_wait_until_they_are_asked_for() -> None:
+    """By default the worlds of a task are all alike; each term, asked for by its key, changes what it says."""
+    names = [name for name, term in velocity.randomisations().items() if term is not None and not term.active]
+    assert len(names) == 9
+    task = make_task("h1-walk")
+    small = ["env.num_envs=2", "env.sim.iterations=3"]
+    env = Env(config.override(task, small).env)
+    env.reset(0)
+    assert not env.fields.state_dict() and not env.encoder_bias.any() and env.events.state_dict() == {}
+    wanted = [f"env.events.{name}.active=true" for name in names]
+    env = Env(config.override(task, [*small, *wanted, "env.events.strength.params.range=[0.5,0.5]"]).env)
+    env.reset(0)
+    for field in ("geom_friction", "body_mass", "body_ipos", "actuator_gainprm", "dof_armature", "dof_frictionloss"):
+        values = env.fields.randomised(field)
+        assert not torch.equal(values[0], values[1]), field
+    strength = env.fields.randomised("actuator_forcerange")[:, :, 1] / env.effort_limit
+    assert bool((strength == 0.5).all()) and env.encoder_bias.any() and list(env.events.state_dict()) == ["push"]

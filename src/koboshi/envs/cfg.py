@@ -190,6 +190,8 @@ class EventTerm:
     mode: Literal["startup", "reset", "interval"] = "reset"
     params: dict[str, Any] = field(default_factory=dict)
     interval_s: tuple[float, float] = (5.0, 15.0)
+    active: bool = True
+    """If not, it waits for `env.events.<name>.active=true`."""
 
     def validate(self) -> None:
         if self.mode not in EVENT_MODES:

@@ -19,7 +19,7 @@ class EventManager:
 
     def __init__(self, terms: dict[str, EventTerm | None], env: Env) -> None:
         self._env = env
-        self._terms = {name: term for name, term in terms.items() if term is not None}
+        self._terms = {name: term for name, term in terms.items() if term is not None and term.active}
         for term in self._terms.values():
             for field, derives in getattr(term.func, "randomises", ()):
                 env.fields.expand(field, derives)

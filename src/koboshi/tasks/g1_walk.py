@@ -38,7 +38,7 @@ def env_cfg() -> EnvCfg:
             "termination": RewardTerm(rewards.termination, -200.0),
         },
         terminations=velocity.falls(UNITREE_G1),
-        events=velocity.resets(),
+        events=velocity.resets() | velocity.randomisations(),
     )
 
 

@@ -39,7 +39,7 @@ def env_cfg() -> EnvCfg:
             "flat_orientation": RewardTerm(rewards.flat_orientation, -2.5, shape="l2"),
         },
         terminations=velocity.falls(UNITREE_GO2),
-        events=velocity.resets(),
+        events=velocity.resets() | velocity.randomisations(),
         command=VelocityCommandCfg(COMMANDS.lin_vel_x, COMMANDS.lin_vel_y, COMMANDS.ang_vel_z),
         num_envs=512,
     )

@@ -36,7 +36,7 @@ def env_cfg() -> EnvCfg:
             "termination": RewardTerm(rewards.termination, -200.0),
         },
         terminations=velocity.falls(UNITREE_H1),
-        events=velocity.resets(),
+        events=velocity.resets() | velocity.randomisations(),
     )
 
 

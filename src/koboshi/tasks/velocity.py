@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import Parameter, signature
+from typing import Any
+
 from koboshi.envs.cfg import ActionsCfg, ActionTerm, EventTerm, ObsGroup, ObsTerm, TerminationTerm
 from koboshi.envs.terms import actions, events, observations, terminations
 from koboshi.robots import Robot
@@ -61,6 +65,30 @@ def position_targets(scale: float) -> ActionsCfg:
 def resets() -> dict[str, EventTerm | None]:
     """Upright at any heading, near the default pose."""
     return {"reset_base": EventTerm(events.reset_base), "reset_joints": EventTerm(events.reset_joints)}
+
+
+def randomisations() -> dict[str, EventTerm | None]:
+    """What a simulated world may differ in from the real one; each waits for `env.events.<name>.active=true`.
+
+    Delays are settings of their own: `env.actions.delay` and each observation's.
+    """
+    at_reset = {
+        "friction": events.randomise_friction,
+        "mass": events.randomise_mass,
+        "com": events.randomise_com,
+        "gains": events.randomise_gains,
+        "strength": events.randomise_strength,
+        "armature": events.randomise_armature,
+        "joint_friction": events.randomise_joint_friction,
+        "encoder_bias": events.randomise_encoder_bias,
+    }
+    terms = {name: EventTerm(func, "reset", _ranges(func), active=False) for name, func in at_reset.items()}
+    return {**terms, "push": EventTerm(events.push, "interval", _ranges(events.push), active=False)}
+
+
+def _ranges(func: Callable[..., None]) -> dict[str, Any]:
+    """An event's own default parameters, spelt out so that each is a key that can be set."""
+    return {name: p.default for name, p in signature(func).parameters.items() if p.default is not Parameter.empty}
 
 
 def falls(robot: Robot) -> dict[str, TerminationTerm | None]:
