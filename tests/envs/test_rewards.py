@@ -56,8 +56,11 @@ def test_trot_counts_where_one_pair_stands_and_the_other_swings() -> None:
     times = torch.tensor([[0.3, 0.2, 0.02, 0.5], [0.3] * 4, [0.3] * 4, [0.2, 0.2, 0.2, 0.6], [0.2] * 4])
     command = torch.tensor([[0.5, 0, 0]] * 4 + [[0.05, 0, 0]])
     state = SimpleNamespace(foot_contact=contact, air_time=times * ~contact, contact_time=times * contact)
-    robot = SimpleNamespace(feet=[SimpleNamespace(name=name) for name in ("FL", "FR", "RL", "RR")])
-    env = SimpleNamespace(robot=robot, state=state, command=SimpleNamespace(value=command))
+    env = SimpleNamespace(
+        foot_ids=lambda names: [["FL", "FR", "RL", "RR"].index(name) for name in names],
+        state=state,
+        command=SimpleNamespace(value=command),
+    )
     value = rewards.trot(env, (("FL", "RR"), ("FR", "RL")))
     assert value.tolist() == pytest.approx([1, 0, 0.25, 0, 0])
 

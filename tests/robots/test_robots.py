@@ -243,6 +243,12 @@ def test_unknown_joint_names_a_guess() -> None:
         UNITREE_H1.joint_ids(".*wheel")
 
 
+def test_feet_have_an_order() -> None:
+    assert [UNITREE_GO2.foot_id(name) for name in ("RR_foot", "FL_foot")] == [3, 0]
+    with pytest.raises(KoboshiError, match="no foot 'FL_fot'; did you mean 'FL_foot'\\? feet: "):
+        UNITREE_GO2.foot_id("FL_fot")
+
+
 @pytest.mark.parametrize(
     ("robot", "install"),
     [

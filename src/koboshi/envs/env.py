@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -47,6 +47,7 @@ class Env:
         self.backend = make_backend(cfg.sim.backend, self.model, cfg.num_envs, cfg.sim.device)
         self.device = self.backend.device
         self.generator = make_generator(self.device, seed=0)
+        self._ids: dict[tuple[str, tuple[str, ...]], Tensor] = {}
         self._bind()
         self.episode_step = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
         self.terminated = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
@@ -115,9 +116,19 @@ class Env:
         """Observation term -> the joint of each of its numbers, where these are not all joints in their order."""
         return self.observations.term_joints
 
-    def joint_ids(self, patterns: Sequence[str]) -> list[int]:
-        """Indices of joints that match any of the patterns."""
-        return self.robot.joint_ids(*patterns)
+    def joint_ids(self, patterns: tuple[str, ...]) -> Tensor:
+        """Indices of joints that match any of the patterns, on the device."""
+        return self._kept(("joints", patterns), lambda: self.robot.joint_ids(*patterns))
+
+    def foot_ids(self, names: tuple[str, ...]) -> Tensor:
+        """Indices of feet, on the device."""
+        return self._kept(("feet", names), lambda: [self.robot.foot_id(name) for name in names])
+
+    def _kept(self, key: tuple[str, tuple[str, ...]], find: Callable[[], list[int]]) -> Tensor:
+        # A list would be sent to the device again in every step.
+        if key not in self._ids:
+            self._ids[key] = torch.tensor(find(), device=self.device)
+        return self._ids[key]
 
     def uniform(self, shape: int | tuple[int, ...], low: float, high: float) -> Tensor:
         """Random numbers from the environment's own generator."""

@@ -32,9 +32,11 @@ class EpisodeLog:
 
     def pop(self) -> dict[str, float]:
         """Means since the last call, nothing where no episode ended."""
-        found, count = dict(self._latest), float(self._count)
+        found = dict(self._latest)
+        # One number read back after the other would make a GPU wait for each.
+        count, *totals = torch.stack([self._count, *self._sums.values()]).cpu().tolist()
         if count:
-            found |= {name: float(total) / count for name, total in self._sums.items()}
+            found |= {name: total / count for name, total in zip(self._sums, totals, strict=True)}
         self._sums.clear()
         self._latest.clear()
         self._count = torch.zeros_like(self._count)
@@ -58,7 +60,8 @@ class Guard:
 
     def settle(self) -> None:
         """Looks at what was only noted."""
-        for what, flag in self._flags.items():
-            if bool(flag):
-                raise KoboshiError(f"a number of {what} is not finite")
+        names, flags = list(self._flags), list(self._flags.values())
         self._flags.clear()
+        for what, bad in zip(names, torch.stack(flags).cpu().tolist() if flags else (), strict=True):
+            if bad:
+                raise KoboshiError(f"a number of {what} is not finite")

@@ -64,6 +64,13 @@ class Robot:
             raise unknown("joint", name, self.joint_names)
         return self.joint_names.index(name)
 
+    def foot_id(self, name: str) -> int:
+        """The index of a foot in `feet`."""
+        names = [foot.name for foot in self.feet]
+        if name not in names:
+            raise unknown("foot", name, names, "feet")
+        return names.index(name)
+
     def joint_ids(self, *patterns: str) -> list[int]:
         """Indices of the joints that match any of the patterns, in the robot's order; KoboshiError if none does."""
         found = [i for i, name in enumerate(self.joint_names) if any(re.fullmatch(p, name) for p in patterns)]

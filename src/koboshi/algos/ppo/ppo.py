@@ -26,7 +26,8 @@ from koboshi.nets.state_tree import map_state
 from koboshi.policies import ActorCritic, flatten_obs
 from koboshi.vec_env import MirrorMap, Obs, State, Step, VecEnv
 
-LOGGED = ("surrogate", "value", "entropy", "mirror", "auxiliary", "kl", "grad_norm")
+LOSSES = ("surrogate", "value", "entropy", "mirror", "auxiliary", "kl", "grad_norm")
+LOGGED = (*(f"loss/{name}" for name in LOSSES), "policy/learning_rate", "policy/valid", "policy/reward")
 
 
 class PPO:
@@ -213,12 +214,9 @@ class PPO:
             logs.append(log)
             if self.cfg.kl_stop is not None:
                 learning = learning & (kl <= self.cfg.kl_stop)
-        means = torch.stack(logs).mean(0).tolist()
-        summary = {f"loss/{name}": mean for name, mean in zip(LOGGED, means, strict=True)}
-        summary["policy/learning_rate"] = self.learning_rate.mean().item()
-        summary["policy/valid"] = rollout.valid.float().mean().item()
-        summary["policy/reward"] = rollout.reward.mean().item()
-        return summary
+        about = (self.learning_rate.mean(), rollout.valid.float().mean(), rollout.reward.mean())
+        numbers = torch.cat((torch.stack(logs).mean(0), torch.stack(about))).cpu().tolist()
+        return dict(zip(LOGGED, numbers, strict=True))
 
     def _minibatches(self, batch: Batch, steps: int) -> Iterator[Batch]:
         """Random transitions; of an actor that carries something, random environments with all their steps."""
@@ -230,7 +228,7 @@ class PPO:
                 yield batch.environments(ids, steps) if carries else batch.rows(ids)
 
     def _learn(self, batch: Batch, steps: int, learning: Tensor, first: bool) -> tuple[Tensor, Tensor]:
-        """One gradient step; figures for the log (as `LOGGED`) and (K,) KL divergences."""
+        """One gradient step; figures for the log (as `LOSSES`) and (K,) KL divergences."""
         policy, cfg = self.policy, self.cfg
         output = self._output(batch.obs, batch.begins, batch.state, steps)
         distribution = policy.as_distribution(output)

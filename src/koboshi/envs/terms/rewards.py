@@ -38,8 +38,7 @@ def trot(env: Env, pairs: tuple[tuple[str, ...], tuple[str, ...]], longest: floa
     is a slope; 0 in stance, flight, pace and bound, where a foot stays in its phase for over `longest` s (or a leg
     lifted for good would earn it), and standing.
     """
-    feet = [foot.name for foot in env.robot.feet]
-    first, second = (env.state.foot_contact[:, [feet.index(name) for name in pair]].float().mean(1) for pair in pairs)
+    first, second = (env.state.foot_contact[:, env.foot_ids(pair)].float().mean(1) for pair in pairs)
     return (first - second).square() * ((_phase_time(env).amax(1) <= longest) & _moves(env))
 
 
