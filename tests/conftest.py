@@ -6,7 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -85,6 +85,22 @@ def koboshi(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return Result(int(exit_.value.code or 0), *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forgets the robots, tasks and modules that a test has added."""
+    from koboshi import plugins, robots, tasks
+
+    modules, found_robots = set(sys.modules), dict(robots.known())
+    monkeypatch.setattr(tasks, "_added", dict(tasks._added))
+    monkeypatch.setattr(plugins, "_loaded", set(plugins._loaded))
+    yield
+    for name in set(robots.known()) - set(found_robots):
+        del robots._ROBOTS[name]
+    for name in set(sys.modules) - modules:
+        if name.startswith("outside_"):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -1,14 +1,17 @@
-"""The examples of things from outside: a robot from a bare MJCF, in one short file, sound by `koboshi check`."""
+"""The examples of things from outside: a robot from a bare MJCF, sound by `koboshi check`, and a task of its own."""
 
 from __future__ import annotations
 
 import runpy
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
 import pytest
 
+from koboshi import runs
 from koboshi.robots import JointMap, Robot, physics_spec
 from koboshi.stages.check import check
 
@@ -22,8 +25,9 @@ def pup() -> Robot:
     return robots["pup"]
 
 
-def test_the_file_is_short() -> None:
+def test_the_files_are_short() -> None:
     assert len((FOLDER / "robot.py").read_text().splitlines()) <= 60
+    assert len((FOLDER / "task.py").read_text().splitlines()) <= 100
 
 
 def test_it_is_sound(pup: Robot, tmp_path: Path) -> None:
@@ -49,3 +53,23 @@ def test_it_stands(pup: Robot) -> None:
     assert forces.sum() == pytest.approx(14.2 * 9.81, rel=0.05)
     assert (forces > 0.1 * forces.sum()).all()
     assert np.isfinite(data.qvel).all() and abs(data.qvel).max() < 0.05
+
+
+@pytest.mark.usefixtures("as_before")
+def test_its_task_trains_and_is_judged(tmp_path: Path, koboshi: Callable[..., Any]) -> None:
+    """The whole pipeline of a task without faults, robot and task from files that are named."""
+    module = ("--module", FOLDER / "robot.py", "--module", FOLDER / "task.py")
+    small = ["env.num_envs=8", "agent.trainer.timesteps=16", "agent.trainer.rollout=8", "gate.episodes=2"]
+    small += [
+        "gate.seconds=0.5",
+        "gate.survival=0",
+        "gate.vx_rmse=null",
+        "gate.duty_difference=null",
+        "evaluate.episodes_a_joint=1",
+        "evaluate.seconds=0.5",
+    ]
+    result = koboshi("pipeline", "pup-trot", *module, "--root", tmp_path, "--name", "a", *small)
+    assert result.code == 0, result.err
+    metrics = runs.read_json(tmp_path / "pup-trot/a/metrics.json")
+    assert list(metrics["controllers"]) == ["healthy"]
+    assert "pup-trot" in koboshi("list", *module, "--root", tmp_path).out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -37,18 +37,7 @@ ROBOTS = {"my_robot": replace(UNITREE_H1, name="my_robot")}
 """
 
 
-@pytest.fixture(autouse=True)
-def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forgets what a test has added."""
-    modules, found_robots = set(sys.modules), dict(robots.known())
-    monkeypatch.setattr(tasks, "_added", dict(tasks._added))
-    monkeypatch.setattr(plugins, "_loaded", set(plugins._loaded))
-    yield
-    for name in set(robots.known()) - set(found_robots):
-        del robots._ROBOTS[name]
-    for name in set(sys.modules) - modules:
-        if name.startswith("outside_"):
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("as_before")
 
 
 def write(path: Path, text: str) -> Path:
