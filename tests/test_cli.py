@@ -333,6 +333,22 @@ def test_what_nobody_expected_comes_through(monkeypatch: pytest.MonkeyPatch) -> 
         main()
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_wait_politely_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, koboshi: Callable[..., Any], given: dict[str, str], found: str | None
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    koboshi("list")
+    assert os.environ.get("GOMP_SPINCOUNT") == found
+
+
 @pytest.mark.parametrize("command", ["nonsense", "play", "train h1-walk --nme a", "play x --seconds soon"])
 def test_usage_errors_exit_with_2_too(koboshi: Callable[..., Any], command: str) -> None:
     result = koboshi(*command.split())
