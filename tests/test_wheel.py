@@ -25,7 +25,7 @@ from koboshi.tasks import make_task
 task = make_task("h1-walk")
 path = files("koboshi").joinpath("assets/h1_walk/controller.safetensors")
 stored = evaluate.load(path, task)
-scenarios = Scenarios("unitree_h1", 7, (Scenario((Fault("left_knee", onset_s=1.0),), (0.8, 0.0, 0.0)),))
+scenarios = Scenarios("unitree_h1", 7, (Scenario((Fault("left_knee", onset_s=1.0),), (0.8, 0.0, 0.0), 1.0),))
 walked = rollout(task.env, stored.learned(), scenarios, 1.0)
 assert len(walked.velocity) == 100 and int(walked.end[0]) == 100, f"it fell at step {int(walked.end[0])}"
 assert float(walked.velocity[50:, 0, 0].mean()) > 0.3
