@@ -104,7 +104,7 @@ class Pipeline:
     def _gate(self) -> dict[str, Any]:
         gate = required(self.task, "gate", self.task.gate)
         figures = walking.gate(self.task, gate, load_single(self._healthy, Env(replace(self.task.env, num_envs=1)))[0])
-        return {k: figures[k] for k in ("survival_mean", "vx_rmse", "yaw_rmse", "duty_difference")}
+        return {k: figures[k] for k in ("survival_mean", "vx_rmse", "vy_rmse", "yaw_rmse", "duty_difference")}
 
     def _data(self, round_: int) -> Path:
         return self.folder / "data" / f"round-{round_}"
