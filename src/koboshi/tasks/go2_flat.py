@@ -37,6 +37,7 @@ def env_cfg() -> EnvCfg:
             "action_rate": RewardTerm(rewards.action_rate, -0.01, shape="l2"),
             "trot": RewardTerm(rewards.trot, 1.0, {"pairs": _DIAGONALS}),
             "flat_orientation": RewardTerm(rewards.flat_orientation, -2.5, shape="l2"),
+            "termination": RewardTerm(rewards.termination, -200.0),
         },
         terminations=velocity.falls(UNITREE_GO2),
         events=velocity.resets() | velocity.randomisations(),
@@ -54,7 +55,7 @@ def go2_flat() -> TaskCfg:
         faults=FaultsCfg(),
         collect=CollectCfg(),
         detector=DetectorStageCfg(),
-        specialists=replace(h1_walk.specialists_cfg(), num_envs=1152, stages=(480, 480, 480, 480, 1440)),
+        specialists=replace(h1_walk.specialists_cfg(), num_envs=1152),
         gate=GateCfg(commands=COMMANDS, vx_rmse=0.10, vy_rmse=0.10, yaw_rmse=0.15),
         evaluate=EvaluateCfg(commands=COMMANDS),
     )
