@@ -20,3 +20,9 @@ def unknown(kind: str, name: object, valid: Iterable[str], plural: str | None = 
     near = difflib.get_close_matches(str(name), names, n=1)
     guess = f" did you mean '{near[0]}'?" if near else ""
     return KoboshiError(f"no {kind} '{name}';{guess} {plural or kind + 's'}: {', '.join(names) or '(none)'}")
+
+
+def at_least(name: str, value: float, least: float) -> None:
+    """KoboshiError where a setting is below `least`, or no number."""
+    if not value >= least:
+        raise KoboshiError(f"{name} must be at least {least}, not {value}")

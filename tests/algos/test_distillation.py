@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from toy_env import PointEnv, assert_same
+from toy_env import PointEnv, assert_resumes
 
 from koboshi.algos.distillation import Distillation, DistillationCfg
 from koboshi.algos.learner import AgentCfg, Learner, TrainerCfg
 from koboshi.algos.ppo import GruCfg, MlpCfg, NetworkCfg, PPOCfg
 from koboshi.config import override, to_dict
 from koboshi.errors import KoboshiError
-from koboshi.runs import load_checkpoint, save_checkpoint
 from koboshi.vec_env import Obs, State, VecEnv
 
 
@@ -77,15 +76,7 @@ def test_kill_and_resume_gives_the_same_numbers(tmp_path: Path) -> None:
     def make() -> Distillation:
         return cfg(GruCfg(units=4, hidden=()), "0.05").build(PointEnv(12), None)
 
-    whole, killed = make(), make()
-    logs = [whole.iterate() for _ in range(4)]
-    for _ in range(2):
-        killed.iterate()
-    save_checkpoint(tmp_path / "state.safetensors", killed.state_dict(), {})
-    resumed = make()
-    resumed.load_state_dict(load_checkpoint(tmp_path / "state.safetensors")[0])
-    assert [resumed.iterate() for _ in range(2)] == logs[2:]
-    assert_same(resumed.state_dict(), whole.state_dict())
+    assert_resumes(make, tmp_path)
 
 
 def test_its_settings() -> None:

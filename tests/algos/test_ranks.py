@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 from rank import learn
 from toy_env import assert_same
 
-import koboshi
-from koboshi.runs import load_checkpoint
+from processes import run_two
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    source = str(Path(koboshi.__file__).parents[1])
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    result = subprocess.run(
-        [*command, str(Path(__file__).with_name("rank.py")), str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr
-    first, second = (load_checkpoint(tmp_path / f"rank{i}.safetensors")[0] for i in range(2))
+    first, second = run_two(Path(__file__).with_name("rank.py"), tmp_path)
     own = {name: (first.pop(name), second.pop(name)) for name in ("own.start", "own.noise")}
     for name, (mine, theirs) in own.items():
         assert (mine - theirs).abs().min() > 1e-6, f"{name} is the same in both processes"

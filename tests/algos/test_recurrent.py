@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from toy_env import MIRROR, TURN, PointEnv, SpaceEnv, assert_same, columns, random_rollout, small_cfg
+from toy_env import MIRROR, TURN, PointEnv, SpaceEnv, assert_resumes, assert_same, columns, random_rollout, small_cfg
 
 from koboshi.algos.ppo import PPO, FrameStackCfg, GruCfg, MirrorMap, MlpCfg, NetworkCfg, Rollout, TrainerCfg
 from koboshi.nets.state_tree import map_state
-from koboshi.runs import load_checkpoint, save_checkpoint
 from koboshi.vec_env import Obs, ObsSpec, Step
 
 LENGTH = 4
@@ -146,12 +145,4 @@ def test_kill_and_resume_gives_the_same_numbers(actor: FrameStackCfg | GruCfg, t
         cfg = small_cfg(network=NetworkCfg(actor, critic_hidden=(8,)))
         return PPO(PointEnv(12), cfg, members=2, mirror=MIRROR)
 
-    whole, killed = make(), make()
-    logs = [whole.iterate() for _ in range(4)]
-    for _ in range(2):
-        killed.iterate()
-    save_checkpoint(tmp_path / "state.safetensors", killed.state_dict(), {})
-    resumed = make()
-    resumed.load_state_dict(load_checkpoint(tmp_path / "state.safetensors")[0])
-    assert [resumed.iterate() for _ in range(2)] == logs[2:]
-    assert_same(resumed.state_dict(), whole.state_dict())
+    assert_resumes(make, tmp_path)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
+from koboshi.algos.learner import Learner
 from koboshi.algos.ppo import PPO, MirrorMap, MlpCfg, NetworkCfg, PPOCfg, Rollout, TrainerCfg
+from koboshi.runs import load_checkpoint, save_checkpoint
 from koboshi.vec_env import ActionSpace, Obs, ObsSpec, Step
 
 TURN = (torch.tensor([0]), torch.tensor([-1.0]))
@@ -121,6 +126,22 @@ def assert_same(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float = 0
     assert a.keys() == b.keys()
     for name, value in a.items():
         torch.testing.assert_close(value, b[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def assert_resumes(make: Callable[[], Learner], folder: Path) -> None:
+    """A learner that is killed after 3 of 6 iterations goes on from its file with the numbers of one that was not."""
+    whole, killed = make(), make()
+    logs = [whole.iterate() for _ in range(6)]
+    for _ in range(3):
+        killed.iterate()
+    save_checkpoint(folder / "state.safetensors", killed.state_dict(), {})
+
+    torch.manual_seed(12345)  # whatever else the new process did
+    resumed = make()
+    resumed.load_state_dict(load_checkpoint(folder / "state.safetensors")[0])
+    assert [resumed.iterate() for _ in range(3)] == logs[3:]
+    assert resumed.iteration == 6
+    assert_same(resumed.state_dict(), whole.state_dict())
 
 
 def learner(members: int, per_member: int, cfg: PPOCfg | None = None, discrete: bool = False) -> PPO:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from cards import toy_card
 from koboshi.data import Chunk, Column, DatasetCard, Final, LawCard, ShardWriter, transition_columns
 
 JOINTS = ["left_knee", "right_knee", "torso"]
@@ -21,30 +21,21 @@ def make_law(joints: int = 3) -> LawCard:
 
 
 def make_card(**changes) -> DatasetCard:
-    card = DatasetCard(
-        robot="toy",
-        task="toy-walk",
-        command="koboshi collect toy-walk",
-        commit="abc",
-        checkpoint="runs/x.safetensors",
-        checkpoint_sha256="00",
-        seed=3,
-        control_dt=0.02,
-        num_envs=ENVS,
-        columns=transition_columns(
+    fields = {
+        "num_envs": ENVS,
+        "columns": transition_columns(
             {"detector": Column("float32", (6,)), "eye": Column("uint8", (3, 2, 2))},
             Column("float32", (3,)),
             {"severity": Column("float32", (3,)), "kind": Column("int8", (3,)), "member": Column("int16")},
         ),
-        layouts={"detector": [("joint_pos", 0, 3), ("joint_torque", 3, 3)]},
-        joint_names=JOINTS,
-        controller="healthy",
-        faults={"severity": [0.5, 1.0]},
-        onset_s=(0.1, 0.3),
-        candidates=["left_knee", "right_knee"],
-        law=make_law(),
-    )
-    return replace(card, **changes)
+        "layouts": {"detector": [("joint_pos", 0, 3), ("joint_torque", 3, 3)]},
+        "joint_names": JOINTS,
+        "faults": {"severity": [0.5, 1.0]},
+        "onset_s": (0.1, 0.3),
+        "candidates": ["left_knee", "right_knee"],
+        "law": make_law(),
+    }
+    return toy_card(**fields | changes)
 
 
 def make_chunk(step0: int = 0, steps: int = STEPS) -> Chunk:

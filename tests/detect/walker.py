@@ -2,6 +2,7 @@
 
 import torch
 
+from cards import toy_card
 from koboshi.data import Column, DatasetCard, LawCard, Sequences, transition_columns
 
 JOINTS = ["left_hip", "left_knee", "right_hip", "right_knee"]
@@ -19,28 +20,19 @@ def servos() -> LawCard:
 
 
 def make_card(num_envs: int, **changes) -> DatasetCard:
-    fields = dict(
-        robot="toy",
-        task="toy-walk",
-        command="koboshi collect toy-walk",
-        commit="abc",
-        checkpoint="x",
-        checkpoint_sha256="00",
-        seed=0,
-        control_dt=0.02,
-        num_envs=num_envs,
-        columns=transition_columns(
+    fields = {
+        "num_envs": num_envs,
+        "columns": transition_columns(
             {"detector": Column("float32", (17,))}, Column("float32", (4,)), {"severity": Column("float32", (4,))}
         ),
-        layouts={"detector": LAYOUT},
-        joint_names=JOINTS,
-        controller="healthy",
-        faults={},
-        onset_s=(0.6, 1.6),
-        candidates=JOINTS,
-        law=servos(),
-    )
-    return DatasetCard(**{**fields, **changes})
+        "layouts": {"detector": LAYOUT},
+        "joint_names": JOINTS,
+        "faults": {},
+        "onset_s": (0.6, 1.6),
+        "candidates": JOINTS,
+        "law": servos(),
+    }
+    return toy_card(**fields | changes)
 
 
 def simulate(steps: int, envs: int, seed: int, faulty: float = 0.7) -> Sequences:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from koboshi.envs.observations import LayoutEntry
 from koboshi.errors import KoboshiError
 from koboshi.policies import ActorCritic, MlpCfg, NetworkCfg
 from koboshi.policies.storage import load_policy, load_single, load_weights, policy_meta, save_policy
@@ -19,13 +20,6 @@ from koboshi.vec_env import ActionSpace, ObsSpec
 
 class Named(NamedTuple):
     name: str
-
-
-class Entry(NamedTuple):
-    name: str
-    start: int
-    width: int
-    history: int = 1
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,10 @@ class Cfg:
     actions: dict[str, Position | Torque] = field(default_factory=lambda: {"legs": Position()})
 
 
-LAYOUTS = {"policy": (Entry("gravity", 0, 3), Entry("joint_pos", 3, 4)), "critic": (Entry("all", 0, 9, 3),)}
+LAYOUTS = {
+    "policy": (LayoutEntry("gravity", 0, 3, 1), LayoutEntry("joint_pos", 3, 4, 1)),
+    "critic": (LayoutEntry("all", 0, 9, 3),),
+}
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ def test_a_policy_comes_back_with_every_number(tmp_path: Path) -> None:
 
 
 def test_only_the_groups_that_the_policy_names_are_written_down(tmp_path: Path) -> None:
-    env = Env(layouts={**LAYOUTS, "detector": (Entry("torque", 0, 5),)})
+    env = Env(layouts={**LAYOUTS, "detector": (LayoutEntry("torque", 0, 5, 1),)})
     saved(tmp_path / "a.safetensors", env=env)
     meta = load_checkpoint(tmp_path / "a.safetensors")[1]
     assert meta["layouts"] == {
@@ -110,7 +107,7 @@ def test_it_lies_where_it_is_used(tmp_path: Path) -> None:
     assert {p.device.type for p in found.parameters()} == {"cpu"}
 
 
-def layouts(**changed: tuple[Entry, ...]) -> Env:
+def layouts(**changed: tuple[LayoutEntry, ...]) -> Env:
     return Env(layouts=LAYOUTS | changed)
 
 
@@ -122,11 +119,11 @@ def layouts(**changed: tuple[Entry, ...]) -> Env:
         (replace(Env(), cfg=Cfg({"legs": Position(0.25)})), "was made for action {'legs': "),
         (replace(Env(), cfg=Cfg({"legs": Torque()})), "'type': 'Torque'"),
         (
-            layouts(policy=(Entry("joint_pos", 0, 4), Entry("gravity", 4, 3))),
+            layouts(policy=(LayoutEntry("joint_pos", 0, 4, 1), LayoutEntry("gravity", 4, 3, 1))),
             "another layout of observation group 'policy': gravity 3, joint_pos 4, not joint_pos 4, gravity 3",
         ),
         (
-            layouts(critic=(Entry("all", 0, 9, 1),)),
+            layouts(critic=(LayoutEntry("all", 0, 9, 1),)),
             "'critic': all 9, not all 9 ('all' has 9 numbers and a history of 3, not 9 and 1)",
         ),
         (Env(layouts={"policy": LAYOUTS["policy"]}), "'critic': all 9, not (none)"),
@@ -181,7 +178,7 @@ def test_the_whole_actor_critic_is_loaded_under_other_settings(tmp_path: Path) -
         (policy, replace(Env(), robot=Named("other")), ["healthy"], "was made for robot 'toy', not 'other'"),
         (
             policy,
-            layouts(policy=(Entry("gravity", 0, 2), Entry("joint_pos", 2, 5))),
+            layouts(policy=(LayoutEntry("gravity", 0, 2, 1), LayoutEntry("joint_pos", 2, 5, 1))),
             ["healthy"],
             "('gravity' has 3 numbers and a history of 1, not 2 and 1)",
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from koboshi.algos.ppo import GruCfg, NetworkCfg
 from koboshi.detect import AlarmCfg
+from koboshi.envs.observations import LayoutEntry
 from koboshi.errors import KoboshiError
 from koboshi.nets.state_tree import leaves
 from koboshi.policies.actor_critic import ActorCritic
@@ -32,13 +33,6 @@ ALARM = AlarmCfg(threshold=0.7, persistence=1, release_threshold=0.3, release_st
 NETWORK = NetworkCfg(GruCfg(units=6, hidden=(7,)), critic_hidden=(8,))
 
 
-class Entry(NamedTuple):
-    name: str
-    start: int
-    width: int
-    history: int = 1
-
-
 @dataclass(frozen=True)
 class WorldCfg:
     actions: float = 0.5
@@ -51,7 +45,7 @@ class World:
         self.device, self.robot, self.step_dt, self.cfg = torch.device(device), robot, 0.02, WorldCfg()
         self.action_space, self.obs_spec = ActionSpace(J), SPEC | {"detector": ObsSpec((J,))}
         names = {"policy": "joints", "critic": "truth", "detector": senses}
-        self.layouts = {group: (Entry(name, 0, *self.obs_spec[group].shape),) for group, name in names.items()}
+        self.layouts = {group: (LayoutEntry(name, 0, *self.obs_spec[group].shape, 1),) for group, name in names.items()}
 
     def mirror_map(self, groups: tuple[str, ...]) -> MirrorMap:
         return mirrors(TINY, {group: SPEC[group].shape[0] for group in groups})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from koboshi.errors import KoboshiError, unknown
+from koboshi.errors import at_least, unknown
 from koboshi.nets import state_tree
 from koboshi.policies import ActorCritic, NetworkCfg
 from koboshi.vec_env import MirrorMap, Obs, State, VecEnv
@@ -36,8 +37,7 @@ class TrainerCfg:
 
     def validate(self) -> None:
         for name in ("timesteps", "rollout", "checkpoint_interval"):
-            if getattr(self, name) < 1:
-                raise KoboshiError(f"agent.trainer.{name} must be at least 1, not {getattr(self, name)}")
+            at_least(f"agent.trainer.{name}", getattr(self, name), 1)
         if self.device.partition(":")[0] not in DEVICES:
             raise unknown("learning device", self.device, DEVICES)
 
@@ -69,9 +69,26 @@ class AgentCfg(Protocol):
     @property
     def network(self) -> NetworkCfg: ...
 
+    @property
+    def mirror_groups(self) -> tuple[str, ...]:
+        """Observation groups whose mirror image it uses; () where it uses none."""
+        ...
+
     def build(self, env: VecEnv, mirror: MirrorMap | None, rank: int = 0) -> Learner:
         """Its learner in `env`; `rank` sets processes of one `torchrun` apart."""
         ...
+
+
+class MirroredEnv(VecEnv, Protocol):
+    """An environment that may have a mirror image."""
+
+    def mirror_map(self, groups: Sequence[str]) -> MirrorMap: ...
+
+
+def make_learner(env: MirroredEnv, agent: AgentCfg, rank: int = 0) -> Learner:
+    """The learner of `agent`, with the environment's mirror map where it uses one; nothing else needs one."""
+    groups = agent.mirror_groups
+    return agent.build(env, env.mirror_map(groups) if groups else None, rank)
 
 
 class Carried(NamedTuple):

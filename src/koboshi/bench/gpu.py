@@ -22,8 +22,9 @@ import torch
 
 import koboshi
 from koboshi import runs
+from koboshi.algos.learner import make_learner
 from koboshi.bench import contract
-from koboshi.bench.speed import make_learner, seconds_of
+from koboshi.bench.speed import seconds_of
 from koboshi.envs import Env, EnvCfg
 from koboshi.errors import KoboshiError
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from koboshi.algos.learner import make_learner
 from koboshi.algos.ppo import PPO
 from koboshi.algos.ppo.cfg import PPOCfg
 from koboshi.bench import rsl_rl
@@ -96,12 +97,6 @@ def warp_speed(cfg: EnvCfg, env_steps_per_s: float, num_envs: int = 256, repeats
     seconds = by_turns([lambda: warp.step(cfg.decimation)], repeats)[0]
     rate = num_envs / median(seconds)
     return {"warp_steps_per_s": rate, "warp_ratio": env_steps_per_s / rate}
-
-
-def make_learner(env: Env, agent: Any) -> Any:
-    """A task's learner, with the mirror loss where it has one."""
-    mirrored = getattr(agent, "mirror_coef", 0.0) > 0
-    return agent.build(env, env.mirror_map(agent.network.actor.groups) if mirrored else None)
 
 
 def ppo_speed(cfg: EnvCfg, agent: Any, iterations: int = 8, raw_steps: int = 6) -> dict[str, float]:

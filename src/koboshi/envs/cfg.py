@@ -12,18 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from koboshi import robots
-from koboshi.errors import KoboshiError, unknown
+from koboshi.errors import KoboshiError, at_least, unknown
 from koboshi.faults import FaultSchedule, Scenarios
 from koboshi.terrain import PlaneCfg
 
 RewardShape = Literal["raw", "l1", "l2", "exp", "log", "tanh"]
 REWARD_SHAPES: tuple[str, ...] = get_args(RewardShape)
 EVENT_MODES = ("startup", "reset", "interval")
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-    if not value >= least:
-        raise KoboshiError(f"{name} must be at least {least}, not {value}")
 
 
 @dataclass(frozen=True)
@@ -38,8 +33,8 @@ class SimCfg:
     ls_iterations: int = 20
 
     def validate(self) -> None:
-        _at_least("env.sim.iterations", self.iterations, 1)
-        _at_least("env.sim.ls_iterations", self.ls_iterations, 1)
+        at_least("env.sim.iterations", self.iterations, 1)
+        at_least("env.sim.ls_iterations", self.ls_iterations, 1)
         if not self.timestep > 0:
             raise KoboshiError(f"env.sim.timestep must be positive, not {self.timestep} s")
         if self.backend == "cpu" and self.device != "cpu":
@@ -123,9 +118,9 @@ class ObsTerm:
     """How many past values are given, oldest first."""
 
     def validate(self) -> None:
-        _at_least("an observation's history", self.history, 1)
+        at_least("an observation's history", self.history, 1)
         widths = self.noise if isinstance(self.noise, tuple) else (self.noise,)
-        _at_least("an observation's noise", min(widths, default=0.0), 0)
+        at_least("an observation's noise", min(widths, default=0.0), 0)
         if not 0 <= self.delay[0] <= self.delay[1]:
             raise KoboshiError(f"an observation's delays are ≥ 0 steps, ascending, not {self.delay}")
         if self.clip is not None and not self.clip > 0:
@@ -286,8 +281,8 @@ class EnvCfg:
 
     def validate(self) -> None:
         robots.find(self.robot)
-        _at_least("env.num_envs", self.num_envs, 1)
-        _at_least("env.decimation", self.decimation, 1)
+        at_least("env.num_envs", self.num_envs, 1)
+        at_least("env.decimation", self.decimation, 1)
         if not self.episode_length_s >= self.step_dt:
             raise KoboshiError(
                 f"env.episode_length_s must be at least a control step ({self.step_dt} s), not {self.episode_length_s}"

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from koboshi.errors import KoboshiError
+from koboshi.errors import KoboshiError, at_least
 from koboshi.vec_env import ActionSpace, Obs, ObsSpec, Step
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ class GymnasiumVecEnv:
             import gymnasium
         except ImportError as error:
             raise KoboshiError("gymnasium is not installed; pip install 'koboshi[gym]'") from error
-        if num_envs < 1:
-            raise KoboshiError(f"num_envs must be at least 1, not {num_envs}")
+        at_least("num_envs", num_envs, 1)
         vector_kwargs = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP}
         options = {"vectorization_mode": "sync", "vector_kwargs": vector_kwargs} | kwargs
         try:

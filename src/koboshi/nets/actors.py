@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from koboshi.errors import KoboshiError
+from koboshi.errors import at_least
 from koboshi.nets.stack import StackedLinear, StackedMLP
 from koboshi.vec_env import ObsSpec, State
 
@@ -209,8 +209,7 @@ class FrameStackCfg:
     kind: Literal["frame_stack"] = "frame_stack"
 
     def validate(self) -> None:
-        if self.frames < 1:
-            raise KoboshiError(f"actor.frames must be at least 1, not {self.frames}")
+        at_least("actor.frames", self.frames, 1)
 
     def build(self, members: int, specs: Mapping[str, ObsSpec], outputs: int) -> FrameStack:
         return FrameStack(members, specs, self.frames, self.hidden, outputs)
@@ -226,8 +225,7 @@ class GruCfg:
     kind: Literal["gru"] = "gru"
 
     def validate(self) -> None:
-        if self.units < 1:
-            raise KoboshiError(f"actor.units must be at least 1, not {self.units}")
+        at_least("actor.units", self.units, 1)
 
     def build(self, members: int, specs: Mapping[str, ObsSpec], outputs: int) -> Gru:
         return Gru(members, specs, self.units, self.hidden, outputs)

@@ -8,7 +8,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-from koboshi.errors import KoboshiError
+from koboshi.errors import KoboshiError, at_least
 
 
 @runtime_checkable
@@ -81,8 +81,7 @@ class Backend(Protocol):
 
 def check_request(model: mujoco.MjModel, num_envs: int) -> None:
     """KoboshiError for what no backend steps."""
-    if num_envs < 1:
-        raise KoboshiError(f"num_envs must be at least 1, not {num_envs}")
+    at_least("num_envs", num_envs, 1)
     if model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP:
         raise KoboshiError("models with sleep enabled are refused: its bookkeeping is not in the state")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from koboshi.algos.ppo import PPO, PPOCfg
 from koboshi.envs import Env, EnvCfg
-from koboshi.errors import KoboshiError
+from koboshi.errors import KoboshiError, at_least
 from koboshi.faults import FaultsCfg, FaultSchedule
 from koboshi.nets.normalizer import Normalizer
 from koboshi.policies.actor_critic import ActorCritic
@@ -47,8 +47,7 @@ class SpecialistsCfg:
     def validate(self) -> None:
         if not self.stages or min(self.stages) < 1:
             raise KoboshiError(f"specialists.stages must be positive numbers of steps, not {self.stages}")
-        if self.minibatch_size < 1:
-            raise KoboshiError(f"specialists.minibatch_size must be at least 1, not {self.minibatch_size}")
+        at_least("specialists.minibatch_size", self.minibatch_size, 1)
         for name in ("onset_s", "switch_delay_s"):
             low, high = getattr(self, name)
             if not 0 <= low <= high:

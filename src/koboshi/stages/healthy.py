@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from koboshi import robots, runs
-from koboshi.algos.ppo import PPOCfg
+from koboshi.algos.learner import make_learner
 from koboshi.bench.metrics import controller_metrics, gait_metrics
 from koboshi.envs import Env
 from koboshi.errors import KoboshiError
@@ -21,8 +21,7 @@ from koboshi.stages.folders import Start, open_run
 from koboshi.stages.progress import watched_rollout
 from koboshi.stages.training import check_devices, train_loop
 from koboshi.tasks import TaskCfg
-from koboshi.tasks.task import AgentCfg, GateCfg
-from koboshi.vec_env import MirrorMap
+from koboshi.tasks.task import GateCfg
 
 MEMBERS = ["healthy"]
 
@@ -39,7 +38,7 @@ def train(
     trainer = task.agent.trainer
     check_devices(trainer.device, task.env.sim.device)
     env = Env(task.env)
-    learner = task.agent.build(env, mirror_for(env, task.agent), rank)
+    learner = make_learner(env, task.agent, rank)
     if start.load is not None:
         load_weights(start.load, learner.policy, env, MEMBERS)
     meta = policy_meta(env, task.name, learner.policy, MEMBERS)
@@ -57,13 +56,6 @@ def train(
             {"falls": "episode/falls", "v_x": "reward/track_lin_vel_xy", "KL": "loss/kl"},
         )
     return run
-
-
-def mirror_for(env: Env, agent: AgentCfg) -> MirrorMap | None:
-    """The mirror of what the actor sees, where the learner uses one; nothing else needs a mirror image."""
-    if isinstance(agent, PPOCfg) and agent.mirror_coef > 0:
-        return env.mirror_map(agent.network.actor.groups)
-    return None
 
 
 def gate(task: TaskCfg, cfg: GateCfg, healthy: ActorCritic) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from koboshi.envs.cfg import RewardTerm, VelocityCommandCfg
 from koboshi.envs.terms import rewards
 from koboshi.faults import CommandRanges, FaultsCfg
 from koboshi.robots import UNITREE_GO2
-from koboshi.tasks import h1_walk, velocity
+from koboshi.tasks import velocity
 from koboshi.tasks.task import CollectCfg, DetectorStageCfg, EvaluateCfg, GateCfg, TaskCfg
 
 _DIAGONALS = (("FL_foot", "RR_foot"), ("FR_foot", "RL_foot"))
@@ -55,7 +55,7 @@ def go2_flat() -> TaskCfg:
         faults=FaultsCfg(),
         collect=CollectCfg(),
         detector=DetectorStageCfg(),
-        specialists=replace(h1_walk.specialists_cfg(), num_envs=1152),
+        specialists=replace(velocity.specialists_cfg(), num_envs=1152),
         gate=GateCfg(commands=COMMANDS, vx_rmse=0.10, vy_rmse=0.10, yaw_rmse=0.15),
         evaluate=EvaluateCfg(commands=COMMANDS),
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from koboshi.algos.ppo import NetworkCfg, PPOCfg, TrainerCfg
+from koboshi.algos.ppo import PPOCfg, TrainerCfg
 from koboshi.envs import EnvCfg
 from koboshi.envs.cfg import RewardTerm
 from koboshi.envs.terms import rewards
 from koboshi.faults import FaultsCfg
 from koboshi.robots import UNITREE_H1
-from koboshi.specialists.training import SpecialistsCfg
 from koboshi.tasks import velocity
 from koboshi.tasks.task import CollectCfg, DetectorStageCfg, TaskCfg
 
@@ -45,20 +44,6 @@ def agent_cfg() -> PPOCfg:
     return PPOCfg(trainer=TrainerCfg(timesteps=5760))
 
 
-def specialists_cfg() -> SpecialistsCfg:
-    """Few, large minibatches and a small first rate: the weights already walk."""
-    return SpecialistsCfg(
-        agent=PPOCfg(
-            trainer=TrainerCfg(timesteps=1),
-            network=NetworkCfg(init_log_std=-0.9),
-            minibatches=1,
-            learning_rate=1e-4,
-            entropy_coef=0.002,
-            mirror_coef=0.0,
-        )
-    )
-
-
 def h1_walk() -> TaskCfg:
     """`koboshi … h1-walk`."""
     return TaskCfg(
@@ -68,5 +53,5 @@ def h1_walk() -> TaskCfg:
         faults=FaultsCfg(),
         collect=CollectCfg(),
         detector=DetectorStageCfg(),
-        specialists=specialists_cfg(),
+        specialists=velocity.specialists_cfg(),
     )

@@ -11,7 +11,7 @@ from koboshi.detect.alarms import AlarmCfg
 from koboshi.detect.model import DetectorCfg
 from koboshi.detect.train import DetectorTrainCfg
 from koboshi.envs import EnvCfg
-from koboshi.errors import KoboshiError
+from koboshi.errors import KoboshiError, at_least
 from koboshi.faults import CommandRanges, FaultsCfg
 from koboshi.specialists.training import SpecialistsCfg
 
@@ -139,8 +139,7 @@ class TaskCfg:
     """How often the detector is trained: first on the healthy policy's faults, then under the switched controller."""
 
     def validate(self) -> None:
-        if self.rounds < 1:
-            raise KoboshiError(f"rounds must be at least 1, not {self.rounds}")
+        at_least("rounds", self.rounds, 1)
         useless = [name for name in FAULT_PARTS if getattr(self, name) is not None]
         if self.faults is None and useless:
             lost = ", ".join(useless)

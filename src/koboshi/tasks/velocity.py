@@ -1,4 +1,4 @@
-"""What all tasks of walking under velocity commands share: senses, the critic's view, resets and terminations."""
+"""What tasks of walking under velocity commands share: senses, critic, resets, terminations, specialists."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable
 from inspect import Parameter, signature
 from typing import Any
 
+from koboshi.algos.ppo import NetworkCfg, PPOCfg, TrainerCfg
 from koboshi.envs.cfg import ActionsCfg, ActionTerm, EventTerm, ObsGroup, ObsTerm, TerminationTerm
 from koboshi.envs.terms import actions, events, observations, terminations
 from koboshi.robots import Robot
+from koboshi.specialists.training import SpecialistsCfg
 
 TORQUE_NOISE = 0.005
 """Noise of a measured torque as a share of the joint's effort limit: currents are measured to a share of the range."""
@@ -62,9 +64,10 @@ def position_targets(scale: float) -> ActionsCfg:
     return ActionsCfg({"joint_position": ActionTerm(actions.joint_position, scale=scale)})
 
 
-def resets() -> dict[str, EventTerm | None]:
-    """Upright at any heading, near the default pose."""
-    return {"reset_base": EventTerm(events.reset_base), "reset_joints": EventTerm(events.reset_joints)}
+def resets(velocity: float = 0.5) -> dict[str, EventTerm | None]:
+    """Upright at any heading, at up to `velocity` m/s and rad/s in each direction, near the default pose."""
+    base = EventTerm(events.reset_base, params={"velocity": velocity})
+    return {"reset_base": base, "reset_joints": EventTerm(events.reset_joints)}
 
 
 def randomisations() -> dict[str, EventTerm | None]:
@@ -98,3 +101,17 @@ def falls(robot: Robot) -> dict[str, TerminationTerm | None]:
         "base_low": TerminationTerm(terminations.base_low, {"height": robot.fall_height}),
         "bad_orientation": TerminationTerm(terminations.bad_orientation, {"limit": 0.5}),
     }
+
+
+def specialists_cfg() -> SpecialistsCfg:
+    """Few, large minibatches and a small first rate: the weights already walk."""
+    return SpecialistsCfg(
+        agent=PPOCfg(
+            trainer=TrainerCfg(timesteps=1),
+            network=NetworkCfg(init_log_std=-0.9),
+            minibatches=1,
+            learning_rate=1e-4,
+            entropy_coef=0.002,
+            mirror_coef=0.0,
+        )
+    )

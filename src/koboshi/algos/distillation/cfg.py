@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from koboshi.algos.learner import TrainerCfg
-from koboshi.errors import KoboshiError
+from koboshi.errors import KoboshiError, at_least
 from koboshi.policies import NetworkCfg
 from koboshi.vec_env import MirrorMap, Policy, VecEnv
 
@@ -33,8 +33,11 @@ class DistillationCfg:
 
     def validate(self) -> None:
         for name in ("epochs", "minibatches"):
-            if getattr(self, name) < 1:
-                raise KoboshiError(f"agent.{name} must be at least 1, not {getattr(self, name)}")
+            at_least(f"agent.{name}", getattr(self, name), 1)
+
+    @property
+    def mirror_groups(self) -> tuple[str, ...]:
+        return ()
 
     def build(self, env: VecEnv, mirror: MirrorMap | None, rank: int = 0) -> Distillation:
         """The learner of one student; a teacher that is symmetric teaches symmetry, so `mirror` is not used."""

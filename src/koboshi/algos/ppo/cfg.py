@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from koboshi.algos.learner import TrainerCfg
-from koboshi.errors import KoboshiError
+from koboshi.errors import KoboshiError, at_least
 from koboshi.policies import NetworkCfg
 from koboshi.vec_env import MirrorMap, VecEnv
 
@@ -41,10 +41,13 @@ class PPOCfg:
 
     def validate(self) -> None:
         for name in ("epochs", "minibatches"):
-            if getattr(self, name) < 1:
-                raise KoboshiError(f"agent.{name} must be at least 1, not {getattr(self, name)}")
+            at_least(f"agent.{name}", getattr(self, name), 1)
         if not 0 < self.gamma <= 1 or not 0 <= self.lam <= 1:
             raise KoboshiError(f"agent.gamma and agent.lam are from 0 to 1, not {self.gamma}, {self.lam}")
+
+    @property
+    def mirror_groups(self) -> tuple[str, ...]:
+        return self.network.actor.groups if self.mirror_coef > 0 else ()
 
     def build(self, env: VecEnv, mirror: MirrorMap | None, rank: int = 0) -> PPO:
         """The learner of one policy; of several, see `PPO`."""
