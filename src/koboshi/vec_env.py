@@ -56,7 +56,8 @@ class Step(NamedTuple):
     final_obs: Obs
     """Group -> (N, …): the true observation after this step, before any reset."""
     extras: dict[str, Any]
-    """`valid`: (N,) bool, which transitions may be learnt from (absent: all)."""
+    """`valid`: (N,) bool, which transitions may be learnt from (absent: all). `anew`: (N,) bool, where whoever acts
+    next begins with an empty memory though the episode goes on (absent: nowhere)."""
 
 
 @runtime_checkable

@@ -44,6 +44,7 @@ def test_returns_bootstrap_from_the_true_last_observation() -> None:
         torch.tensor([[False, True, False] * 2]),
         torch.tensor([[False, False, True] * 2]),
         torch.ones(1, 6, dtype=torch.bool),
+        torch.zeros(1, 6, dtype=torch.bool),
         last_obs={"critic": torch.full((6, 1), 5.0)},
         final_value=torch.tensor([[99.0, 99.0, 3.0] * 2]),
     )

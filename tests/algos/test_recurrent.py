@@ -125,6 +125,32 @@ def test_an_update_sees_the_outputs_that_acted(actor: FrameStackCfg | GruCfg) ->
     assert ppo.update(rollout)["loss/kl"] == pytest.approx(0, abs=1e-9)
 
 
+class HandedOver(PointEnv):
+    """Somebody else takes over in every environment at age 5."""
+
+    def step(self, action: Tensor) -> Step:
+        step = super().step(action)
+        return step._replace(extras={"anew": self.age == 5})
+
+
+@pytest.mark.parametrize("actor", ACTORS, ids=lambda cfg: cfg.kind)
+def test_memory_begins_anew_where_the_environment_says_so(actor: FrameStackCfg | GruCfg) -> None:
+    cfg = small_cfg(network=NetworkCfg(actor, critic_hidden=(8,)), trainer=TrainerCfg(rollout=6), epochs=1)
+    ppo = PPO(HandedOver(6), cfg)
+    rollout = ppo.collect()
+    ended = rollout.terminated[:5] | rollout.truncated[:5]
+    assert torch.equal(rollout.begins[1:5], ended[:4]) and (rollout.begins[5] | ended.any(0)).all()
+    alone = (rollout.begins[5] & ~ended.any(0)).nonzero().squeeze(1)
+    assert len(alone), "somebody got that far"
+    obs = {"policy": rollout.obs["policy"][5].unsqueeze(0)}
+    empty = ppo.policy.initial_state(6)
+    mean, _ = ppo.policy.act(obs, empty, torch.ones(1, 6, dtype=torch.bool))
+    torch.testing.assert_close(ppo._prepare(rollout).old_output[0].view(6, 6, -1)[5, alone], mean[0, alone])
+    assert ppo.update(rollout)["loss/kl"] >= 0
+    before = ppo._carried
+    assert before is not None and torch.equal(before.reset, rollout.ends(5))
+
+
 def test_the_mirror_image_carries_its_own_state() -> None:
     # Without biases a linear policy of three frames is odd, so it has no mirror loss if the image's frames are images.
     network = NetworkCfg(FrameStackCfg(frames=3, hidden=()), critic_hidden=(8,))

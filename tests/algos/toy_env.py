@@ -105,6 +105,7 @@ def random_rollout(envs: int, seed: int, steps: int = 8, discrete: bool = False)
         ends < 0.1,
         ends > 0.9,
         torch.ones(steps, envs, dtype=torch.bool),
+        torch.zeros(steps, envs, dtype=torch.bool),
         last_obs={"critic": torch.randn(envs, 5, generator=g)},
         final_value=torch.randn(steps, envs, generator=g),
         first=torch.rand(envs, generator=g) < 0.2,
@@ -113,7 +114,7 @@ def random_rollout(envs: int, seed: int, steps: int = 8, discrete: bool = False)
 
 def columns(rollout: Rollout, ids: Tensor) -> Rollout:
     """The part of a rollout that environments `ids` made; of one member, where anything is carried."""
-    fields = ("action", "reward", "terminated", "truncated", "valid", "final_value")
+    fields = ("action", "reward", "terminated", "truncated", "valid", "anew", "final_value")
     part = {name: getattr(rollout, name)[:, ids] for name in fields}
     obs = {group: x[:, ids] for group, x in rollout.obs.items()}
     last = {group: x[ids] for group, x in rollout.last_obs.items()}

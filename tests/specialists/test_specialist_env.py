@@ -114,6 +114,9 @@ def test_who_acts_what_is_seen_and_what_counts(remembers: bool) -> None:
         first = step.terminated
         assert torch.equal(world.told[-1], torch.where(acted[:, None], mirrored(action, MIRROR.action), answer))
         assert step.extras["valid"].tolist() == [e and not (t == 3 and i == 3) for i, e in enumerate(expected)]
+        if t < 3:
+            charged = torch.tensor(acts[t + 1]) & ~acted
+            assert torch.equal(step.extras["anew"], charged), "a member's memory begins as it takes charge"
         assert step.extras["other"] == 1
         final = world.shown[-2]
         assert all(torch.equal(step.final_obs[g], mirrored(final[g], MIRROR.obs[g])) for g in GROUPS)

@@ -87,8 +87,10 @@ class SpecialistEnv:
         self.survived *= FORGET
         self.survived[0] += step.terminated & valid
         self.survived[1] += valid
-        final = self._seen(step.final_obs)
-        return step._replace(obs=self._take(step.obs), final_obs=final, extras=step.extras | {"valid": valid})
+        final, obs = self._seen(step.final_obs), self._take(step.obs)
+        # A member that takes charge begins with an empty memory, as `SpecialistBank` has it.
+        extras = step.extras | {"valid": valid, "anew": self._acts & ~acts}
+        return step._replace(obs=obs, final_obs=final, extras=extras)
 
     def falls_per_s(self, step_dt: float) -> Tensor:
         """(K,) falls a second in which the member acted, on all processes; recent seconds count most (`FORGET`)."""

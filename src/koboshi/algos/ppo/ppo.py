@@ -106,7 +106,7 @@ class PPO:
             rollout.action[t].copy_(action)
             step = self.env.step(action.to(self.env.device))
             self._record(rollout, t, step)
-            obs, reset = step.obs, rollout.terminated[t] | rollout.truncated[t]
+            obs, reset = step.obs, rollout.ends(t)
         self._carried = Carried(self._kept(obs), reset, {"actor": state, "mirrored": mirrored})
         rollout.last_obs = self._carried.obs
         return rollout
@@ -115,10 +115,11 @@ class PPO:
         rollout.reward[t].copy_(step.reward)
         rollout.terminated[t].copy_(step.terminated)
         rollout.truncated[t].copy_(step.truncated)
-        if "valid" in step.extras:
-            rollout.valid[t].copy_(step.extras["valid"])
-        else:
-            rollout.valid[t].fill_(True)
+        for rows, name, usual in ((rollout.valid, "valid", True), (rollout.anew, "anew", False)):
+            if name in step.extras:
+                rows[t].copy_(step.extras[name])
+            else:
+                rows[t].fill_(usual)
         for group, rows in (rollout.next_obs or {}).items():
             rows[t].copy_(step.final_obs[group])
         if vec_env.anyone(step.truncated):

@@ -25,13 +25,15 @@ class Rollout:
     truncated: Tensor
     valid: Tensor
     """(T, N) bool: which transitions may be learnt from."""
+    anew: Tensor
+    """(T, N) bool: where the next row begins with an empty memory though the episode goes on."""
     _: KW_ONLY
     last_obs: Obs
     """Group -> (N, …): after the last step, of episodes that go on; of the critic's groups at least."""
     final_value: Tensor
     """(T, N): the value of the true observation after the step; read only where `truncated`."""
     first: Tensor | None = None
-    """(N,) bool: whose episode begins with the first row; None: nobody's. Only actors that carry something ask."""
+    """(N,) bool: whose memory begins with the first row; None: nobody's. Only actors that carry something ask."""
     state: State = ()
     """What the actor carried before the first row; leads with (K, M)."""
     mirrored_state: State = ()
@@ -41,10 +43,14 @@ class Rollout:
 
     @property
     def begins(self) -> Tensor:
-        """(T, N) bool: whose episode begins with this row."""
-        ended = self.terminated | self.truncated
-        first = torch.zeros_like(ended[0]) if self.first is None else self.first
-        return torch.cat((first.unsqueeze(0), ended[:-1]))
+        """(T, N) bool: whose memory begins with this row."""
+        ends = self.ends(slice(None))
+        first = torch.zeros_like(ends[0]) if self.first is None else self.first
+        return torch.cat((first.unsqueeze(0), ends[:-1]))
+
+    def ends(self, steps: int | slice) -> Tensor:
+        """(N,) or (T, N) bool: whose memory ends with these rows."""
+        return self.terminated[steps] | self.truncated[steps] | self.anew[steps]
 
     @staticmethod
     def empty(
@@ -73,6 +79,7 @@ class Rollout:
             flag(),
             flag(),
             flag(True),
+            flag(),
             last_obs={},
             final_value=torch.zeros(steps, num_envs, device=device),
             next_obs=room(next_groups, steps, num_envs) or None,
