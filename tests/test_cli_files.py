@@ -176,5 +176,7 @@ def test_a_collection_is_not_mixed_with_another(tmp_path: Path, pipeline: Path, 
     before = tree(tmp_path)
     healthy = pipeline / "healthy/checkpoints/final.safetensors"
     command = ("collect", "h1-walk", *tiny, "--policy", healthy, "--out", data)
-    assert f"cannot resume {data}: its seed is 30002, not 8" in fails(*command, "collect.seed=7")
+    assert f"cannot resume {data}, which holds other data: seed: 30002 -> 8" in fails(*command, "collect.seed=7")
+    windy = fails(*command, "env.events.push.active=true", "collect.steps=50")
+    assert windy.endswith("settings.steps: 100 -> 50; settings.env.events.push.active: False -> True")
     assert tree(tmp_path) == before

@@ -13,10 +13,10 @@ from koboshi import config
 from koboshi.algos.ppo import PPO
 from koboshi.envs import Env, EnvCfg
 from koboshi.faults import FaultsCfg, FaultSchedule
-from koboshi.tasks import make_task
+from koboshi.tasks import make_task, velocity
 
 N = 4
-RANDOMISED = [f"env.events.{name}.active=true" for name in ("friction", "gains", "strength", "encoder_bias", "push")]
+RANDOMISED = [f"env.events.{name}.active=true" for name in velocity.randomisations()]
 
 
 @pytest.fixture

@@ -212,6 +212,7 @@ def evaluate(
 @app.command()
 def play(
     run: Annotated[str, typer.Argument(help="Run, checkpoint or controller.")],
+    overrides: Overrides = None,
     fault: Annotated[
         list[str] | None,
         typer.Option(help="joint@seconds[:kind[:severity[:duration]]], left_knee@3.0; may be given several times."),
@@ -230,7 +231,8 @@ def play(
     from koboshi.stages import play as playing
     from koboshi.stages.folders import find
 
-    for key, value in playing.play(find(run, root), fault or [], command, seconds, camera, video).items():
+    path = find(run, root)
+    for key, value in playing.play(path, fault or [], command, seconds, camera, video, overrides or []).items():
         print(f"{key}: {value}")
 
 

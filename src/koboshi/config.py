@@ -6,7 +6,7 @@ the root, `env.events.push.params.speed`; a term's name is one step of it.
 
 Where a field (or a dict's value) may be one of several dataclasses, saved data and overrides name the one
 meant under the key `type`: `agent: {type: PPOCfg, …}`, `agent.type=DistillationCfg`. Naming another one than
-is there starts from that one's defaults.
+is there starts from that one's defaults. `also` adds such a one from outside.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from koboshi.runs import write_atomic
 Config = TypeVar("Config")
 TYPE = "type"
 """The key that names one of several dataclasses."""
+_ALSO: dict[type, list[type]] = {}
+"""One of several -> those from outside that may stand in its place."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -45,6 +47,17 @@ class _Dumper(yaml.SafeDumper):
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+
+
+def also(known: type, other: type) -> None:
+    """From now on the dataclass `other` may stand wherever `known` is one of several, in files and overrides too."""
+    if not dataclasses.is_dataclass(other):
+        raise KoboshiError(f"settings from outside are dataclasses, and {other!r} is none")
+    mine = _ALSO.setdefault(known, [])
+    if any(each.__name__ == other.__name__ and each is not other for each in (known, *mine)):
+        raise KoboshiError(f"there are settings called {other.__name__} already")
+    if other not in mine:
+        mine.append(other)
 
 
 def override(cfg: Config, assignments: Sequence[str]) -> Config:
@@ -331,7 +344,10 @@ def _fields(node: Any) -> list[dataclasses.Field[Any]]:
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if get_origin(hint) not in (Union, types.UnionType):
+        return (hint,)
+    members = get_args(hint)
+    return members + tuple(other for known in members for other in _ALSO.get(known, ()))
 
 
 def _dataclasses_in(hint: Any) -> list[Any]:

@@ -1,9 +1,10 @@
-"""Tasks and robots from outside: entry points of installed packages, and modules that the user names.
+"""Tasks, robots, actors and learners from outside: entry points of installed packages, and modules that the user names.
 
-A package offers them as entry points, each of them a function: of group `koboshi.tasks` one that returns a
-`TaskCfg`, of `koboshi.robots` one that returns a `Robot`. A module (a Python file or an importable name) offers
-them as `TASKS: dict[str, Callable[[], TaskCfg]]` and `ROBOTS: dict[str, Robot]`. Nothing else of them is looked
-at, and nothing is loaded that was not installed or named on purpose.
+A package offers tasks and robots as entry points, each of them a function: of group `koboshi.tasks` one that returns
+a `TaskCfg`, of `koboshi.robots` one that returns a `Robot`. A module (a Python file or an importable name) offers
+them as `TASKS: dict[str, Callable[[], TaskCfg]]` and `ROBOTS: dict[str, Robot]`, and settings of its own that may
+stand where koboshi's do, `ACTORS: list[type]` (`nets.actors.ActorCfg`) and `AGENTS: list[type]` (`AgentCfg` of
+`algos.learner`). Nothing else of them is looked at, and nothing is loaded that was not installed or named on purpose.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from koboshi import robots, tasks
+from koboshi import config, robots, tasks
+from koboshi.algos.ppo import PPOCfg
 from koboshi.errors import KoboshiError
+from koboshi.nets.actors import MlpCfg
 from koboshi.robots import Robot
 from koboshi.tasks import MakeTask, TaskCfg
 
 TASK_GROUP, ROBOT_GROUP = "koboshi.tasks", "koboshi.robots"
+_SETTINGS: dict[type, str] = {MlpCfg: "ACTORS", PPOCfg: "AGENTS"}
+"""Whose place they may take -> what a module calls them."""
 _loaded: set[str] = set()
 """What was added in this process: adding it again does nothing."""
 
@@ -115,10 +120,11 @@ def _from_file(path: Path, what: str) -> ModuleType:
 
 def _add(name: str, module: ModuleType) -> None:
     """Adds what a module offers, all or nothing."""
-    new_robots: dict[str, Robot] = _table(name, module, "ROBOTS")
-    new_tasks: dict[str, MakeTask] = _table(name, module, "TASKS")
-    if not new_robots and not new_tasks:
-        raise KoboshiError(f"module {name} has neither TASKS nor ROBOTS")
+    new_robots: dict[str, Robot] = _table(name, module, "ROBOTS", dict)
+    new_tasks: dict[str, MakeTask] = _table(name, module, "TASKS", dict)
+    settings = [(known, cls) for known, table in _SETTINGS.items() for cls in _table(name, module, table, list)]
+    if not (new_robots or new_tasks or settings):
+        raise KoboshiError(f"module {name} has none of TASKS, ROBOTS, ACTORS, AGENTS")
     for key, robot in new_robots.items():
         if not isinstance(robot, Robot) or robot.name != key:
             found = f"the robot '{robot.name}'" if isinstance(robot, Robot) else f"a {type(robot).__name__}"
@@ -130,14 +136,16 @@ def _add(name: str, module: ModuleType) -> None:
             raise KoboshiError(f"TASKS['{key}'] of module {name} is a {type(make).__name__}, and a function is wanted")
         if key in tasks.known():
             raise KoboshiError(f"module {name}: the task name '{key}' is taken; tasks: {', '.join(tasks.known())}")
+    for known, cls in settings:
+        config.also(known, cls)
     for robot in new_robots.values():
         robots.add(robot)
     for key, make in new_tasks.items():
         tasks.add(key, make)
 
 
-def _table(name: str, module: ModuleType, attribute: str) -> dict[str, Any]:
-    table = getattr(module, attribute, {})
-    if not isinstance(table, dict):
-        raise KoboshiError(f"{attribute} of module {name} is a {type(table).__name__}, and a dict is wanted")
+def _table(name: str, module: ModuleType, attribute: str, kind: type) -> Any:
+    table = getattr(module, attribute, kind())
+    if not isinstance(table, kind):
+        raise KoboshiError(f"{attribute} of module {name} is a {type(table).__name__}, and a {kind.__name__} is wanted")
     return table

@@ -37,7 +37,7 @@ def load(path: str, env: VecEnv) -> Leaning:
 
 def cfg(actor: MlpCfg | GruCfg, teacher: str) -> DistillationCfg:
     network = NetworkCfg(actor, critic_hidden=())
-    return DistillationCfg(load, teacher, trainer=TrainerCfg(rollout=10), network=network, epochs=4, learning_rate=3e-3)
+    return DistillationCfg(teacher, load, trainer=TrainerCfg(rollout=10), network=network, epochs=4, learning_rate=3e-3)
 
 
 def error(learner: Learner, teacher: Leaning) -> float:

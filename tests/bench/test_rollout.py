@@ -59,10 +59,14 @@ def cfg() -> Any:
 
 
 def test_nothing_but_the_scenario_happens(cfg: Any) -> None:
-    shoves = cfg.events | {"shove": EventTerm(lambda env, mask: None, mode="interval"), "gone": None}
-    found = scenario_cfg(replace(cfg, events=shoves), SCENARIOS)
+    world = {"once": EventTerm(lambda env, mask: None, mode="startup")}
+    shoves = cfg.events | world | {"shove": EventTerm(lambda env, mask: None, mode="interval"), "gone": None}
+    found = scenario_cfg(replace(cfg, events=shoves, random_initial_length=True), SCENARIOS)
+    env = Env(found)
+    env.reset(0)
+    assert not env.episode_step.any(), "an episode that began in its midst would break its joint at once"
     assert found.num_envs == 3 and found.curriculum == {} and found.faults == SCENARIOS
-    assert found.events == {n: term for n, term in cfg.events.items() if term.mode == "reset"} != {}
+    assert found.events == {n: term for n, term in cfg.events.items() if term.mode == "reset"} | world
     assert list(found.terminations) == [n for n, term in cfg.terminations.items() if not term.time_out]
     assert found.observations == cfg.observations
     assert control_steps(SCENARIOS, cfg.step_dt, 0.3) == STEPS

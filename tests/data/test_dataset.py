@@ -101,7 +101,7 @@ def test_a_killed_collection_goes_on(tmp_path, toy):
         Dataset.open(tmp_path)
     with pytest.raises(KoboshiError, match="already holds a data set"):
         ShardWriter(tmp_path, toy.card())
-    with pytest.raises(KoboshiError, match="its seed is 3, not 4"):
+    with pytest.raises(KoboshiError, match="which holds other data: seed: 3 -> 4"):
         ShardWriter(tmp_path, toy.card(seed=4), resume=True)
     second = ShardWriter(tmp_path, toy.card(commit="later"), resume=True)
     assert second.next_shard == 1

@@ -76,6 +76,10 @@ def test_the_file_of_a_killed_training_is_taken_up(walk, tmp_path):
     other = DetectorTrainCfg(epochs=0.3, batch_envs=32, chunk=25, seed=5)
     with pytest.raises(KoboshiError, match="was made for train_cfg"):
         train_detector([walk], SMALL, other, checkpoint=path)
+    part = walk.part.clone()
+    part[:, 0] = 2
+    with pytest.raises(KoboshiError, match="was made for data"):
+        train_detector([replace(walk, part=part)], SMALL, cfg, checkpoint=path)
 
 
 def test_a_state_of_another_network_is_refused(walk):

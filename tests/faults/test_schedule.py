@@ -134,6 +134,19 @@ def test_groups_follow_the_index() -> None:
         layer(FaultSchedule(FaultsCfg(), groups=(("torso",),) * 5), 12)
 
 
+def test_beside_an_own_joint_others_break_where_several_are_asked_for() -> None:
+    groups = (("left_knee", "right_knee"), ("torso",))
+    faults = layer(FaultSchedule(FaultsCfg(count=(1, 3)), groups=groups), 64)
+    own = torch.tensor([UNITREE_H1.joint_id(groups[i // 32][i % len(groups[i // 32])]) for i in range(64)])
+    allowed = torch.tensor([UNITREE_H1.joint_id(name) for name in UNITREE_H1.fault_candidates])
+    draw(faults, 0)
+    assert torch.equal(faults.joint[:, 0], own) and torch.isin(faults.joint, allowed).all()
+    assert all(len(set(row)) == 3 for row in faults.joint.tolist())
+    assert len(faults.joint[:, 1].unique()) > 8, "the others are drawn"
+    broken = planned(faults)
+    assert broken[:, 0].all() and set(broken.sum(1).tolist()) == {1, 2, 3}
+
+
 def test_groups_break_by_their_probability_too() -> None:
     schedule = FaultSchedule(FaultsCfg(kinds=("braking",), severity=(0.3, 0.3)), 0.25, (1.0, 1.0), (("torso",),))
     faults, share = layer(schedule), 0.0
@@ -205,8 +218,11 @@ def test_kinds_that_cannot_act_on_a_joint_are_refused(kind: Any) -> None:
 
 
 def test_with_groups_only_their_joints_matter() -> None:
-    """Candidates and counts are not used then: a mast can lock though wheels cannot."""
-    cfg = FaultsCfg(kinds=("locked",), count=(1, 9))
+    """A mast can lock though wheels cannot, as long as nothing else is to break beside it."""
+    cfg = FaultsCfg(kinds=("locked",))
+    both = FaultSchedule(replace(cfg, count=(1, 2)), groups=(("mast",),))
+    with pytest.raises(KoboshiError, match="wheel"):
+        Env(worlds.rover(num_envs=2, faults=both))
     env = Env(worlds.rover(num_envs=2, faults=FaultSchedule(cfg, onset_s=(0.0, 0.0), groups=(("mast",),))))
     env.reset(0)
     env.step(worlds.zeros(env))

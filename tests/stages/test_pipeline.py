@@ -11,15 +11,19 @@ from typing import Any
 import pytest
 import torch
 
-from koboshi import runs
+from koboshi import config, runs
 from koboshi.data import Dataset
 from koboshi.detect import load_detector
 from koboshi.envs import Env
-from koboshi.faults import Scenarios
+from koboshi.faults import FaultSchedule, Scenarios
 from koboshi.policies.storage import load_policy, load_single
 from koboshi.specialists.storage import StoredController
 from koboshi.stages.collect import collect_env_cfg
+from koboshi.stages.evaluate import frozen_scenarios
 from koboshi.stages.folders import find, task_of
+from koboshi.stages.specialists import bank_assignment
+from koboshi.stages.specialists import train as train_specialists
+from koboshi.tasks import make_task
 from koboshi.view.gl import choose_gl
 
 FIGURES = {"survival_mean", "survival_worst", "survival_by_joint", "vx_rmse", "yaw_rmse", "progress", "recovery"}
@@ -158,6 +162,12 @@ def test_the_gate_says_by_how_much(tmp_path: Path, tiny: list[str], fails: Calla
         ("detector=null", "task 'h1-walk' has no settings for 'detector', which this needs"),
         ("faults=null", "has no faults, and so no use for collect, detector, specialists; set them to null too"),
         ("agent.trainer.device=cuda:77", "no device 'cuda:77'"),
+        ("detector.training.device=cuda:77", "no device 'cuda:77'"),
+        (
+            "agent.network.actor.type=GruCfg",
+            "is to be as agent.network: actor.type: 'GruCfg' -> 'MlpCfg'",
+        ),
+        ("agent.network.critic_hidden=[9]", "is to be as agent.network: critic_hidden: [9] -> [128, 128, 128]"),
     ],
 )
 def test_what_cannot_work_later_is_refused_before_the_first_stage(
@@ -165,6 +175,29 @@ def test_what_cannot_work_later_is_refused_before_the_first_stage(
 ) -> None:
     assert says in fails("pipeline", "h1-walk", "--root", tmp_path, setting)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_all_stages_break_what_the_task_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = config.override(make_task("h1-walk"), ["faults.kinds=[braking]", "faults.joints=[torso, left_knee]"])
+    schedule = collect_env_cfg(task).faults
+    assert isinstance(schedule, FaultSchedule) and schedule.faults == task.faults
+    scenarios = frozen_scenarios(task, None, tmp_path)
+    assert {(f.kind, f.joint) for e in scenarios.episodes for f in e.faults} == {
+        ("braking", n) for n in ("torso", "left_knee")
+    }
+    assert {m.name for m in bank_assignment(task).members} == {"torso", "left_knee"}
+
+    class Stop(Exception):
+        pass
+
+    def trainer(env: Any, faults: Any, *_: Any) -> None:
+        assert faults == task.faults
+        raise Stop
+
+    monkeypatch.setattr("koboshi.stages.specialists.BankTrainer", trainer)
+    monkeypatch.setattr("koboshi.stages.specialists.load_single", lambda path, env: [None])
+    with pytest.raises(Stop):
+        train_specialists(task, Path("healthy"), None, tmp_path, None, [])
 
 
 PLAIN = ["faults=null", "collect=null", "detector=null", "specialists=null"]

@@ -53,17 +53,19 @@ class Recording:
 
 
 def scenario_cfg(cfg: EnvCfg, scenarios: Scenarios) -> EnvCfg:
-    """The task on frozen scenarios: their faults and constant commands, no time-out, nothing else by chance.
+    """The task on frozen scenarios: their faults and constant commands, episodes from their first step, no time-out.
 
-    Of the events only those at a reset stay (where and how a robot starts).
+    Events that strike in mid-episode (pushes) are out: a scenario says all that happens. Those at startup and at a
+    reset stay, for they are the world and how a robot starts in it.
     """
     return replace(
         cfg,
         num_envs=len(scenarios.episodes),
         faults=scenarios,
-        events={n: term for n, term in cfg.events.items() if term is not None and term.mode == "reset"},
+        events={n: term for n, term in cfg.events.items() if term is not None and term.mode != "interval"},
         terminations={n: term for n, term in cfg.terminations.items() if term is not None and not term.time_out},
         curriculum={},
+        random_initial_length=False,
     )
 
 

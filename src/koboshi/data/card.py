@@ -120,6 +120,8 @@ class DatasetCard:
     law: LawCard | None = None
     term_joints: dict[str, list[str]] = field(default_factory=dict)
     """Term -> the joint of each of its numbers, for terms a joint that do not list all joints in their order."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What else the rows depend on: the environment's configuration and for how long it ran."""
     complete: bool = False
     shards: dict[str, str] = field(default_factory=dict)
     """File name -> digest of its content, once the data set is complete."""

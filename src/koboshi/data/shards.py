@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from koboshi import config
 from koboshi.data.card import CARD_FILE, COUNTED, OBS, Column, DatasetCard
 from koboshi.errors import KoboshiError, unknown
 from koboshi.runs import atomic_path, load_checkpoint, save_checkpoint
@@ -96,8 +97,8 @@ class ShardWriter:
         free = {"complete", "shards", "commit", "command"}
         differ = [k for k in mine if k not in free and mine[k] != theirs[k]]
         if differ:
-            k = differ[0]
-            raise KoboshiError(f"cannot resume {self.path}: its {k} is {theirs[k]!r}, not {mine[k]!r}")
+            lines = config.diff({k: theirs[k] for k in differ}, {k: mine[k] for k in differ})
+            raise KoboshiError(f"cannot resume {self.path}, which holds other data: {'; '.join(lines[:4])}")
         self.card = found
         if found.complete:
             self.next_shard = len(found.shards)

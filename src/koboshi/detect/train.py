@@ -7,6 +7,7 @@ ranks, and so are the weights on all of them.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -251,6 +252,11 @@ def row_weights(seq: Sequences, cfg: DetectorTrainCfg) -> Tensor:
     return weight.masked_fill_(seq.part != PARTS.index("train"), 0.0)
 
 
+def _identity(sequences: Sequences) -> list[str]:
+    """What tells these rows and their split from others."""
+    return [sequences.card.content, hashlib.sha256(sequences.part.numpy().tobytes()).hexdigest()[:16]]
+
+
 def train_detector(
     sequences: list[Sequences],
     cfg: DetectorCfg | None = None,
@@ -277,6 +283,8 @@ def train_detector(
     settings = asdict(train_cfg)
     del settings["device"]  # a training may be resumed on another one
     made_for: dict[str, Any] = {"kind": "detector training", "spec": spec.to_dict(), "train_cfg": settings}
+    # Resumed on another split it would be tested on episodes that it has learnt from.
+    made_for["data"] = [_identity(each) for each in sequences]
     if checkpoint is not None and checkpoint.exists():
         trainer.load_state_dict(load_checkpoint(checkpoint, expect=made_for)[0])
     while trainer.iteration < trainer.iterations:

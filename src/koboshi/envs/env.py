@@ -118,13 +118,17 @@ class Env:
 
     def joint_ids(self, patterns: tuple[str, ...]) -> Tensor:
         """Indices of joints that match any of the patterns, on the device."""
-        return self._kept(("joints", patterns), lambda: self.robot.joint_ids(*patterns))
+        return self._indices(("joints", patterns), lambda: self.robot.joint_ids(*patterns))
 
     def foot_ids(self, names: tuple[str, ...]) -> Tensor:
         """Indices of feet, on the device."""
-        return self._kept(("feet", names), lambda: [self.robot.foot_id(name) for name in names])
+        return self._indices(("feet", names), lambda: [self.robot.foot_id(name) for name in names])
 
-    def _kept(self, key: tuple[str, tuple[str, ...]], find: Callable[[], list[int]]) -> Tensor:
+    def body_ids(self, names: tuple[str, ...]) -> Tensor:
+        """Indices of bodies, on the device."""
+        return self._indices(("bodies", names), lambda: [self.model.body(name).id for name in names])
+
+    def _indices(self, key: tuple[str, tuple[str, ...]], find: Callable[[], list[int]]) -> Tensor:
         # A list would be sent to the device again in every step.
         if key not in self._ids:
             self._ids[key] = torch.tensor(find(), device=self.device)

@@ -81,7 +81,7 @@ class FaultSchedule:
     """Faults drawn anew at each episode's start. With `groups` the joint follows from the environment's index.
 
     With K groups, N environments fall into K blocks of M = N/K: environment i carries a fault of group i // M,
-    on the group's joint number i % len(group).
+    on the group's joint number i % len(group); where `faults.count` asks for several, other candidates break too.
     """
 
     faults: FaultsCfg
@@ -90,7 +90,7 @@ class FaultSchedule:
     onset_s: tuple[float, float] = (2.0, 8.0)
     """Time in the episode, s; each fault's is drawn on its own."""
     groups: tuple[tuple[str, ...], ...] | None = None
-    """Then `faults.joints` and `faults.count` are not used."""
+    """The joints that are sure to break where anything does."""
 
     def validate(self) -> None:
         if self.groups is not None and (not self.groups or () in self.groups):

@@ -64,14 +64,14 @@ class FaultLayer:
             self._scripted = {name: x.to(device) for name, x in _script(cfg, robot, self._step_dt).items()}
         elif cfg is not None and self._kinds:
             self._choices = torch.tensor([KINDS.index(kind) for kind in cfg.faults.kinds], device=device)
-            if cfg.groups is None:
+            if cfg.groups is None or cfg.faults.count[1] > 1:
                 names = cfg.faults.candidates(robot)
                 self._candidates = torch.tensor([robot.joint_id(name) for name in names], device=device)
-                return
-            for name in (joint for group in cfg.groups for joint in group):
-                for kind in cfg.faults.kinds:
-                    check_fault(robot, name, kind)
-            self._own = _by_index(cfg.groups, robot, self._num_envs).to(device)
+            if cfg.groups is not None:
+                for name in (joint for group in cfg.groups for joint in group):
+                    for kind in cfg.faults.kinds:
+                        check_fault(robot, name, kind)
+                self._own = _by_index(cfg.groups, robot, self._num_envs).to(device)
 
     @property
     def active(self) -> Tensor:
@@ -124,11 +124,16 @@ class FaultLayer:
         """(N, S) joints in a random order and (N,) how many of them break."""
         cfg = self._cfg
         assert isinstance(cfg, FaultSchedule)
-        if cfg.groups is not None:
-            return self._own[:, None], torch.ones_like(self._own)
         low, high = cfg.faults.count
+        number = (low + (high - low + 1) * u).long().clamp(max=high)
+        if cfg.groups is not None and high == 1:
+            return self._own[:, None], number
         order = torch.rand(len(u), len(self._candidates), generator=generator, device=self._device)
-        return self._candidates[order.topk(high, dim=1).indices], (low + (high - low + 1) * u).long().clamp(max=high)
+        if cfg.groups is None:
+            return self._candidates[order.topk(high, dim=1).indices], number
+        order = order.masked_fill(self._candidates == self._own[:, None], -1.0)
+        others = self._candidates[order.topk(high - 1, dim=1).indices]
+        return torch.cat((self._own[:, None], others), dim=1), number
 
     def advance(self, episode_step: Tensor) -> None:
         """Begins and ends what is due at the control step that starts now. episode_step (N,): steps done so far."""
@@ -214,7 +219,7 @@ def _slots(cfg: FaultSchedule | Scenarios | None) -> int:
         return max((len(episode.faults) for episode in cfg.episodes), default=0)
     if cfg is None or cfg.probability == 0:
         return 0
-    return 1 if cfg.groups is not None else cfg.faults.count[1]
+    return cfg.faults.count[1]
 
 
 def _script(scenarios: Scenarios, robot: Robot, step_dt: float) -> dict[str, Tensor]:

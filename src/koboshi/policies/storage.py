@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ class LayoutEntry(Protocol):
     def history(self) -> int: ...
 
 
+@runtime_checkable
 class PolicyEnv(Protocol):
     """What an environment must say about itself for a policy's file to be checked against it."""
 

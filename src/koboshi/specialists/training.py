@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from koboshi import config
 from koboshi.algos.ppo import PPO, PPOCfg
 from koboshi.envs import Env, EnvCfg
 from koboshi.errors import KoboshiError, at_least
 from koboshi.faults import FaultsCfg, FaultSchedule
 from koboshi.nets.normalizer import Normalizer
-from koboshi.policies.actor_critic import ActorCritic
+from koboshi.policies.actor_critic import ActorCritic, NetworkCfg
 from koboshi.runs import check_shapes
 from koboshi.specialists.assignment import Assignment, Cover, Sharing
 from koboshi.specialists.env import SpecialistEnv
@@ -73,6 +74,18 @@ def check_divisible(settings: SpecialistsCfg, assignment: Assignment) -> None:
         raise KoboshiError(
             f"specialists.num_envs={settings.num_envs} cannot be divided among {members} specialists; "
             f"{near} or {near + members} can"
+        )
+
+
+def check_network(settings: SpecialistsCfg, healthy: NetworkCfg) -> None:
+    """KoboshiError where specialists, which start as copies of the healthy policy, are to have another network."""
+    mine = settings.agent.network
+    free = replace(healthy, init_log_std=mine.init_log_std, log_std_range=mine.log_std_range)
+    differ = config.diff(free, mine)
+    if differ:
+        raise KoboshiError(
+            "specialists start as copies of the healthy policy, so specialists.agent.network is to be as "
+            f"agent.network: {'; '.join(differ)}"
         )
 
 

@@ -89,6 +89,7 @@ def dataset_card(task: TaskCfg, env: Env, checkpoint: Path | None, kind: Any, ro
         candidates=list(task.faults.candidates(env.robot)) if task.faults is not None else [],
         law=law_card(env),
         term_joints={name: list(joints) for name, joints in env.term_joints.items()},
+        settings={"steps": cfg.steps, "env": config.to_dict(replace(env.cfg, faults=None))},
     )
 
 

@@ -203,7 +203,7 @@ def task_of(checkpoint: Path) -> TaskCfg:
     if meta.get("kind") not in ("policy", "controller"):
         raise KoboshiError(f"{checkpoint} holds a {meta.get('kind')}, and a policy or a controller is wanted")
     task = make_task(meta.get("task", "(none)"), wanted_by=checkpoint)
-    for folder in (checkpoint.parent, checkpoint.parent.parent):
-        if (folder / CONFIG).is_file():
-            return config.load_yaml(folder / CONFIG, task)
-    return task
+    # Only its run's: a file that lies elsewhere must not take a stranger's settings for its own.
+    nested = checkpoint.parent.name in ("checkpoints", "members")
+    folder = checkpoint.parent.parent if nested else checkpoint.parent
+    return config.load_yaml(folder / CONFIG, task) if (folder / CONFIG).is_file() else task

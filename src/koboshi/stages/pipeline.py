@@ -17,7 +17,7 @@ from koboshi.specialists.bank import SpecialistBank
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import DetectorRouter, HealthyRouter
 from koboshi.specialists.storage import save_controller
-from koboshi.specialists.training import check_divisible
+from koboshi.specialists.training import check_divisible, check_network
 from koboshi.stages import collect as collecting
 from koboshi.stages import detector as detecting
 from koboshi.stages import evaluate as evaluating
@@ -55,7 +55,8 @@ class Pipeline:
             check_devices(settings.agent.trainer.device)
             check_divisible(settings, banking.bank_assignment(self.task))
             required(self.task, "collect", self.task.collect)
-            required(self.task, "detector", self.task.detector)
+            check_devices(required(self.task, "detector", self.task.detector).training.device)
+            check_network(settings, self.task.agent.network)
 
     def _run(self) -> dict[str, Any]:
         self._stage("train", self._train)

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from koboshi import robots, runs
+from koboshi import config, robots, runs
 from koboshi.bench.detection import detection_metrics
 from koboshi.bench.metrics import controller_metrics
 from koboshi.bench.report import write_report
@@ -76,12 +76,16 @@ def play(
     seconds: float,
     camera: str,
     video: Path,
+    overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Films one robot for `seconds`, and draws its timeline beside the video; says what happened."""
+    """Films one robot for `seconds`, and draws its timeline beside the video; says what happened.
+
+    `overrides` change the world that it was trained in.
+    """
     camera_named(camera)
     if not 0 < seconds < math.inf:
         raise KoboshiError(f"--seconds must be above 0, not {seconds}")
-    task = task_of(checkpoint)
+    task = config.override(task_of(checkpoint), overrides)
     robot = robots.find(task.env.robot)
     found = tuple(parse_fault(text, robot) for text in faults)
     start = min((fault.onset_s for fault in found), default=0.0)

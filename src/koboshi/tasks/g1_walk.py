@@ -1,8 +1,8 @@
 """A G1 that walks on flat ground under velocity commands (Isaac Lab's flat G1 task, lighter) and loses joints.
 
 Light and softly driven, it falls within a second however it explores, so learning starts gently: upper joints
-explore little, episodes start almost at rest, and the policy may change more in an iteration. Then it walks within
-two million steps.
+explore little, episodes start almost at rest, and the policy may change more in an iteration. Without a reward for
+standing on one foot at a time it learns to hop on the spot of both, 4 cm high, as fast as it is told to go.
 """
 
 from __future__ import annotations
@@ -37,8 +37,11 @@ def env_cfg() -> EnvCfg:
         observations=velocity.walking_groups() | velocity.fault_groups(UNITREE_G1),
         rewards={
             "track_lin_vel_xy": RewardTerm(rewards.lin_vel_xy_error, 1.0, shape="exp", scale=0.5),
-            "track_ang_vel_z": RewardTerm(rewards.ang_vel_z_error, 1.0, shape="exp", scale=0.5),
-            "feet_air_time": RewardTerm(rewards.feet_air_time_biped, 1.0),
+            "track_ang_vel_z": RewardTerm(rewards.ang_vel_z_error, 2.0, shape="exp", scale=0.5),
+            "feet_air_time": RewardTerm(rewards.feet_air_time_biped, 2.0),
+            "single_stance": RewardTerm(
+                rewards.trot, 1.0, {"pairs": (("left_foot",), ("right_foot",)), "longest": 0.7}
+            ),
             "feet_slide": RewardTerm(rewards.feet_slide, -0.1),
             "ankle_limits": RewardTerm(rewards.joint_pos_limits, -1.0, {"joints": (".*_ankle_.*",)}),
             "hip_deviation": RewardTerm(rewards.joint_deviation, -0.1, {"joints": _HIPS}, shape="l1"),
@@ -61,7 +64,7 @@ def g1_walk() -> TaskCfg:
         "g1-walk",
         env_cfg(),
         PPOCfg(
-            trainer=TrainerCfg(timesteps=8400),
+            trainer=TrainerCfg(timesteps=9600),
             network=NetworkCfg(init_log_std=-0.7),
             desired_kl=0.03,
             entropy_coef=0.005,

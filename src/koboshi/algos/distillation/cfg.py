@@ -4,25 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from koboshi.algos.learner import TrainerCfg
 from koboshi.errors import KoboshiError, at_least
 from koboshi.policies import NetworkCfg
+from koboshi.policies.storage import PolicyEnv, load_single
 from koboshi.vec_env import MirrorMap, Policy, VecEnv
 
 if TYPE_CHECKING:
     from koboshi.algos.distillation.distillation import Distillation
 
 
+def stored_policy(path: str, env: VecEnv) -> Policy:
+    """The single policy of one of koboshi's files, checked against `env`."""
+    if not isinstance(env, PolicyEnv):
+        raise KoboshiError(f"{path} cannot be checked against a {type(env).__name__}; give agent.load_teacher")
+    return load_single(Path(path), env)[0].single()
+
+
 @dataclass(frozen=True)
 class DistillationCfg:
     """DAgger (Ross et al. 2011): the student acts, the teacher says what it would have done."""
 
-    load_teacher: Callable[[str, VecEnv], Policy]
-    """Makes the teacher of a path, for an environment that offers what the teacher sees."""
     teacher: str = ""
     """The teacher's file."""
+    load_teacher: Callable[[str, VecEnv], Policy] = stored_policy
+    """Makes the teacher of that file, for an environment that offers what the teacher sees."""
     trainer: TrainerCfg = TrainerCfg()
     network: NetworkCfg = NetworkCfg()
     """The student's; its critic learns nothing."""

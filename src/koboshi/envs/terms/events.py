@@ -65,7 +65,7 @@ def randomise_friction(env: Env, mask: Tensor, range: Range = (0.5, 1.25)) -> No
 @randomises("body_mass", "body_inertia", derives=True)
 def randomise_mass(env: Env, mask: Tensor, add: Range = (-1.0, 3.0), bodies: tuple[str, ...] | None = None) -> None:
     """kg more or less on some bodies (None: the base), their inertia scaled alike."""
-    ids = [env.model.body(name).id for name in bodies or (env.robot.base_body,)]
+    ids = env.body_ids(tuple(bodies or (env.robot.base_body,)))
     nominal = env.fields.nominal("body_mass")[ids]
     mass = (nominal + env.uniform((env.num_envs, len(ids)), *add)).clamp(min=0.1 * nominal)
     for field, value in (("body_mass", mass), ("body_inertia", env.fields.nominal("body_inertia")[ids])):
