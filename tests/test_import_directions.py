@@ -15,11 +15,12 @@ import koboshi
 PACKAGE = Path(koboshi.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-FOUNDATION = {"errors", "vec_env", "runs", "config"}
+FOUNDATION = {"errors", "vec_env", "runs", "config", "devices"}
 PHYSICS = FOUNDATION | {"robots", "sim", "faults", "terrain"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "vec_env": set(),
+    "devices": {"errors"},
     "runs": {"errors"},
     "config": {"errors", "runs"},
     "robots": FOUNDATION,

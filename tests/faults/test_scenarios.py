@@ -156,8 +156,8 @@ def test_sweep_of_several_faults_at_once() -> None:
         assert names[0] == joints[i // 10] and len(set(names)) == len(names) and set(names) <= set(joints)
         numbers.add(len(names))
         assert episode.start_s == min(fault.onset_s for fault in episode.faults)
-        for fault in episode.faults:
-            assert fault.kind == cfg.kinds[i % 10 % 2], "in turn"
+        for k, fault in enumerate(episode.faults):
+            assert fault.kind == cfg.kinds[(i % 10 + k) % 2], "in turn, within an episode too"
             assert 0.3 <= fault.severity <= 0.9 and 1 <= fault.onset_s <= 5
             assert fault.duration_s is not None and 0.5 <= fault.duration_s <= 1.5
         assert -1 <= episode.command[0] <= -0.5 and episode.command[1:] == (0.25, 0.0)

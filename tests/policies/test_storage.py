@@ -136,6 +136,16 @@ def test_what_was_made_for_something_else_is_refused(tmp_path: Path, env: Env, s
     assert says in str(error.value)
 
 
+def test_actions_may_arrive_later_than_in_training(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Late(Cfg):
+        delay: tuple[int, int] = (0, 4)
+
+    made = saved(tmp_path / "a.safetensors")
+    found, _ = load_policy(tmp_path / "a.safetensors", replace(Env(), cfg=Late()))
+    assert torch.equal(found.log_std, made.log_std)
+
+
 @pytest.mark.parametrize("changed", [{"layouts": None}, {"obs": {"policy": 7}}, {"network": 3}, {"actions": {"n": 2}}])
 def test_what_another_version_wrote_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
     saved(tmp_path / "a.safetensors", **changed)

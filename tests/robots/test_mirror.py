@@ -88,6 +88,15 @@ def test_what_is_no_mirror_image_is_refused(old: str, new: str, message: str) ->
         _ = robot.mirror_signs
 
 
+@pytest.mark.parametrize(("changed", "what"), [({"armature": 0.02}, "armature"), ({"joint_damping": 0.3}, "damping")])
+def test_other_joints_are_refused(changed: dict[str, float], what: str) -> None:
+    actuator = PositionActuator(stiffness=50.0, damping=2.0, effort_limit=30.0)
+    robot = biped(actuators={"left_knee": replace(actuator, **changed), ".*": actuator})
+    with pytest.raises(KoboshiError, match=f"joint 'left_knee' has the {what} .*, its partner 'right_knee'"):
+        robot.check_mirror()
+    replace(robot, mirrored=False).check_mirror()
+
+
 @pytest.mark.parametrize("changed", [{"stiffness": 60.0}, {"damping": 1.0}, {"effort_limit": 29.0}])
 def test_other_gains_are_refused(changed: dict[str, float]) -> None:
     actuator = PositionActuator(stiffness=50.0, damping=2.0, effort_limit=30.0)

@@ -15,12 +15,16 @@ from koboshi import config, runs
 from koboshi.data import Dataset
 from koboshi.detect import load_detector
 from koboshi.envs import Env
+from koboshi.envs.cfg import HeadingCfg
+from koboshi.errors import KoboshiError
 from koboshi.faults import FaultSchedule, Scenarios
 from koboshi.policies.storage import load_policy, load_single
 from koboshi.specialists.storage import StoredController
-from koboshi.stages.collect import collect_env_cfg
+from koboshi.stages.collect import collect_env_cfg, law_card
+from koboshi.stages.detector import train as train_detector
 from koboshi.stages.evaluate import frozen_scenarios
 from koboshi.stages.folders import find, task_of
+from koboshi.stages.healthy import train
 from koboshi.stages.specialists import bank_assignment
 from koboshi.stages.specialists import train as train_specialists
 from koboshi.tasks import make_task
@@ -190,10 +194,11 @@ def test_all_stages_break_what_the_task_says(tmp_path: Path, monkeypatch: pytest
     class Stop(Exception):
         pass
 
-    def trainer(env: Any, faults: Any, *_: Any) -> None:
-        assert faults == task.faults
+    def trainer(env: Any, faults: Any, settings: Any, healthy: Any, assignment: Any, router: Any, rank: int) -> None:
+        assert faults == task.faults and rank == 1, "processes of one group differ in their environments"
         raise Stop
 
+    monkeypatch.setattr("koboshi.stages.specialists.init_from_environment", lambda: (1, 2))
     monkeypatch.setattr("koboshi.stages.specialists.BankTrainer", trainer)
     monkeypatch.setattr("koboshi.stages.specialists.load_single", lambda path, env: [None])
     with pytest.raises(Stop):
@@ -218,3 +223,49 @@ def test_a_task_without_faults_has_three_stages(
     for verb in (("collect", "--policy", policy), ("specialists", "--oracle", "--healthy", policy)):
         said = fails(verb[0], "h1-walk", *verb[1:], *PLAIN, "--root", tmp_path)
         assert said == "task 'h1-walk' has no faults, which this needs"
+
+
+def test_each_process_of_a_group_has_a_learner_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def learner(env: Any, agent: Any, rank: int) -> None:
+        raise ProcessLookupError(rank)
+
+    monkeypatch.setattr("koboshi.stages.healthy.init_from_environment", lambda: (1, 2))
+    monkeypatch.setattr("koboshi.stages.healthy.make_learner", learner)
+    with pytest.raises(ProcessLookupError, match="1"):
+        train(config.override(make_task("h1-velocity"), ["env.num_envs=4"]), tmp_path, None, [])
+
+
+def test_a_detector_learns_without_a_mirror_where_it_is_told_to(
+    pipeline: Path, tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mirror(env: Any) -> None:
+        raise KoboshiError("a term without a mirror")
+
+    monkeypatch.setattr("koboshi.stages.detector.mirror_of_detector", mirror)
+    task, data = config.override(make_task("h1-walk"), tiny), [pipeline / "data/round-1"]
+    with pytest.raises(KoboshiError, match="without a mirror"):
+        train_detector(task, data, tmp_path)
+    assert train_detector(config.override(task, ["detector.mirrored=false"]), data, tmp_path)["macro_f1"] >= 0
+
+
+def test_the_card_tells_how_an_action_becomes_a_torque() -> None:
+    """By hand: a unit of action is 0.25 rad on a Go2, and its servos pull with 40 N·m/rad and 1 N·m·s/rad."""
+    task = make_task("go2-flat")
+    env = Env(replace(collect_env_cfg(task), num_envs=1))
+    law = law_card(env)
+    assert law.action_scale == pytest.approx([0.25] * 12) and law.control == pytest.approx([40.0] * 12)
+    assert law.position == pytest.approx([-40.0] * 12) and law.velocity == pytest.approx([-1.0] * 12)
+    assert law.action_offset == pytest.approx(env.robot.default_joint_pos.tolist())
+    assert law.default_joint_pos == pytest.approx(env.robot.default_joint_pos.tolist())
+    assert law.torque_lag_s == task.env.sim.timestep == 0.005
+
+
+def test_the_plain_task_has_no_faults_and_holds_a_heading() -> None:
+    task = make_task("h1-velocity")
+    assert (task.faults, task.collect, task.detector, task.specialists) == (None,) * 4
+    env = Env(replace(task.env, num_envs=8))
+    assert set(env.reset(0)) == {"policy", "critic"}
+    before = env.command.value[:, 2].clone()
+    heading = HeadingCfg()
+    env.step(torch.zeros(8, env.action_space.dim))
+    assert task.env.command.heading == heading and not torch.equal(env.command.value[:, 2], before)

@@ -42,6 +42,7 @@ class Env:
         self.cfg = override(cfg, [])  # validates the whole tree
         self.num_envs, self.step_dt = cfg.num_envs, cfg.step_dt
         self.robot = robots.find(cfg.robot)
+        self.robot.check_mirror()
         self.scene = Scene(cfg.scene, self.robot, cfg.sim)
         self.model = self.scene.model
         self.backend = make_backend(cfg.sim.backend, self.model, cfg.num_envs, cfg.sim.device)
@@ -267,7 +268,7 @@ class Env:
         return self.log.pop() | {"episode/nan": float(self.nan_count)}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that a later `load_state_dict` needs to go on with the same numbers."""
+        """Everything that a later `load_state_dict` needs to continue with the same numbers."""
         own = {
             "physics": self.backend.snapshot(),
             "episode_step": self.episode_step,
@@ -293,7 +294,7 @@ class Env:
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Goes on where `state_dict` was taken."""
+        """Resumes where `state_dict` was taken."""
         self.backend.restore(state["physics"].to(self.device))
         for part, owner in self._parts().items():
             prefix = part + "."

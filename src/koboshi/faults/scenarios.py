@@ -147,8 +147,10 @@ def sweep(
             start, *u = torch.rand(4, generator=generator).tolist()
             first = round(onset_s[0] + (onset_s[1] - onset_s[0]) * start, 2)
             names = [] if joint is None else _companions(joint, joints, faults, generator)
-            onsets = [first] + [None] * len(names)
-            found = [_draw(name, faults, i, t, onset_s, generator) for name, t in zip(names, onsets, strict=False)]
+            # The kinds take turns, over the episodes of a joint and within each.
+            found = [
+                _draw(name, faults, i + k, None if k else first, onset_s, generator) for k, name in enumerate(names)
+            ]
             begin = min((fault.onset_s for fault in found), default=first)
             episodes.append(Scenario(tuple(found), commands.draw(u), begin))
     return Scenarios(robot.name, seed, tuple(episodes))

@@ -1,4 +1,4 @@
-"""Devices, and sums and means over the processes of `torchrun`; without it, each does nothing."""
+"""Sums and means over the processes of `torchrun`; without it, each does nothing."""
 
 from __future__ import annotations
 
@@ -8,33 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from koboshi.errors import KoboshiError
-
-
-def local_device(name: str) -> torch.device:
-    """The device that `name` means to this process: "cuda" is each `torchrun` process's own, cuda:LOCAL_RANK.
-
-    Raises KoboshiError where this build or machine lacks it.
-    """
-    kind, _, index = name.partition(":")
-    count = _devices(kind)
-    if not index and kind in ("cuda", "xpu") and count:
-        return torch.device(kind, int(os.environ.get("LOCAL_RANK", "0")) % count)
-    if not count or (index and (not index.isdecimal() or int(index) >= count)):
-        there = [f"{k}:{i}" for k in ("cuda", "xpu") for i in range(_devices(k))] + ["mps"] * _devices("mps")
-        raise KoboshiError(f"no device '{name}' here; available: {', '.join(['cpu', *there])}")
-    return torch.device(name)
-
-
-def _devices(kind: str) -> int:
-    """How many devices of a kind this process can use."""
-    if kind == "cuda":
-        return torch.cuda.device_count()
-    if kind == "xpu":
-        return torch.xpu.device_count()
-    if kind == "mps":
-        return int(torch.backends.mps.is_available())
-    return int(kind == "cpu")
+from koboshi.devices import local_device
 
 
 def init_from_environment() -> tuple[int, int]:

@@ -88,10 +88,15 @@ def _actions(env: PolicyEnv) -> Any:
     return config.to_dict(env.cfg)["actions"]
 
 
+def _without_delay(value: Any) -> Any:
+    """How late actions arrive is the world's matter, and it may differ from the one trained in."""
+    return {k: v for k, v in value.items() if k != "delay"} if isinstance(value, dict) else value
+
+
 def check_layouts(meta: Meta, env: PolicyEnv, path: Path) -> None:
     """KoboshiError where a file was made for another robot, control period, action or observation layout."""
     for key, mine in (("robot", env.robot.name), ("control_dt", env.step_dt), ("action", _actions(env))):
-        if meta.get(key) != mine:
+        if _without_delay(meta.get(key)) != _without_delay(mine):
             raise KoboshiError(f"{path} was made for {key} {meta.get(key)!r}, not {mine!r}")
     _check_groups(meta, env, path)
 

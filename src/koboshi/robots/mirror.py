@@ -102,6 +102,12 @@ def mirror_signs(
             )
     signs = np.sign(turn)
     _check_alike(names, ids, signs, model.jnt_range[joints], law)
+    dofs = model.jnt_dofadr[joints]
+    for what in ("armature", "damping", "frictionloss"):
+        value = getattr(model, f"dof_{what}")[dofs]
+        for name, mine, other, theirs in zip(names, value, np.take(names, ids), value[ids], strict=True):
+            if not np.isclose(mine, theirs):
+                raise KoboshiError(f"joint '{name}' has the {what} {mine:.4g}, its partner '{other}' {theirs:.4g}")
     return signs
 
 

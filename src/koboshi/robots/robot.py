@@ -160,6 +160,11 @@ class Robot:
         names = [foot.name for foot in self.feet]
         return mirror.mirror_ids(names, "foot", self._partners_among(names))
 
+    def check_mirror(self) -> None:
+        """KoboshiError where joints or feet of a robot that says it is mirrored do not match."""
+        if self.mirrored:
+            _ = self.mirror_signs, self.mirror_feet
+
     def _partners_among(self, names: Sequence[str]) -> dict[str, str]:
         return {a: b for a, b in self.partners.items() if a in names}
 

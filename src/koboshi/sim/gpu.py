@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from koboshi.devices import local_device
 from koboshi.errors import KoboshiError, unknown
 from koboshi.sim.backend import check_request
 
@@ -270,7 +271,9 @@ def _import_warp() -> tuple[ModuleType, ModuleType]:
 
 def _warp_device(wp: ModuleType, device: str) -> Any:
     valid = [d.alias for d in wp.get_devices()]
-    if device not in (*valid, "cuda") or (device == "cuda" and not wp.is_cuda_available()):
+    if device == "cuda" and wp.is_cuda_available():
+        device = str(local_device(device))
+    if device not in valid:
         raise unknown("device for MuJoCo Warp", device, valid, "devices")
     return wp.get_device(device)
 

@@ -26,9 +26,10 @@ from koboshi.detect import (
     save_detector,
     train_detector,
 )
+from koboshi.devices import local_device
 from koboshi.envs import Env
 from koboshi.errors import KoboshiError
-from koboshi.nets.distributed import init_from_environment, local_device, sum_over_ranks
+from koboshi.nets.distributed import init_from_environment, sum_over_ranks
 from koboshi.stages.collect import collect_env_cfg, collection, dataset_card
 from koboshi.stages.progress import console, json_safe, progress
 from koboshi.tasks import TaskCfg
@@ -100,9 +101,9 @@ def train(task: TaskCfg, paths: Sequence[Path], folder: Path) -> dict[str, Any]:
     card = dataset_card(task, env, None, "healthy", 0)
     dataset = Dataset.open(paths, expect_robot=card.robot, expect_layouts={GROUP: card.layout_hash(GROUP)})
     sequences = _prepared(task, dataset, rank)
-    mirror = mirror_of_detector(env) if env.robot.mirrored else None
-    model = _trained(task, sequences, mirror, folder, quiet=rank > 0)
     cfg = required(task, "detector", task.detector)
+    mirror = mirror_of_detector(env) if cfg.mirrored and env.robot.mirrored else None
+    model = _trained(task, sequences, mirror, folder, quiet=rank > 0)
     alarm = calibrate(judge_all(model, sequences, "calibrate"), cfg.alarm, cfg.false_alarms_per_hour)
     splits = dataset.split_digests()
     result = _judged(model, dataset, sequences, alarm)

@@ -100,7 +100,7 @@ class Pipeline:
 
     def _train(self) -> dict[str, Any]:
         run = walking.train(self.task, self._root, f"{self.folder.name}/healthy", self.overrides)
-        return {"run": str(run.path), "seconds": training_seconds(run)}
+        return {"run": str(run.path.relative_to(self.folder)), "seconds": training_seconds(run)}
 
     def _gate(self) -> dict[str, Any]:
         gate = required(self.task, "gate", self.task.gate)
@@ -145,7 +145,7 @@ class Pipeline:
     def _specialists(self) -> dict[str, Any]:
         name = f"{self.folder.name}/specialists"
         run = banking.train(self.task, self._healthy, None, self._root, name, self.overrides)
-        return {"bank": str(run.path / banking.BANK), "seconds": training_seconds(run)}
+        return {"bank": str((run.path / banking.BANK).relative_to(self.folder)), "seconds": training_seconds(run)}
 
     def _controller(self) -> dict[str, Any]:
         env = Env(collecting.collect_env_cfg(self.task))
@@ -159,7 +159,7 @@ class Pipeline:
         about = policy_meta(env, self.task.name, healthy, names)
         about |= {"seed": meta["seed"], "commit": runs.git_commit(), "overrides": self.overrides}
         save_controller(self.folder / CONTROLLER, about, healthy, bank, assignment, model, alarm)
-        return {"controller": str(self.folder / CONTROLLER)}
+        return {"controller": CONTROLLER}
 
     def _write_card(self, metrics: dict[str, Any]) -> None:
         """`controller.json`: where the controller comes from and what it reached, to ship beside it."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from koboshi.nets.distributed import local_device
+from koboshi.devices import local_device
 from koboshi.runs import RunFolder, load_checkpoint
 from koboshi.stages import ranks, resume
 from koboshi.stages.progress import progress

@@ -96,6 +96,8 @@ class DetectorStageCfg:
     alarm: AlarmCfg = AlarmCfg()
     """What calibration starts from; it sets threshold and persistence."""
     false_alarms_per_hour: float = 0.3
+    mirrored: bool = True
+    """Whether half of what it learns from is seen in the mirror, where the robot has one."""
 
 
 @dataclass(frozen=True)

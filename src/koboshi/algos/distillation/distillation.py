@@ -9,8 +9,9 @@ from torch import Tensor
 
 from koboshi.algos.distillation.cfg import DistillationCfg
 from koboshi.algos.learner import Carried, load_learner, save_learner, seed_of
+from koboshi.devices import local_device
 from koboshi.errors import KoboshiError
-from koboshi.nets.distributed import local_device, mean_over_ranks_
+from koboshi.nets.distributed import mean_over_ranks_
 from koboshi.nets.stack import FlatParameters, StackedAdam
 from koboshi.nets.state_tree import map_state
 from koboshi.policies import ActorCritic, flatten_obs
@@ -47,7 +48,7 @@ class Distillation:
         self.iteration += 1
         return log | self.env.pop_log()
 
-    def _kept(self, obs: Obs) -> Obs:
+    def _copied(self, obs: Obs) -> Obs:
         return {group: x.to(self.device, copy=True) for group, x in obs.items()}
 
     def _initial_states(self) -> dict[str, State]:
@@ -59,7 +60,7 @@ class Distillation:
 
     def _begin(self) -> Carried:
         reset = torch.ones(self.env.num_envs, dtype=torch.bool, device=self.device)
-        return Carried(self._kept(self.env.reset(self._seed)), reset, self._initial_states())
+        return Carried(self._copied(self.env.reset(self._seed)), reset, self._initial_states())
 
     @torch.no_grad()
     def collect(self) -> tuple[Obs, Tensor, Tensor, State]:
@@ -74,7 +75,8 @@ class Distillation:
             action, student = self.policy.act({g: x[None] for g, x in seen.items()}, student, reset[None])
             rows.append((seen, label.to(self.device, copy=True), reset))
             step = self.env.step(action[0].to(self.env.device))
-            obs, reset = self._kept(step.obs), (step.terminated | step.truncated).to(self.device)
+            ends = step.terminated | step.truncated | step.extras.get("anew", False)
+            obs, reset = self._copied(step.obs), ends.to(self.device)
         self._carried = Carried(obs, reset, {"student": student, "teacher": teacher})
         seen = {group: torch.stack([row[0][group] for row in rows]) for group in self._actor.groups}
         return seen, torch.stack([row[1] for row in rows]), torch.stack([row[2] for row in rows]), first

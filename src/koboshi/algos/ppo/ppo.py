@@ -18,8 +18,9 @@ from koboshi.algos.ppo import losses
 from koboshi.algos.ppo.batch import Batch
 from koboshi.algos.ppo.cfg import PPOCfg
 from koboshi.algos.ppo.rollout import Rollout, gae
+from koboshi.devices import local_device
 from koboshi.errors import KoboshiError
-from koboshi.nets.distributed import local_device, mean_over_ranks_, share_of_ranks, sum_over_ranks
+from koboshi.nets.distributed import mean_over_ranks_, share_of_ranks, sum_over_ranks
 from koboshi.nets.distributions import Categorical, Distribution, Gaussian
 from koboshi.nets.stack import FlatParameters, StackedAdam
 from koboshi.nets.state_tree import map_state
@@ -67,7 +68,7 @@ class PPO:
         """(N, …) -> (K, M, …) on the learning device."""
         return x.to(self.device).unflatten(0, (self.members, -1))
 
-    def _kept(self, obs: Obs) -> Obs:
+    def _copied(self, obs: Obs) -> Obs:
         """Copies of the groups that the policy names, on the learning device."""
         return {group: obs[group].to(self.device, copy=True) for group in self.policy.obs_spec}
 
@@ -77,7 +78,7 @@ class PPO:
 
     def _begin(self) -> Carried:
         reset = torch.ones(self.env.num_envs, dtype=torch.bool, device=self.device)
-        return Carried(self._kept(self.env.reset(self._seed)), reset, self._initial_states())
+        return Carried(self._copied(self.env.reset(self._seed)), reset, self._initial_states())
 
     def _empty(self) -> Rollout:
         policy, actor = self.policy, self._actor
@@ -107,7 +108,7 @@ class PPO:
             step = self.env.step(action.to(self.env.device))
             self._record(rollout, t, step)
             obs, reset = step.obs, rollout.ends(t)
-        self._carried = Carried(self._kept(obs), reset, {"actor": state, "mirrored": mirrored})
+        self._carried = Carried(self._copied(obs), reset, {"actor": state, "mirrored": mirrored})
         rollout.last_obs = self._carried.obs
         return rollout
 
