@@ -210,6 +210,7 @@ def test_check_exits_with_1_where_something_is_wrong(
         ("data nowhere", "no data set at nowhere (it has no card.json)"),
         ("detector train nowhere", "no data set at nowhere"),
         ("detector eval nowhere --detector none", "no checkpoint none"),
+        ("demo env.num_env=3 --out {tmp}/demo", "no key 'env.num_env'; did you mean 'env.num_envs'?"),
         ("demo --task h1-velocity --out {tmp}/demo", "no controller of task 'h1-velocity' is shipped, only of: "),
     ],
 )

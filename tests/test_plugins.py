@@ -87,6 +87,8 @@ def test_a_saved_run_asks_for_its_module(tmp_path: Path, fails: Callable[..., st
         ("TASKS = {", "module {path} cannot be loaded: SyntaxError"),
         ("1 / 0", "module {path} cannot be loaded: ZeroDivisionError: division by zero"),
         ("TASKS = ['a']", "TASKS of module {path} is a list, and a dict is wanted"),
+        ("ACTORS = {}", "ACTORS of module {path} is a dict, and a list is wanted"),
+        ("AGENTS = [3]", "settings from outside are dataclasses, and 3 is none"),
         ("TASKS = {'a': 3}", "TASKS['a'] of module {path} is a int, and a function is wanted"),
         ("ROBOTS = {'a': 3}", "ROBOTS['a'] of module {path} is a int, and a Robot of that name is wanted"),
         (ROBOT.replace('{"my_robot"', '{"a"'), "ROBOTS['a'] of module {path} is the robot 'my_robot', and a Robot of"),

@@ -266,13 +266,14 @@ def check(
 
 @app.command()
 def demo(
+    overrides: Overrides = None,
     task: Annotated[str, typer.Option(help="Task whose shipped controller is shown.")] = "h1-walk",
     out: Path = Path("runs/demo"),
 ) -> None:
     """A shipped controller loses joints and walks on."""
     from koboshi.stages import play as playing
 
-    playing.demo(out, task)
+    playing.demo(out, task, overrides or [])
     written = [out / name for name in ("metrics.json", "video.mp4", "report.html")]
     print("  ".join(str(path) for path in written if path.exists()))
 

@@ -138,9 +138,9 @@ def demo_scenarios(task: TaskCfg) -> Scenarios:
     )  # fmt: skip
 
 
-def demo(folder: Path, name: str = "h1-walk") -> dict[str, Any]:
+def demo(folder: Path, name: str = "h1-walk", overrides: Sequence[str] = ()) -> dict[str, Any]:
     """A shipped controller through a set of faults: a table, metrics, a video and a report."""
-    task = make_task(name)
+    task = config.override(make_task(name), overrides)
     stored, scenarios = shipped(task), demo_scenarios(task)
     metrics: dict[str, Any] = {"task": task.name, "commit": stored.meta["commit"], "controllers": {}}
     metrics["scenario"] = {"hash": scenarios.hash, "episodes": len(scenarios.episodes), "seconds": DEMO_SECONDS}
