@@ -10,8 +10,9 @@ from torch import Tensor
 from toy_env import MIRROR, TURN, PointEnv, SpaceEnv, assert_resumes, assert_same, columns, random_rollout, small_cfg
 
 from koboshi.algos.ppo import PPO, FrameStackCfg, GruCfg, MirrorMap, MlpCfg, NetworkCfg, Rollout, TrainerCfg
+from koboshi.nets.distributions import Distribution
 from koboshi.nets.state_tree import map_state
-from koboshi.vec_env import Obs, ObsSpec, Step
+from koboshi.vec_env import Obs, ObsSpec, State, Step
 
 LENGTH = 4
 
@@ -137,7 +138,16 @@ class HandedOver(PointEnv):
 def test_memory_begins_anew_where_the_environment_says_so(actor: FrameStackCfg | GruCfg) -> None:
     cfg = small_cfg(network=NetworkCfg(actor, critic_hidden=(8,)), trainer=TrainerCfg(rollout=6), epochs=1)
     ppo = PPO(HandedOver(6), cfg)
+    told: list[Tensor] = []
+    act = ppo.policy.distribution
+
+    def listen(obs: Obs, state: State, reset: Tensor) -> tuple[Distribution, State]:
+        told.append(reset[0].clone())
+        return act(obs, state, reset)
+
+    ppo.policy.distribution = listen
     rollout = ppo.collect()
+    assert torch.equal(torch.stack(told), rollout.begins), "who acts is told what the update will assume"
     ended = rollout.terminated[:5] | rollout.truncated[:5]
     assert torch.equal(rollout.begins[1:5], ended[:4]) and (rollout.begins[5] | ended.any(0)).all()
     alone = (rollout.begins[5] & ~ended.any(0)).nonzero().squeeze(1)

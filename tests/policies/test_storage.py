@@ -137,13 +137,12 @@ def test_what_was_made_for_something_else_is_refused(tmp_path: Path, env: Env, s
 
 
 def test_actions_may_arrive_later_than_in_training(tmp_path: Path) -> None:
-    @dataclass(frozen=True)
-    class Late(Cfg):
-        delay: tuple[int, int] = (0, 4)
-
-    made = saved(tmp_path / "a.safetensors")
-    found, _ = load_policy(tmp_path / "a.safetensors", replace(Env(), cfg=Late()))
+    path = tmp_path / "a.safetensors"
+    made = saved(path, env=Env(cfg=Cfg({"legs": Position(), "delay": (0, 0)})))
+    found, _ = load_policy(path, Env(cfg=Cfg({"legs": Position(), "delay": (0, 4)})))
     assert torch.equal(found.log_std, made.log_std)
+    with pytest.raises(KoboshiError, match="was made for action"):
+        load_policy(path, Env(cfg=Cfg({"legs": Position(0.3), "delay": (0, 0)})))
 
 
 @pytest.mark.parametrize("changed", [{"layouts": None}, {"obs": {"policy": 7}}, {"network": 3}, {"actions": {"n": 2}}])
