@@ -90,9 +90,10 @@ def koboshi(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.fixture
 def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Forgets the robots, tasks and modules that a test has added."""
-    from koboshi import plugins, robots, tasks
+    from koboshi import config, plugins, robots, tasks
 
     modules, found_robots = set(sys.modules), dict(robots.known())
+    monkeypatch.setattr(config, "_ALSO", {known: list(others) for known, others in config._ALSO.items()})
     monkeypatch.setattr(tasks, "_added", dict(tasks._added))
     monkeypatch.setattr(plugins, "_loaded", set(plugins._loaded))
     yield

@@ -34,7 +34,7 @@ ACTORS, AGENTS = [PlainCfg], [CalmPPOCfg]
 
 
 def use(koboshi: Callable[..., Any], root: Path, name: str, *module: str) -> None:
-    """Resume (it is done), film and judge a run."""
+    """Train, film and judge."""
     said = koboshi("train", "h1-velocity", *QUICK, *settings(root, name), "--name", name, "--root", root, *module)
     assert said.code == 0, said.err
     run = f"h1-velocity/{name}"

@@ -88,6 +88,11 @@ def test_a_saved_run_asks_for_its_module(tmp_path: Path, fails: Callable[..., st
         ("1 / 0", "module {path} cannot be loaded: ZeroDivisionError: division by zero"),
         ("TASKS = ['a']", "TASKS of module {path} is a list, and a dict is wanted"),
         ("ACTORS = {}", "ACTORS of module {path} is a dict, and a list is wanted"),
+        (
+            "from koboshi.nets.actors import GruCfg as A\nclass GruCfg(A): pass\nACTORS = [GruCfg]",
+            "called GruCfg already",
+        ),
+        ("from koboshi.nets.actors import GruCfg\nAGENTS = [GruCfg]", "GruCfg has no trainer, network, mirror_groups"),
         ("AGENTS = [3]", "settings from outside are dataclasses, and 3 is none"),
         ("TASKS = {'a': 3}", "TASKS['a'] of module {path} is a int, and a function is wanted"),
         ("ROBOTS = {'a': 3}", "ROBOTS['a'] of module {path} is a int, and a Robot of that name is wanted"),

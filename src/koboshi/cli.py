@@ -56,7 +56,9 @@ _OVERRIDE = re.compile(r"\w+(\.[\w-]+)*=")
 def outside(
     module: Annotated[
         list[str] | None,
-        typer.Option(help="Python file or module with TASKS or ROBOTS of your own; may be given several times."),
+        typer.Option(
+            help="File or module with TASKS, ROBOTS, ACTORS or AGENTS of your own; may be given several times."
+        ),
     ] = None,
 ) -> None:
     """Legged robots that keep moving when their joints fail."""

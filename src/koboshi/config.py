@@ -33,7 +33,7 @@ Config = TypeVar("Config")
 TYPE = "type"
 """The key that names one of several dataclasses."""
 _ALSO: dict[type, list[type]] = {}
-"""One of several -> those from outside that may stand in its place."""
+"""The first of several dataclasses -> those from outside that may stand in their place."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -49,15 +49,20 @@ for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
-def also(known: type, other: type) -> None:
-    """From now on the dataclass `other` may stand wherever `known` is one of several, in files and overrides too."""
-    if not dataclasses.is_dataclass(other):
+def check_choice(hint: Any, other: Any) -> None:
+    """KoboshiError where `other` cannot be one more of the dataclasses of `hint`."""
+    if not (isinstance(other, type) and dataclasses.is_dataclass(other)):
         raise KoboshiError(f"settings from outside are dataclasses, and {other!r} is none")
-    mine = _ALSO.setdefault(known, [])
-    if any(each.__name__ == other.__name__ and each is not other for each in (known, *mine)):
+    # Files name settings by their class: a second one of that name would take the place of the first.
+    if any(each.__name__ == other.__name__ and each is not other for each in _dataclasses_in(hint)):
         raise KoboshiError(f"there are settings called {other.__name__} already")
-    if other not in mine:
-        mine.append(other)
+
+
+def also(hint: Any, other: type) -> None:
+    """From now on the dataclass `other` may stand wherever one of the union `hint` may, in files and overrides too."""
+    check_choice(hint, other)
+    if other not in _dataclasses_in(hint):
+        _ALSO.setdefault(get_args(hint)[0], []).append(other)
 
 
 def override(cfg: Config, assignments: Sequence[str]) -> Config:

@@ -14,29 +14,33 @@ import importlib.util
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from koboshi import config, robots, tasks
-from koboshi.algos.ppo import PPOCfg
 from koboshi.errors import KoboshiError
-from koboshi.nets.actors import MlpCfg
+from koboshi.nets.actors import AnyActorCfg
 from koboshi.robots import Robot
 from koboshi.tasks import MakeTask, TaskCfg
+from koboshi.tasks.task import AgentCfg
 
 TASK_GROUP, ROBOT_GROUP = "koboshi.tasks", "koboshi.robots"
-_SETTINGS: dict[type, str] = {MlpCfg: "ACTORS", PPOCfg: "AGENTS"}
-"""Whose place they may take -> what a module calls them."""
+_SETTINGS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "ACTORS": (AnyActorCfg, ("groups", "build")),
+    "AGENTS": (AgentCfg, ("trainer", "network", "mirror_groups", "build")),
+}
+"""What a module calls them -> the union that they join, and what each must have."""
 _loaded: set[str] = set()
 """What was added in this process: adding it again does nothing."""
 
 
 def load(modules: Iterable[str] = ()) -> None:
-    """Adds the robots and tasks of installed packages, then those of `modules`, each a file or a module's name.
+    """Adds the robots and tasks of installed packages, then what `modules` offer, each a file or a module's name.
 
-    KoboshiError where a module is missing, fails, has neither, or brings a name that is taken. An installed
+    KoboshiError where a module is missing, fails, offers nothing, or brings a name that is taken. An installed
     robot that cannot be had is named on stderr: what does not need it must go on working.
     """
     for entry in entry_points(group=ROBOT_GROUP):
@@ -122,9 +126,11 @@ def _add(name: str, module: ModuleType) -> None:
     """Adds what a module offers, all or nothing."""
     new_robots: dict[str, Robot] = _table(name, module, "ROBOTS", dict)
     new_tasks: dict[str, MakeTask] = _table(name, module, "TASKS", dict)
-    settings = [(known, cls) for known, table in _SETTINGS.items() for cls in _table(name, module, table, list)]
+    settings = [(table, cls) for table in _SETTINGS for cls in _table(name, module, table, list)]
     if not (new_robots or new_tasks or settings):
         raise KoboshiError(f"module {name} has none of TASKS, ROBOTS, ACTORS, AGENTS")
+    for table, cls in settings:
+        _check_settings(name, table, cls)
     for key, robot in new_robots.items():
         if not isinstance(robot, Robot) or robot.name != key:
             found = f"the robot '{robot.name}'" if isinstance(robot, Robot) else f"a {type(robot).__name__}"
@@ -136,12 +142,21 @@ def _add(name: str, module: ModuleType) -> None:
             raise KoboshiError(f"TASKS['{key}'] of module {name} is a {type(make).__name__}, and a function is wanted")
         if key in tasks.known():
             raise KoboshiError(f"module {name}: the task name '{key}' is taken; tasks: {', '.join(tasks.known())}")
-    for known, cls in settings:
-        config.also(known, cls)
+    for table, cls in settings:
+        config.also(_SETTINGS[table][0], cls)
     for robot in new_robots.values():
         robots.add(robot)
     for key, make in new_tasks.items():
         tasks.add(key, make)
+
+
+def _check_settings(name: str, table: str, cls: Any) -> None:
+    hint, needed = _SETTINGS[table]
+    config.check_choice(hint, cls)
+    there = {field.name for field in fields(cls)} | set(dir(cls))
+    missing = [attribute for attribute in needed if attribute not in there]
+    if missing:
+        raise KoboshiError(f"{table} of module {name}: {cls.__name__} has no {', '.join(missing)}")
 
 
 def _table(name: str, module: ModuleType, attribute: str, kind: type) -> Any:

@@ -100,7 +100,7 @@ class Policy(Protocol):
         ...
 
     def act(self, obs: Obs, state: State, reset: Tensor) -> tuple[Tensor, State]:
-        """(N, A) the most likely actions, and what to carry on. `reset` (N,) bool: whose episode begins now."""
+        """(N, A) the most likely actions, and what to carry on. `reset` (N,) bool: whose memory begins now."""
         ...
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from koboshi import robots
 from koboshi.bench.detection import delays, switch_delays
-from koboshi.bench.rollout import Recording, control_steps, rollout, scenario_cfg
+from koboshi.bench.rollout import Recording, rollout, scenario_cfg
 from koboshi.envs import Env
 from koboshi.envs.cfg import EventTerm, TerminationTerm
 from koboshi.faults import Fault, Scenario, Scenarios
@@ -69,7 +69,7 @@ def test_nothing_but_the_scenario_happens(cfg: Any) -> None:
     assert found.events == {n: term for n, term in cfg.events.items() if term.mode == "reset"} | world
     assert list(found.terminations) == [n for n, term in cfg.terminations.items() if not term.time_out]
     assert found.observations == cfg.observations
-    assert control_steps(SCENARIOS, cfg.step_dt, 0.3) == STEPS
+    assert SCENARIOS.steps(cfg.step_dt, 0.3) == STEPS
 
 
 def test_a_recording_tells_what_happened(cfg: Any) -> None:

@@ -143,6 +143,7 @@ def test_beside_an_own_joint_others_break_where_several_are_asked_for() -> None:
     assert torch.equal(faults.joint[:, 0], own) and torch.isin(faults.joint, allowed).all()
     assert all(len(set(row)) == 3 for row in faults.joint.tolist())
     assert len(faults.joint[:, 1].unique()) > 8, "the others are drawn"
+    assert (faults.start[:, :1] <= faults.start).all(), "and break later, or the own member would never act"
     broken = planned(faults)
     assert broken[:, 0].all() and set(broken.sum(1).tolist()) == {1, 2, 3}
 

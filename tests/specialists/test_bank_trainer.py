@@ -255,7 +255,7 @@ def test_another_network_than_the_healthy_policys() -> None:
     other = NetworkCfg(MlpCfg(hidden=(9,)), critic_hidden=(8,))
     cfg = settings()
     cfg = replace(cfg, agent=replace(cfg.agent, network=other))
-    with pytest.raises(KoboshiError, match="do not fit specialists with the network of specialists.agent"):
+    with pytest.raises(KoboshiError, match="is to be as agent.network: actor.hidden"):
         BankTrainer(WorldCfg(), FaultsCfg(), cfg, healthy(settings()), PAIRS, oracle)
 
 

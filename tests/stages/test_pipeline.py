@@ -245,7 +245,8 @@ def test_a_detector_learns_without_a_mirror_where_it_is_told_to(
     task, data = config.override(make_task("h1-walk"), tiny), [pipeline / "data/round-1"]
     with pytest.raises(KoboshiError, match="without a mirror"):
         train_detector(task, data, tmp_path)
-    assert train_detector(config.override(task, ["detector.mirrored=false"]), data, tmp_path)["macro_f1"] >= 0
+    train_detector(config.override(task, ["detector.mirrored=false"]), data, tmp_path)
+    assert (tmp_path / "detector.safetensors").exists()
 
 
 def test_the_card_tells_how_an_action_becomes_a_torque() -> None:

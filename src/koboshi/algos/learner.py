@@ -97,7 +97,7 @@ class Carried(NamedTuple):
     obs: Obs
     """Group -> (N, …): what to act on next."""
     reset: Tensor
-    """(N,) bool: whose episode begins with it."""
+    """(N,) bool: whose memory begins with it."""
     states: dict[str, State]
     """What each policy that acts or labels carries, by name."""
 

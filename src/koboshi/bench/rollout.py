@@ -69,11 +69,6 @@ def scenario_cfg(cfg: EnvCfg, scenarios: Scenarios) -> EnvCfg:
     )
 
 
-def control_steps(scenarios: Scenarios, step_dt: float, seconds: float) -> int:
-    """Control steps until `seconds` after the latest onset."""
-    return int(scenarios.onset(step_dt).max()) + round(seconds / step_dt)
-
-
 def rollout(
     cfg: EnvCfg,
     controller: Controller,
@@ -90,7 +85,7 @@ def rollout(
     environment is until the end, so that a GPU is never asked to wait.
     """
     env = Env(scenario_cfg(cfg, scenarios))
-    steps = control_steps(scenarios, env.step_dt, seconds)
+    steps = scenarios.steps(env.step_dt, seconds)
     obs = env.reset(scenarios.seed)
     state = controller.initial_state(env.num_envs, env.device)
     reset = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)

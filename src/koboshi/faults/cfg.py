@@ -90,7 +90,7 @@ class FaultSchedule:
     onset_s: tuple[float, float] = (2.0, 8.0)
     """Time in the episode, s; each fault's is drawn on its own."""
     groups: tuple[tuple[str, ...], ...] | None = None
-    """The joints that are sure to break where anything does."""
+    """Where anything breaks in an environment, one of these joints does, by the environment's index, and first."""
 
     def validate(self) -> None:
         if self.groups is not None and (not self.groups or () in self.groups):

@@ -106,6 +106,9 @@ class FaultLayer:
         low, high = faults.severity
         first, last = (round(t / self._step_dt) for t in cfg.onset_s)
         start = (first + (last - first + 1) * onset).long().clamp(max=last)
+        if cfg.groups is not None:
+            # The own joint, which stands first, breaks before others: its member is to take charge.
+            start = start.sort(1).values
         joint, number = self._who(u[:, -2], generator)
         breaks = (torch.arange(s, device=self._device) < number[:, None]) & (u[:, -1:] < cfg.probability)
         stop = torch.full_like(start, NEVER)
@@ -121,7 +124,7 @@ class FaultLayer:
         }
 
     def _who(self, u: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(N, S) joints in a random order and (N,) how many of them break."""
+        """(N, S) joints in a random order (with groups, the own one first) and (N,) how many of them break."""
         cfg = self._cfg
         assert isinstance(cfg, FaultSchedule)
         low, high = cfg.faults.count

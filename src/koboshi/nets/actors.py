@@ -2,7 +2,7 @@
 
 Each has `initial_state(batch)`, one step `forward`, and `sequence` over time, which give the same numbers.
 Observations are float and flat, group -> (K, B, d) or (K, T, B, d), already normalised; `reset` (K, B) or
-(K, T, B) bool says whose episode begins with this observation; what is carried leads with (K, B).
+(K, T, B) bool says whose memory begins with this observation; what is carried leads with (K, B).
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Mlp(Actor):
 
 
 class FrameStack(Actor):
-    """Acts on the last `frames` observations, oldest first; where an episode begins, all are its first."""
+    """Acts on the last `frames` observations, oldest first; where memory begins, all are the first."""
 
     carries = True
 

@@ -135,7 +135,7 @@ def _reading(path: Path) -> Iterator[None]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise KoboshiError(f"{path} was written by another version of koboshi: {error!r}") from error
     except KoboshiError as error:
-        raise KoboshiError(f"{path} was written by another version of koboshi: {error}") from error
+        raise KoboshiError(f"{path} was written by another version of koboshi, or with a --module: {error}") from error
 
 
 def _spec(meta: Meta) -> dict[str, ObsSpec]:

@@ -81,7 +81,7 @@ def mirror_signs(
 
     In the mirror a rotation about axis (x, y, z) becomes one about (−x, y, −z), a shift along it one along
     (x, −y, z). KoboshiError where the partner does not sit at the mirrored place, turns about another axis, or
-    has another range or another actuator.
+    has another range, actuator, armature, damping or friction.
     """
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)

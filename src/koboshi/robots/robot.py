@@ -162,8 +162,12 @@ class Robot:
 
     def check_mirror(self) -> None:
         """KoboshiError where joints or feet of a robot that says it is mirrored do not match."""
-        if self.mirrored:
+        if not self.mirrored:
+            return
+        try:
             _ = self.mirror_signs, self.mirror_feet
+        except KoboshiError as error:
+            raise KoboshiError(f"{error}; a robot whose sides differ says mirrored=False") from error
 
     def _partners_among(self, names: Sequence[str]) -> dict[str, str]:
         return {a: b for a, b in self.partners.items() if a in names}

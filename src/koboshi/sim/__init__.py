@@ -16,7 +16,7 @@ __all__ = ["BACKENDS", "Backend", "CpuBackend", "ModelFields", "anyone", "make_b
 
 
 def make_backend(name: str, model: mujoco.MjModel, num_envs: int, device: str = "cpu") -> Backend:
-    """`name`: "cpu" (mjbatch) or "warp" (MuJoCo Warp, on `device` "cuda:0" or "cpu"; extra `gpu`)."""
+    """`name`: "cpu" (mjbatch) or "warp" (MuJoCo Warp, on `device` "cuda", "cuda:0" or "cpu"; extra `gpu`)."""
     if name == "cpu":
         return CpuBackend(model, num_envs)
     if name == "warp":

@@ -83,7 +83,7 @@ class WarpBackend:
         nconmax: int | None = None,
         njmax: int | None = None,
     ) -> None:
-        """`device`: "cuda:0", … or "cpu".
+        """`device`: "cuda" (this process's own), "cuda:0", … or "cpu".
 
         `nconmax`, `njmax`: room for contacts and constraint rows in one simulation; by default what the
         model's geoms and joints can need. `check` raises KoboshiError where a step needed more.

@@ -15,7 +15,6 @@ from koboshi.errors import KoboshiError, at_least
 from koboshi.faults import FaultsCfg, FaultSchedule
 from koboshi.nets.normalizer import Normalizer
 from koboshi.policies.actor_critic import ActorCritic, NetworkCfg
-from koboshi.runs import check_shapes
 from koboshi.specialists.assignment import Assignment, Cover, Sharing
 from koboshi.specialists.env import SpecialistEnv
 from koboshi.specialists.routing import Router
@@ -204,10 +203,10 @@ def _copies(healthy: ActorCritic, members: int, settings: SpecialistsCfg) -> Act
 
     KoboshiError where specialists are to have another network than the healthy policy's.
     """
+    check_network(settings, healthy.cfg)
     network = settings.agent.network
     bank = ActorCritic(members, healthy.obs_spec, healthy.action_space, network)
     state = healthy.member(0)
-    check_shapes(state, bank.member(0), "specialists with the network of specialists.agent")
     for name, module in healthy.named_modules():
         if isinstance(module, Normalizer):
             state[f"{name}.count"].clamp_(max=settings.statistics_weight)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from koboshi import robots, runs
+from koboshi import config, robots, runs
 from koboshi.bench.detection import detection_metrics, false_alarms, healthy_steps
 from koboshi.bench.metrics import controller_metrics, episode_rows, gait_metrics, paired
 from koboshi.bench.report import write_report
@@ -22,6 +22,7 @@ from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import HealthyRouter, OracleRouter
 from koboshi.specialists.storage import StoredController
 from koboshi.stages.film import cut, film, trajectory
+from koboshi.stages.folders import task_of
 from koboshi.stages.progress import json_safe, progress, watched_rollout
 from koboshi.tasks import TaskCfg
 from koboshi.vec_env import Policy
@@ -88,7 +89,7 @@ def evaluate(task: TaskCfg, path: Path, folder: Path, scenario_file: Path | None
 
     `path` is a controller's file or any policy's checkpoint. Beside what bench.metrics and bench.detection define,
     `cost_us` is what a decision costs each robot of the batch, and `controller_us` what detector and router cost
-    one robot alone on one core.
+    one robot alone on one core; `changed` says where the world differs from the one trained in.
     """
     stored = load(path, task) if is_controller(path) else None
     controllers = _routed(stored, task) if stored is not None else {"healthy": policy_alone(path, task)}
@@ -99,6 +100,7 @@ def evaluate(task: TaskCfg, path: Path, folder: Path, scenario_file: Path | None
         "controller": str(path),
         "controller_sha256": runs.digest(path),
         "commit": runs.git_commit(),
+        "changed": config.diff(task_of(path), task),
         "scenario": {"hash": scenarios.hash, "episodes": len(scenarios.episodes), "seconds": seconds},
         "controllers": {},
     }

@@ -80,7 +80,7 @@ def play(
 ) -> dict[str, Any]:
     """Films one robot for `seconds`, and draws its timeline beside the video; says what happened.
 
-    `overrides` change the world that it was trained in.
+    `overrides` change the world that it was trained in; scenarios know no pushes, time-outs or other commands.
     """
     camera_named(camera)
     if not 0 < seconds < math.inf:
@@ -143,6 +143,7 @@ def demo(folder: Path, name: str = "h1-walk", overrides: Sequence[str] = ()) -> 
     task = config.override(make_task(name), overrides)
     stored, scenarios = shipped(task), demo_scenarios(task)
     metrics: dict[str, Any] = {"task": task.name, "commit": stored.meta["commit"], "controllers": {}}
+    metrics["changed"] = config.diff(make_task(name), task)
     metrics["scenario"] = {"hash": scenarios.hash, "episodes": len(scenarios.episodes), "seconds": DEMO_SECONDS}
     healthy = evaluating.healthy_alone(stored.healthy, len(stored.robot.joint_names))
     recordings = {}

@@ -75,8 +75,7 @@ class Distillation:
             action, student = self.policy.act({g: x[None] for g, x in seen.items()}, student, reset[None])
             rows.append((seen, label.to(self.device, copy=True), reset))
             step = self.env.step(action[0].to(self.env.device))
-            ends = step.terminated | step.truncated | step.extras.get("anew", False)
-            obs, reset = self._copied(step.obs), ends.to(self.device)
+            obs, reset = self._copied(step.obs), (step.terminated | step.truncated).to(self.device)
         self._carried = Carried(obs, reset, {"student": student, "teacher": teacher})
         seen = {group: torch.stack([row[0][group] for row in rows]) for group in self._actor.groups}
         return seen, torch.stack([row[1] for row in rows]), torch.stack([row[2] for row in rows]), first

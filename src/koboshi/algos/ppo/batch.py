@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     old_output: Tensor
     """(K, B, A) of the actor that acted."""
     begins: Tensor
-    """Whose episode begins with this row."""
+    """Whose memory begins with this row."""
     state: State
     """(K, M, …): what the actor carried before the first step; () where it carries nothing."""
     mirrored_state: State
