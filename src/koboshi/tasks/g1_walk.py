@@ -2,7 +2,7 @@
 
 Light and softly driven, it falls within a second however it explores, so learning starts gently: upper joints
 explore little, episodes start almost at rest, and the policy may change more in an iteration. Without a reward for
-standing on one foot at a time it learns to hop on the spot of both, 4 cm high, as fast as it is told to go.
+standing on one foot at a time it follows commands by hopping on both feet.
 """
 
 from __future__ import annotations
