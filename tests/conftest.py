@@ -148,3 +148,12 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
             _shorten(patch)
             Pipeline(config.override(make_task("h1-walk"), TINY), root, "tiny", list(TINY)).run()
     return folder
+
+
+@pytest.fixture
+def cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Call it with a number: as if the machine had so many, and every batch were worth working on in as many parts."""
+    before = torch.get_num_threads()
+    monkeypatch.setattr("koboshi.nets.parts.FEWEST_ROWS", 1)
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

@@ -156,10 +156,11 @@ def test_log_std_comes_back_from_its_bounds() -> None:
     ppo = learner(1, M, cfg)
     ppo.update(random_rollout(M, 1))
     assert ppo.policy.log_std is not None and ppo.policy.log_std.eq(-1.0).all()
-    ppo.cfg = replace(cfg, entropy_coef=1e3)
+    drawn = learner(1, M, replace(cfg, entropy_coef=1e3))
+    drawn.load_state_dict(ppo.state_dict())
     for seed in range(2, 12):
-        ppo.update(random_rollout(M, seed))
-    assert ppo.policy.log_std.eq(0.0).all()
+        drawn.update(random_rollout(M, seed))
+    assert drawn.policy.log_std is not None and drawn.policy.log_std.eq(0.0).all()
 
 
 def test_environments_must_divide_among_members() -> None:

@@ -57,6 +57,19 @@ def test_killed_and_resumed_gives_the_same_numbers(walk, tmp_path, mirror):
         assert torch.equal(value, second.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("mirror", [None, MIRROR])
+def test_parts_learn_what_the_whole_learns(walk, mirror, cores):
+    states, losses = [], []
+    for count in (1, 3):
+        cores(count)
+        trainer = make_trainer(walk, mirror)
+        trainer.run(until=8, report=lambda i, n, values: losses.append(values["loss"]))
+        states.append(trainer.state_dict())
+    assert losses[8:] == pytest.approx(losses[:8], rel=1e-4)
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
 def test_the_file_of_a_killed_training_is_taken_up(walk, tmp_path):
     cfg, path = DetectorTrainCfg(epochs=0.3, batch_envs=32, chunk=25), tmp_path / "training.safetensors"
     whole = train_detector([walk], SMALL, cfg)

@@ -22,6 +22,7 @@ from koboshi.data import OBS, PARTS, Sequences, find_episodes, find_faults
 from koboshi.detect.model import GROUP, DetectorCfg, DetectorSpec, FaultDetector
 from koboshi.errors import KoboshiError
 from koboshi.nets.distributed import init_from_environment, sum_over_ranks
+from koboshi.nets.parts import count_of_parts, in_parts
 from koboshi.runs import check_shapes, load_checkpoint, save_checkpoint
 
 Report = Callable[[int, int, dict[str, float]], None]
@@ -67,6 +68,25 @@ class Mirror(NamedTuple):
     """(D,) float."""
     joint_ids: Tensor
     """(J,) int64."""
+
+
+class _Rows(NamedTuple):
+    """A chunk of some lanes, (C, B, …)."""
+
+    obs: Tensor
+    severity: Tensor
+    reset: Tensor
+    weight: Tensor
+
+
+class _Found(NamedTuple):
+    """What a chunk of some lanes says."""
+
+    loss: Tensor
+    hidden: Tensor
+    """(B, S) after its last row."""
+    grads: tuple[Tensor, ...]
+    """One a parameter."""
 
 
 class DetectorTrainer:
@@ -144,16 +164,24 @@ class DetectorTrainer:
     def _backward(self, lanes: Tensor) -> Tensor:
         """This rank's share of the loss of a batch; its gradients are in the parameters, hidden states moved on."""
         # Of a batch's lanes a rank may have none; then its share of everything is 0, but the others still ask for it.
-        obs, severity, reset, weight = self._gather(lanes if len(lanes) else torch.tensor([self.rank]))
-        weight = weight if len(lanes) else torch.zeros_like(weight)
-        where = lanes.to(self.device)
-        logits, hidden = self.model(obs, reset, self.hidden[where] if len(lanes) else self.model.initial(1))
-        loss = self.loss(logits, severity, weight, sum_over_ranks(weight.sum()))
-        self.optimiser.zero_grad()
-        loss.backward()
+        own = lanes if len(lanes) else torch.tensor([self.rank])
+        parts = own.chunk(count_of_parts(self.device, len(own) * self.cfg.chunk))
+        rows = in_parts(self._gather, parts)
+        if not len(lanes):
+            rows[0].weight.zero_()
+        total = sum_over_ranks(torch.stack([row.weight.sum() for row in rows]).sum())
+        before = [self.hidden[part.to(self.device)] for part in parts]
+        found = in_parts(lambda i: self._gradient(rows[i], before[i], total), range(len(parts)))
+        for parameter, grads in zip(self.model.parameters(), zip(*(f.grads for f in found), strict=True), strict=True):
+            parameter.grad = torch.stack(grads).sum(0)
         if len(lanes):
-            self.hidden[where] = hidden.detach()
-        return loss.detach()
+            self.hidden[lanes.to(self.device)] = torch.cat([f.hidden for f in found])
+        return torch.stack([f.loss for f in found]).sum()
+
+    def _gradient(self, rows: _Rows, hidden: Tensor, total: Tensor) -> _Found:
+        logits, after = self.model(rows.obs, rows.reset, hidden)
+        loss = self.loss(logits, rows.severity, rows.weight, total)
+        return _Found(loss.detach(), after.detach(), torch.autograd.grad(loss, list(self.model.parameters())))
 
     def loss(self, logits: Tensor, severity: Tensor, weight: Tensor, total: Tensor) -> Tensor:
         """Binary cross-entropy summed over the candidate joints, mean over rows that weigh `total` in all."""
@@ -165,8 +193,8 @@ class DetectorTrainer:
         )
         return (each * clear * weight.unsqueeze(-1)).sum() / total.clamp_min(1.0)
 
-    def _gather(self, lanes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The next chunk of lanes that share sequence and side: obs, severity, reset, weight, (C, B, ...)."""
+    def _gather(self, lanes: Tensor) -> _Rows:
+        """The next chunk of lanes that share sequence and side."""
         s, flip, _ = self.lanes[int(lanes[0])]
         seq = self.sequences[s]
         env = torch.tensor([self.lanes[i][2] for i in lanes.tolist()])
@@ -178,7 +206,7 @@ class DetectorTrainer:
             assert self.mirror is not None
             obs = obs[..., self.mirror.obs_ids] * self.mirror.obs_sign
             severity = severity[..., self.mirror.joint_ids]
-        return obs, severity, reset, weight
+        return _Rows(obs, severity, reset, weight)
 
     def _next_lanes(self) -> Tensor:
         """The lanes of this iteration: each round goes once through all, in an order drawn from the seed."""

@@ -98,7 +98,7 @@ def _elu_(x: Tensor) -> Tensor:
 
 
 class FlatParameters:
-    """All parameters of K stacked networks as one (K, P) matrix, and their gradients as another.
+    """All parameters of K stacked networks as one (K, P) matrix.
 
     The modules' parameters become views of it, so that clipping, Adam and averaging over machines are a few
     operations on one matrix, each member's row on its own.
@@ -108,17 +108,16 @@ class FlatParameters:
         self._parameters = [p for m in modules for p in ([m] if isinstance(m, nn.Parameter) else m.parameters())]
         self.members = len(self._parameters[0])
         self.value = torch.cat([p.detach().reshape(self.members, -1) for p in self._parameters], dim=1)
-        self.grad = torch.zeros_like(self.value)
         start = 0
         for p in self._parameters:
             end = start + p[0].numel()
             p.data = self.value[:, start:end].view(p.shape)
             start = end
 
-    def backward(self, loss: Tensor) -> None:
-        """Fills `grad` with the gradient of a scalar."""
+    def gradient(self, loss: Tensor) -> Tensor:
+        """(K, P) the gradient of a scalar; several threads may ask at once."""
         grads = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
-        torch.cat([g.reshape(self.members, -1) for g in grads], dim=1, out=self.grad)
+        return torch.cat([g.reshape(self.members, -1) for g in grads], dim=1)
 
 
 class StackedAdam:
@@ -130,11 +129,12 @@ class StackedAdam:
         self.steps = torch.zeros(len(parameters.value), 1, device=parameters.value.device)
 
     @torch.no_grad()
-    def step(self, learning_rate: Tensor, max_grad_norm: float, active: Tensor, eps: float = 1e-8) -> Tensor:
-        """A step of those `active` (K,) bool, at `learning_rate` (K,). Gives all (K,) gradient norms."""
-        grad = self._parameters.grad
+    def step(
+        self, grad: Tensor, learning_rate: Tensor, max_grad_norm: float, active: Tensor, eps: float = 1e-8
+    ) -> Tensor:
+        """A step of those `active` (K,) bool against `grad` (K, P), at `learning_rate` (K,); gives the (K,) norms."""
         norm = grad.norm(dim=1, keepdim=True)
-        grad *= (max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+        grad = grad * (max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
         on = active[:, None]
         self.steps += on
         if anyone(~active):

@@ -100,11 +100,10 @@ class Distillation:
         return {"loss/imitation": torch.stack(errors).mean().item()}
 
     def _step(self, loss: Tensor) -> None:
-        self.parameters.backward(loss)
-        mean_over_ranks_(self.parameters.grad)
+        grad = mean_over_ranks_(self.parameters.gradient(loss))
         rate = torch.full((1,), self.cfg.learning_rate, device=self.device)
         everyone = torch.ones(1, dtype=torch.bool, device=self.device)
-        self.optimizer.step(rate, self.cfg.max_grad_norm, everyone)
+        self.optimizer.step(grad, rate, self.cfg.max_grad_norm, everyone)
 
     def _parts(self) -> dict[str, object]:
         return {"policy": self.policy, "optimizer": self.optimizer, "env": self.env}

@@ -17,17 +17,17 @@ from koboshi.algos.learner import Carried, load_learner, save_learner, seed_of
 from koboshi.algos.ppo import losses
 from koboshi.algos.ppo.batch import Batch
 from koboshi.algos.ppo.cfg import PPOCfg
+from koboshi.algos.ppo.objective import FIGURES, Gradient, Objective, joined
 from koboshi.algos.ppo.rollout import Rollout, gae
 from koboshi.devices import local_device
 from koboshi.errors import KoboshiError
 from koboshi.nets.distributed import mean_over_ranks_, share_of_ranks, sum_over_ranks
-from koboshi.nets.distributions import Categorical, Distribution, Gaussian
+from koboshi.nets.parts import count_of_parts, in_parts
 from koboshi.nets.stack import FlatParameters, StackedAdam
-from koboshi.nets.state_tree import map_state
 from koboshi.policies import ActorCritic, flatten_obs
 from koboshi.vec_env import MirrorMap, Obs, State, Step, VecEnv
 
-LOSSES = ("surrogate", "value", "entropy", "mirror", "auxiliary", "kl", "grad_norm")
+LOSSES = (*FIGURES, "grad_norm")
 LOGGED = (*(f"loss/{name}" for name in LOSSES), "policy/learning_rate", "policy/valid", "policy/reward")
 
 
@@ -52,6 +52,7 @@ class PPO:
         self._seed, noise = seed_of(cfg.trainer, rank)
         self.generator = torch.Generator(self.device).manual_seed(noise)
         self._mirror = mirror.to(self.device) if mirror is not None and cfg.mirror_coef else None
+        self._objective = Objective(self.policy, self.parameters, cfg, self._mirror)
         self._room: Rollout | None = None
         self._carried: Carried | None = None
         self._old_log_std = torch.zeros(0)
@@ -160,7 +161,7 @@ class PPO:
         flat, next_flat = self._flat(rollout.obs), self._flat(rollout.next_obs or {})
         obs, next_obs = policy.normalize(flat), policy.normalize(next_flat)
         begins = self._by_member(rollout.begins)
-        output = self._output(obs, begins, rollout.state, steps)
+        output = self._objective.output(obs, begins, rollout.state, steps)
         critic_output = policy.critic_output(obs)
         value = policy.value_norm.denormalize(critic_output.unsqueeze(2)).squeeze(2)
         advantage = self._advantage(rollout, self._by_time(value, steps))
@@ -198,21 +199,13 @@ class PPO:
         ends = (rollout.terminated, rollout.truncated)
         return gae(rollout.reward, value, next_value, *ends, self.cfg.gamma, self.cfg.lam)
 
-    def _output(self, obs: Obs, begins: Tensor, state: State, steps: int) -> Tensor:
-        """(K, B, A) of the actor, at the rows of a batch, or over the `steps` steps of its environments."""
-        if not self._actor.carries:
-            return self._actor(obs, state, begins)[0]
-        shape = (steps, -1)
-        over_time = {group: obs[group].unflatten(1, shape) for group in self._actor.groups}
-        return self._actor.sequence(over_time, state, begins.unflatten(1, shape))[0].flatten(1, 2)
-
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Several epochs over one rollout. Means over members and minibatches, for the log."""
         batch, steps = self._prepare(rollout), len(rollout.reward)
         learning = torch.ones(self.members, dtype=torch.bool, device=self.device)
         logs: list[Tensor] = []
-        for minibatch in self._minibatches(batch, steps):
-            log, kl = self._learn(minibatch, steps, learning, first=not logs)
+        for ids in self._minibatches(batch, steps):
+            log, kl = self._learn(batch, ids, steps, learning, first=not logs)
             logs.append(log)
             if self.cfg.kl_stop is not None:
                 learning = learning & (kl <= self.cfg.kl_stop)
@@ -220,70 +213,43 @@ class PPO:
         numbers = torch.cat((torch.stack(logs).mean(0), torch.stack(about))).cpu().tolist()
         return dict(zip(LOGGED, numbers, strict=True))
 
-    def _minibatches(self, batch: Batch, steps: int) -> Iterator[Batch]:
-        """Random transitions; of an actor that carries something, random environments with all their steps."""
-        carries = self._actor.carries
-        size = batch.log_prob.shape[1] // (steps if carries else 1)
+    def _minibatches(self, batch: Batch, steps: int) -> Iterator[Tensor]:
+        """Which transitions, in random order; of an actor that carries something, which environments."""
+        size = batch.log_prob.shape[1] // (steps if self._actor.carries else 1)
         for _ in range(self.cfg.epochs):
             order = torch.randperm(size, generator=self.generator, device=self.device)
-            for ids in order.chunk(self.cfg.minibatches):
-                yield batch.environments(ids, steps) if carries else batch.rows(ids)
+            yield from order.chunk(self.cfg.minibatches)
 
-    def _learn(self, batch: Batch, steps: int, learning: Tensor, first: bool) -> tuple[Tensor, Tensor]:
-        """One gradient step; figures for the log (as `LOSSES`) and (K,) KL divergences."""
-        policy, cfg = self.policy, self.cfg
-        output = self._output(batch.obs, batch.begins, batch.state, steps)
-        distribution = policy.as_distribution(output)
-        log_prob = distribution.log_prob(batch.action)
-        policy_loss = losses.surrogate(log_prob, batch.log_prob, batch.advantage, cfg.clip, batch.mask)
-        value = policy.critic_output(batch.obs)
-        critic_loss = losses.value_loss(value, batch.value, batch.target, cfg.value_clip, batch.mask)
-        entropy = losses.masked_mean(distribution.entropy().expand_as(value), batch.mask)
-        loss = policy_loss + cfg.value_coef * critic_loss - cfg.entropy_coef * entropy
-        symmetry = auxiliary = torch.zeros_like(loss)
-        if self._mirror is not None:
-            symmetry = self._mirror_loss(batch, output, steps, self._mirror)
-            loss = loss + cfg.mirror_coef * symmetry
-        if self._actor.auxiliary_loss is not None:
-            auxiliary = self._actor.auxiliary_loss(batch)
-            loss = loss + auxiliary
-        share = torch.ones_like(loss) if batch.mask is None else share_of_ranks(batch.mask.sum(1))
-        self.parameters.backward((loss * share).sum())
-        mean_over_ranks_(self.parameters.grad)
-        kl, active = self._adapt(batch, distribution, learning, share, first)
-        norm = self.optimizer.step(self.learning_rate, cfg.max_grad_norm, active)
-        if policy.log_std is not None:
+    def _learn(self, batch: Batch, ids: Tensor, steps: int, learning: Tensor, first: bool) -> tuple[Tensor, Tensor]:
+        """One gradient step on a minibatch; figures for the log (as `LOSSES`) and (K,) KL divergences."""
+        found = self._gradient(batch, ids, steps)
+        masked = batch.mask is not None
+        share = share_of_ranks(found.rows) if masked else torch.ones_like(found.rows)
+        grad = mean_over_ranks_(found.value * share[:, None])
+        kl = mean_over_ranks_(found.figures[-1] * share)
+        active = learning & (sum_over_ranks(found.rows) > 0) if masked else learning
+        active = self._adapt(kl, active, first)
+        norm = self.optimizer.step(grad, self.learning_rate, self.cfg.max_grad_norm, active)
+        if self.policy.log_std is not None:
             # Outside its bounds it would have no gradient, and never come back.
-            policy.log_std.data.clamp_(*cfg.network.log_std_range)
-        rows = (policy_loss, critic_loss, entropy, symmetry, auxiliary, kl, norm)
-        return torch.stack([row.detach().mean() for row in rows]), kl
+            self.policy.log_std.data.clamp_(*self.cfg.network.log_std_range)
+        return torch.cat((found.figures[:-1], kl[None], norm[None])).mean(1), kl
 
-    def _mirror_loss(self, batch: Batch, output: Tensor, steps: int, mirror: MirrorMap) -> Tensor:
-        """(K,) on the first half of the rows, or of the environments."""
-        groups = steps if self._actor.carries else 1
-        half = (output.shape[1] // groups + 1) // 2
+    def _gradient(self, batch: Batch, ids: Tensor, steps: int) -> Gradient:
+        """Of a minibatch, whose parts several threads work on."""
+        carries, rows = self._actor.carries, len(ids) * self.members
+        # A loss of the actor's own may compare rows or draw noise, so it sees the minibatch as a whole.
+        whole = self._actor.auxiliary_loss is not None
+        count = 1 if whole else count_of_parts(self.device, rows * (steps if carries else 1))
 
-        def front(x: Tensor) -> Tensor:
-            return x.unflatten(1, (groups, -1))[:, :, :half].flatten(1, 2)
+        def work(part: Tensor) -> Gradient:
+            chosen = batch.environments(part, steps) if carries else batch.rows(part)
+            return self._objective.gradient(chosen, steps, self._old_log_std)
 
-        # The normaliser is symmetric, so mirroring commutes with it.
-        image = mirror.image({group: front(batch.obs[group]) for group in self._actor.groups})
-        state = map_state(lambda x: x[:, :half], batch.mirrored_state)
-        mirrored = self._output(image, front(batch.begins), state, steps)
-        mask = None if batch.mask is None else front(batch.mask)
-        return losses.mirror_loss(front(output), mirrored, *mirror.action, mask)
+        return joined(in_parts(work, ids.chunk(count)))
 
-    @torch.no_grad()
-    def _adapt(
-        self, batch: Batch, new: Distribution, learning: Tensor, share: Tensor, first: bool
-    ) -> tuple[Tensor, Tensor]:
-        """(K,) KL divergences, which move the learning rates, and (K,) who has something to learn."""
-        discrete, output = isinstance(new, Categorical), batch.old_output
-        old = Categorical(output) if discrete else Gaussian(output, self._old_log_std)
-        kl = mean_over_ranks_(losses.masked_mean(new.kl(old), batch.mask) * share)  # type: ignore[arg-type]
-        active = learning
-        if batch.mask is not None:
-            active = learning & (sum_over_ranks(batch.mask.sum(1)) > 0)
+    def _adapt(self, kl: Tensor, active: Tensor, first: bool) -> Tensor:
+        """Moves the learning rates by the divergences (K,); (K,) who of those `active` takes a step."""
         # Before its first step a policy is its old self, whatever rounding makes of that: no sign of a small rate.
         if self.cfg.schedule == "adaptive" and not first:
             low, high = self.cfg.learning_rate_range
@@ -291,9 +257,7 @@ class PPO:
             factor = torch.where((kl < self.cfg.desired_kl / 2) & (kl > 0), 1.5, factor)
             rate = (self.learning_rate * factor).clamp(low, high)
             self.learning_rate = torch.where(active, rate, self.learning_rate)
-        if self.cfg.kl_stop is not None:
-            active = active & (kl <= self.cfg.kl_stop)
-        return kl, active
+        return active if self.cfg.kl_stop is None else active & (kl <= self.cfg.kl_stop)
 
     def _parts(self) -> dict[str, object]:
         return {"policy": self.policy, "optimizer": self.optimizer, "env": self.env}
