@@ -9,6 +9,8 @@ import torch
 import worlds
 from torch import Tensor
 
+from biped import biped
+from koboshi import robots
 from koboshi.envs import Env
 from koboshi.envs.cfg import ObsGroup, ObsTerm, RewardTerm
 from koboshi.envs.terms import observations, rewards
@@ -73,6 +75,27 @@ def test_sizes_and_layouts(walk: Env) -> None:
         ("last_action", 36, 12),
         ("joint_torque", 48, 12),
     ]
+
+
+def test_a_sensor_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = '<sensor><clock name="clock"/><gyro name="gyro" site="imu"/></sensor></mujoco>'
+    robot = biped(("</mujoco>", own), sensors=("gyro",))
+    monkeypatch.setitem(robots._ROBOTS, robot.name, robot)
+    groups = {"policy": ObsGroup({"gyro": ObsTerm(observations.sensor, params={"name": "gyro"})})}
+    cfg = worlds.cfg_for(robot, worlds.go2().actions, num_envs=2, observations=groups, decimation=1)
+    env = Env(cfg)
+    env.reset(0)
+    for _ in range(3):
+        before = env.state.base_ang_vel.clone()
+        obs = env.step(torch.tensor([[0.5, 0.0, -0.5, 1.0], [0.0, 0.0, 0.0, 0.0]])).obs
+    # The site lies in the base's axes; what a sensor reads is a physics step old.
+    torch.testing.assert_close(obs["policy"], before, rtol=1e-4, atol=1e-5)
+    assert before[0].abs().max() > 0.1 and not torch.equal(before, env.state.base_ang_vel)
+    with pytest.raises(KoboshiError, match="no sensor 'clock'; sensors: gyro, left_foot_contact"):
+        env.sensor("clock")
+    with pytest.raises(KoboshiError, match="observation 'gyro' does not say how it mirrors"):
+        env.mirror_map(("policy",))
+    assert (env.sensor("left_foot_contact") > 1).squeeze(1).tolist() == env.state.foot_contact[:, 0].tolist()
 
 
 def test_a_group_begins_with_its_bases_very_numbers(walk: Env) -> None:

@@ -81,6 +81,14 @@ def test_published_sensors_go() -> None:
     assert [model.sensor(i).name for i in range(model.nsensor)] == kinds
 
 
+def test_sensors_that_a_robot_lists_stay() -> None:
+    two = '<sensor><gyro name="gyro" site="imu"/><clock name="clock"/></sensor></mujoco>'
+    model = physics_spec(biped(("</mujoco>", two), sensors=("clock",))).compile()
+    assert model.sensor(0).name == "clock" and model.nsensor == 7
+    with pytest.raises(KoboshiError, match="no sensor 'gyros'; did you mean 'gyro'\\? sensors: gyro, clock"):
+        physics_spec(biped(("</mujoco>", two), sensors=("gyros",)))
+
+
 def test_a_foot_senses_its_sole_and_not_its_shin() -> None:
     """Lying flat, the shin of the same body touches too."""
     robot = biped(collisions="legs")

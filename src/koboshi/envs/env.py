@@ -22,6 +22,7 @@ from koboshi.envs.state import RobotState
 from koboshi.errors import KoboshiError
 from koboshi.faults import FaultLayer, Scenarios
 from koboshi.robots import JointMap
+from koboshi.robots.maps import sensor_ids
 from koboshi.sim import ModelFields, anyone, make_backend, make_generator
 from koboshi.vec_env import MirrorMap, Obs, Step
 
@@ -124,6 +125,10 @@ class Env:
     def foot_ids(self, names: tuple[str, ...]) -> Tensor:
         """Indices of feet, on the device."""
         return self._indices(("feet", names), lambda: [self.robot.foot_id(name) for name in names])
+
+    def sensor(self, name: str) -> Tensor:
+        """(N, d) what a sensor of the model reads, a physics step behind positions, as MuJoCo's do."""
+        return self.state.sensordata[:, self._indices(("sensor", (name,)), lambda: sensor_ids(self.model, [name]))]
 
     def body_ids(self, names: tuple[str, ...]) -> Tensor:
         """Indices of bodies, on the device."""

@@ -15,7 +15,7 @@ CONTACT_FORCE = 1.0
 
 _SAVED = (
     "joint_vel", "joint_acc", "joint_torque", "air_time", "contact_time", "last_air_time", "foot_contact", "foot_pos",
-    "foot_vel", "foot_height",
+    "foot_vel", "foot_height", "sensordata",
 )  # fmt: skip
 """What the physics alone cannot give back: clocks, lagging sensors, and what the next step compares with."""
 
@@ -28,6 +28,7 @@ class RobotState:
     base_lin_vel, base_ang_vel: (N, 3) in the base's frame. heading: (N,) rad. projected_gravity: (N, 3).
     lin_vel_yaw: (N, 2) world velocity in the yaw frame, m/s.
     foot_contact: (N, F) bool; foot_pos, foot_vel (N, F, 3) m, m/s, world; foot_height (N, F) m above the ground.
+    sensordata: (N, S) what all sensors of the model read; `Env.sensor` finds one by its name.
     air_time, contact_time: (N, F) s in the present phase. last_air_time: (N, F) s of the flight that ended.
     """
 
@@ -46,6 +47,7 @@ class RobotState:
         self._take_motion(qpos, qvel)
         at = self._joints
         self.joint_torque = force[:, at.actuator]
+        self.sensordata = sensors
         self.foot_contact = sensors[:, at.foot_contact] > CONTACT_FORCE
         self.foot_pos = sensors[:, at.foot_pos].unflatten(1, (self._feet, 3))
         self.foot_vel = sensors[:, at.foot_vel].unflatten(1, (self._feet, 3))
@@ -87,7 +89,7 @@ class RobotState:
     def restart(self, mask: Tensor) -> None:
         """New episodes: `mask` (N,) was placed and its derived fields are true; the others' readings stay."""
         rows = mask[:, None]
-        lagging = ("joint_torque", "foot_contact", "foot_pos", "foot_vel", "foot_height")
+        lagging = ("joint_torque", "foot_contact", "foot_pos", "foot_vel", "foot_height", "sensordata")
         before = {name: getattr(self, name) for name in lagging}
         self._read()
         for name, old in before.items():

@@ -9,7 +9,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-from koboshi.errors import KoboshiError
+from koboshi.errors import KoboshiError, unknown
 from koboshi.robots.robot import Robot
 
 Index = slice | Tensor
@@ -111,7 +111,7 @@ def sensor_ids(model: mujoco.MjModel, names: Sequence[str]) -> list[int]:
     found: list[int] = []
     for name in names:
         if name not in valid:
-            raise KoboshiError(f"no sensor '{name}'; sensors: {', '.join(valid) or '(none)'}")
+            raise unknown("sensor", name, valid)
         sensor = model.sensor(name)
         found += range(int(sensor.adr[0]), int(sensor.adr[0]) + int(sensor.dim[0]))
     return found

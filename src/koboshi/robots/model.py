@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import mujoco
 import numpy as np
 
-from koboshi.errors import KoboshiError
+from koboshi.errors import KoboshiError, unknown
 
 if TYPE_CHECKING:
     from koboshi.robots.robot import Foot, Robot
@@ -35,8 +35,8 @@ def visual_spec(robot: Robot) -> mujoco.MjSpec:
 def physics_spec(robot: Robot) -> mujoco.MjSpec:
     """The robot to step: its actuators in `joint_names` order, the contacts it asks for, its feet's sensors."""
     spec = visual_spec(robot)
-    _delete(spec.sensors, spec)
     _check_parts(spec, robot)
+    _delete([sensor for sensor in spec.sensors if sensor.name not in robot.sensors], spec)
     feet = _name_feet(spec, robot)
     _keep_masses(spec)
     _filter_collisions(spec, robot, feet)
@@ -60,7 +60,7 @@ def _delete(elements: list, spec: mujoco.MjSpec) -> None:
 
 
 def _check_parts(spec: mujoco.MjSpec, robot: Robot) -> None:
-    """KoboshiError where the model lacks the base, a foot's body or the IMU."""
+    """KoboshiError where the model lacks the base, a foot's body, the IMU or a sensor."""
     bodies = [body.name for body in spec.bodies]
     for what, name in (("base body", robot.base_body), *((f"body of foot '{f.name}'", f.body) for f in robot.feet)):
         if name not in bodies:
@@ -68,6 +68,10 @@ def _check_parts(spec: mujoco.MjSpec, robot: Robot) -> None:
     sites = [site.name for site in spec.sites]
     if robot.imu_site is not None and robot.imu_site not in sites:
         raise KoboshiError(f"{robot.name} has no IMU site '{robot.imu_site}'; sites: {', '.join(sites) or '(none)'}")
+    sensors = [sensor.name for sensor in spec.sensors]
+    for name in robot.sensors:
+        if name not in sensors:
+            raise unknown("sensor", name, sensors)
 
 
 def _keep_masses(spec: mujoco.MjSpec) -> None:

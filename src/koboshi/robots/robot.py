@@ -47,6 +47,8 @@ class Robot:
     group_patterns: Mapping[str, tuple[str, ...]]
     """Group name (`left_leg`, `torso`, …) -> joint name patterns; every joint is in one."""
     imu_site: str | None = None
+    sensors: tuple[str, ...] = ()
+    """Names of the MJCF's own sensors that are stepped, for `observations.sensor`; each costs time, so others go."""
     spared: tuple[str, ...] = ()
     """Joints (patterns) that faults leave alone unless asked for."""
     fall_height: float = 0.0

@@ -87,6 +87,14 @@ def last_action(env: Env) -> Tensor:
     return env.actions.value
 
 
+def sensor(env: Env, name: str) -> Tensor:
+    """(N, d) a sensor of the robot's MJCF, in its own units and frame; the robot's `sensors` must list it.
+
+    How it mirrors depends on where it sits: a task that mirrors wraps it in a term of its own that says so.
+    """
+    return env.sensor(name)
+
+
 @mirrored("same")
 def base_height(env: Env) -> Tensor:
     """(N, 1) height above the ground, m."""
