@@ -6,8 +6,6 @@ and the reward `trot` in place of `feet_air_time`, whose sum is negative until s
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from koboshi.algos.ppo import NetworkCfg, PPOCfg, TrainerCfg
 from koboshi.envs import EnvCfg
 from koboshi.envs.cfg import RewardTerm, VelocityCommandCfg
@@ -51,11 +49,11 @@ def go2_flat() -> TaskCfg:
     return TaskCfg(
         "go2-flat",
         env_cfg(),
-        PPOCfg(trainer=TrainerCfg(timesteps=3600), network=NetworkCfg(init_log_std=0.0)),
+        PPOCfg(trainer=TrainerCfg(timesteps=2400), network=NetworkCfg(init_log_std=0.0)),
         faults=FaultsCfg(),
         collect=CollectCfg(),
         detector=DetectorStageCfg(),
-        specialists=replace(velocity.specialists_cfg(), num_envs=1152),
+        specialists=velocity.specialists_cfg(),
         gate=GateCfg(commands=COMMANDS, vx_rmse=0.10, vy_rmse=0.10, yaw_rmse=0.15),
         evaluate=EvaluateCfg(commands=COMMANDS),
     )
