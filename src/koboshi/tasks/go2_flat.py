@@ -20,7 +20,7 @@ COMMANDS = CommandRanges(lin_vel_x=(-1.0, 1.0), lin_vel_y=(-0.5, 0.5), ang_vel_z
 
 
 def env_cfg() -> EnvCfg:
-    """Policy 48, critic 57, detector 60 numbers. Half of H1's environments: twice the updates for the same samples."""
+    """Policy 48, critic 57, detector 60 numbers."""
     return EnvCfg(
         robot=UNITREE_GO2.name,
         actions=velocity.position_targets(scale=0.25),
