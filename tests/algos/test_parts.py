@@ -68,12 +68,12 @@ def test_the_mirror_loss_in_parts_by_hand(cores: Cores, rows: list[int]) -> None
     assert rows == [64, 64]
 
 
-def test_shares_of_parts_by_hand() -> None:
+def test_means_over_parts_by_hand() -> None:
     # Member 0 has 3 and 1 valid rows, member 1 none.
-    first = Gradient(torch.tensor([[4.0], [0.0]]), torch.tensor([[8.0, 0.0]]), torch.tensor([3.0, 0.0]))
-    second = Gradient(torch.tensor([[0.0], [0.0]]), torch.tensor([[4.0, 0.0]]), torch.tensor([1.0, 0.0]))
+    first = Gradient(torch.tensor([[12.0], [0.0]]), torch.tensor([[24.0, 0.0]]), torch.tensor([3.0, 0.0]))
+    second = Gradient(torch.tensor([[-4.0], [0.0]]), torch.tensor([[4.0, 0.0]]), torch.tensor([1.0, 0.0]))
     both = joined([first, second])
-    assert both.value.tolist() == [[3.0], [0.0]]
+    assert both.value.tolist() == [[2.0], [0.0]]
     assert both.figures.tolist() == [[7.0, 0.0]]
     assert both.rows.tolist() == [4.0, 0.0]
 

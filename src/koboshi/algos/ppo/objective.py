@@ -21,7 +21,7 @@ FIGURES = ("surrogate", "value", "entropy", "mirror", "auxiliary", "kl")
 
 
 class Gradient(NamedTuple):
-    """What some rows say; all means over those that are valid."""
+    """What some rows say: sums over those that are valid, or, once `joined`, means."""
 
     value: Tensor
     """(K, P)."""
@@ -32,14 +32,12 @@ class Gradient(NamedTuple):
 
 
 def joined(parts: Sequence[Gradient]) -> Gradient:
-    """What the rows of all parts say together."""
-    if len(parts) == 1:
-        return parts[0]
-    rows = torch.stack([part.rows for part in parts])
-    shares = (rows / rows.sum(0).clamp(min=1)).unbind()
-    value = torch.stack([part.value * share[:, None] for part, share in zip(parts, shares, strict=True)]).sum(0)
-    figures = torch.stack([part.figures * share for part, share in zip(parts, shares, strict=True)]).sum(0)
-    return Gradient(value, figures, rows.sum(0))
+    """The means over the rows of all parts. Uses up the first: of a large stack a gradient is many megabytes."""
+    value, figures, rows = parts[0]
+    for part in parts[1:]:
+        value, figures, rows = value.add_(part.value), figures + part.figures, rows + part.rows
+    count = rows.clamp(min=1)
+    return Gradient(value.div_(count[:, None]), figures / count, rows)
 
 
 class Objective:
@@ -60,7 +58,7 @@ class Objective:
         return actor.sequence(over_time, state, begins.unflatten(1, shape))[0].flatten(1, 2)
 
     def gradient(self, batch: Batch, steps: int, old_log_std: Tensor) -> Gradient:
-        """Of the whole loss; `old_log_std` (K, 1, A) is that of the policy that acted."""
+        """The sums over the rows of a batch; `old_log_std` (K, 1, A) is that of the policy that acted."""
         policy, cfg = self._policy, self._cfg
         output = self.output(batch.obs, batch.begins, batch.state, steps)
         distribution = policy.as_distribution(output)
@@ -81,7 +79,7 @@ class Objective:
             kl = losses.masked_mean(_divergence(distribution, batch.old_output, old_log_std), batch.mask)
         rows = loss.new_full(loss.shape, value.shape[1]) if batch.mask is None else batch.mask.sum(1).to(loss.dtype)
         figures = torch.stack((surrogate, value_loss, entropy, symmetry, auxiliary, kl)).detach()
-        return Gradient(self._parameters.gradient(loss.sum()), figures, rows)
+        return Gradient(self._parameters.gradient((loss * rows).sum()), figures * rows, rows)
 
     def _mirror_loss(self, batch: Batch, output: Tensor, steps: int, mirror: MirrorMap) -> Tensor:
         """(K,) on the first half of the rows, or of the environments."""

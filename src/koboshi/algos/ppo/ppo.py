@@ -224,9 +224,11 @@ class PPO:
         """One gradient step on a minibatch; figures for the log (as `LOSSES`) and (K,) KL divergences."""
         found = self._gradient(batch, ids, steps)
         masked = batch.mask is not None
-        share = share_of_ranks(found.rows) if masked else torch.ones_like(found.rows)
-        grad = mean_over_ranks_(found.value * share[:, None])
-        kl = mean_over_ranks_(found.figures[-1] * share)
+        grad, kl = found.value, found.figures[-1]
+        if masked:
+            share = share_of_ranks(found.rows)
+            grad, kl = grad.mul_(share[:, None]), kl * share
+        grad, kl = mean_over_ranks_(grad), mean_over_ranks_(kl)
         active = learning & (sum_over_ranks(found.rows) > 0) if masked else learning
         active = self._adapt(kl, active, first)
         norm = self.optimizer.step(grad, self.learning_rate, self.cfg.max_grad_norm, active)
