@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from koboshi.errors import KoboshiError
-from koboshi.sim import anyone
+from koboshi.vec_env import reading_is_free
 
 
 class EpisodeLog:
     """Sums over episodes that ended, and their number, until they are asked for: a mean weighs each episode alike."""
 
     def __init__(self, device: torch.device) -> None:
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[tuple[str, ...], Tensor] = {}
+        """Names -> (names,): what is added together is summed together."""
         self._count = torch.zeros((), device=device)
         self._latest: dict[str, float] = {}
 
     def add(self, done: Tensor, values: dict[str, Tensor]) -> None:
         """values: name -> (N,) of each environment; only those in `done` (N,) count."""
         self._count = self._count + done.sum()
-        for name, value in values.items():
-            total = (value * done).sum()
-            self._sums[name] = self._sums[name] + total if name in self._sums else total
+        names, totals = tuple(values), (torch.stack(tuple(values.values())) * done).sum(1)
+        self._sums[names] = self._sums[names] + totals if names in self._sums else totals
 
     def note(self, name: str, value: float) -> None:
         """A number that is not an episode's: the latest counts."""
@@ -34,9 +35,10 @@ class EpisodeLog:
         """Means since the last call, nothing where no episode ended."""
         found = dict(self._latest)
         # One number read back after the other would make a GPU wait for each.
-        count, *totals = torch.stack([self._count, *self._sums.values()]).cpu().tolist()
+        count, *totals = torch.cat([self._count[None], *self._sums.values()]).cpu().tolist()
         if count:
-            found |= {name: total / count for name, total in zip(self._sums, totals, strict=True)}
+            names = (name for group in self._sums for name in group)
+            found |= {name: total / count for name, total in zip(names, totals, strict=True)}
         self._sums.clear()
         self._latest.clear()
         self._count = torch.zeros_like(self._count)
@@ -51,11 +53,12 @@ class Guard:
 
     def check(self, what: str, value: Tensor, blame: Callable[[], str]) -> None:
         """KoboshiError '{what} … is not finite', with what `blame` finds, where a number of `value` is not."""
-        bad = ~torch.isfinite(value.sum())
-        if bad.device.type == "cpu":
-            if anyone(bad):
+        total = value.sum()
+        if reading_is_free(total):
+            if not math.isfinite(total.item()):
                 raise KoboshiError(f"{what} '{blame()}' is not finite")
             return
+        bad = ~torch.isfinite(total)
         self._flags[what] = self._flags[what] | bad if what in self._flags else bad
 
     def settle(self) -> None:

@@ -67,6 +67,6 @@ class RewardManager:
 
     def pop(self, done: Tensor, seconds: float) -> dict[str, Tensor]:
         """Name -> (N,) what each term earned per second of a full episode; sums of `done` (N,) start again."""
-        earned = self.sums / seconds
+        earned = (self.sums / seconds).unbind()
         self.sums.masked_fill_(done, 0.0)
-        return {f"reward/{name}": earned[i] for i, name in enumerate(self._terms)}
+        return {f"reward/{name}": value for name, value in zip(self._terms, earned, strict=True)}
