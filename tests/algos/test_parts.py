@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Thread
 
 import pytest
 import torch
@@ -100,12 +101,30 @@ def test_how_many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parts.count_of_parts(torch.device("meta"), 10_000) == 1
 
 
+def test_rows_of_a_memory_are_all_steps_of_its_environments(
+    cores: Cores, rows: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = NetworkCfg(GruCfg(units=4, hidden=()), critic_hidden=())
+    ppo = PPO(SpaceEnv(M), small_cfg(network=shape, epochs=1, minibatches=1))
+    rollout = random_rollout(M, 1)
+    rollout.state = ppo.policy.initial_state(M)
+    cores(4)
+    monkeypatch.setattr(parts, "FEWEST_ROWS", M * 8 // 2)
+    ppo.update(rollout)
+    assert rows == [M * 8 // 2] * 2
+
+
 def test_threads_keep_to_their_cores_and_leave_the_callers_alone() -> None:
     torch.set_num_threads(4)
     try:
         threads = parts.in_parts(lambda x: (x, torch.get_num_threads()), [5, 3])
         assert threads == [(5, 2), (3, 2)]
         assert torch.get_num_threads() == 4
+        anew: list[int] = []
+        thread = Thread(target=lambda: anew.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert anew == [4], "nor those that begin later"
         assert parts.in_parts(lambda x: (x, torch.get_num_threads()), [1]) == [(1, 4)]
     finally:
         torch.set_num_threads(1)
