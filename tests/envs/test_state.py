@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import worlds
 
@@ -57,3 +58,21 @@ def test_accelerations_are_over_a_control_step() -> None:
         after = env.qvel[:, env.joints.dof].float()
         torch.testing.assert_close(env.state.joint_acc, (after - before) / DT)
         before = after
+
+
+def test_who_does_not_begin_anew_keeps_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though a backend may compute derived fields of all environments, as MuJoCo Warp does."""
+    env = Env(worlds.go2(num_envs=4))
+    env.reset(0)
+    worlds.random_steps(env, 5)
+    lagging = ("joint_torque", "foot_contact", "foot_pos", "foot_vel", "foot_height", "sensordata")
+    before = {name: getattr(env.state, name).clone() for name in lagging}
+    forward = env.backend.forward
+    monkeypatch.setattr(env.backend, "forward", lambda mask: forward(None))
+    raw = env.backend.read("sensordata").clone()
+    env._restart(torch.tensor([False, True, False, False]))
+    others = torch.tensor([0, 2, 3])
+    assert not torch.equal(env.backend.read("sensordata")[others], raw[others]), "or the test says nothing"
+    for name, old in before.items():
+        assert torch.equal(getattr(env.state, name)[others], old[others]), name
+        assert name == "foot_contact" or not torch.equal(getattr(env.state, name)[1], old[1]), name
