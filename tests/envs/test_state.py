@@ -76,3 +76,13 @@ def test_who_does_not_begin_anew_keeps_what_was_read(monkeypatch: pytest.MonkeyP
     for name, old in before.items():
         assert torch.equal(getattr(env.state, name)[others], old[others]), name
         assert name == "foot_contact" or not torch.equal(getattr(env.state, name)[1], old[1]), name
+
+
+def test_a_loaded_state_reads_what_was_read() -> None:
+    """Sensors lag a physics step behind, so positions alone would not say it."""
+    env, twin = (Env(worlds.go2(num_envs=2)) for _ in range(2))
+    env.reset(0)
+    worlds.random_steps(env, 5)
+    twin.load_state_dict(env.state_dict())
+    for name in ("joint_torque", "foot_contact", "foot_pos", "foot_vel", "foot_height", "sensordata"):
+        assert torch.equal(getattr(twin.state, name), getattr(env.state, name)), name
