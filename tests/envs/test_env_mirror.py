@@ -9,6 +9,8 @@ import torch
 import worlds
 from torch import Tensor
 
+from biped import biped
+from koboshi import robots
 from koboshi.envs import Env, EnvCfg
 from koboshi.envs.cfg import ObsGroup, ObsTerm
 from koboshi.errors import KoboshiError
@@ -137,3 +139,11 @@ def test_a_robot_without_a_mirror_image_refuses() -> None:
             KoboshiError, match="robot 'crooked_rover' says that its left and right are no mirror images"
         ):
             env.mirror_map(groups)
+
+
+def test_a_robot_whose_sides_differ_is_refused_before_it_is_stepped(monkeypatch: pytest.MonkeyPatch) -> None:
+    knee = '<joint name="left_knee" axis="0 1 0" range="-1 1" armature=".01"/>'
+    robot = biped((knee, knee.replace(".01", ".02")))
+    monkeypatch.setitem(robots._ROBOTS, robot.name, robot)
+    with pytest.raises(KoboshiError, match="left_knee"):
+        Env(worlds.cfg_for(robot, worlds.go2().actions, num_envs=1))
