@@ -13,10 +13,9 @@ from koboshi.sim import Backend, anyone
 CONTACT_FORCE = 1.0
 """A foot that presses with more than this touches the ground, N."""
 
-_SAVED = (
-    "joint_vel", "joint_acc", "joint_torque", "air_time", "contact_time", "last_air_time", "foot_contact", "foot_pos",
-    "foot_vel", "foot_height", "sensordata",
-)  # fmt: skip
+_CLOCKS = ("air_time", "contact_time", "last_air_time")
+_LAGGING = ("joint_torque", "sensordata")
+_SAVED = ("joint_vel", "joint_acc", *_CLOCKS, *_LAGGING)
 """What the physics alone cannot give back: clocks, lagging sensors, and what the next step compares with."""
 
 
@@ -45,13 +44,24 @@ class RobotState:
         """All that physics says. Rows in `bad` (N,), which are to be reset, read as zeros so that no NaN spreads."""
         qpos, qvel, force, sensors = (_copy(x, bad) for x in self._fields)
         self._take_motion(qpos, qvel)
-        at = self._joints
-        self.joint_torque = force[:, at.actuator]
-        self.sensordata = sensors
-        self.foot_contact = sensors[:, at.foot_contact] > CONTACT_FORCE
-        self.foot_pos = sensors[:, at.foot_pos].unflatten(1, (self._feet, 3))
-        self.foot_vel = sensors[:, at.foot_vel].unflatten(1, (self._feet, 3))
-        self.foot_height = self.foot_pos[..., 2] - self._scene.height(self.foot_pos)
+        self._take_lagging(force[:, self._joints.actuator], sensors)
+
+    def _take_lagging(self, joint_torque: Tensor, sensordata: Tensor) -> None:
+        self.joint_torque, self.sensordata = joint_torque, sensordata
+        self.foot_contact = sensordata[:, self._joints.foot_contact] > CONTACT_FORCE
+
+    @property
+    def foot_pos(self) -> Tensor:
+        return self.sensordata[:, self._joints.foot_pos].unflatten(1, (self._feet, 3))
+
+    @property
+    def foot_vel(self) -> Tensor:
+        return self.sensordata[:, self._joints.foot_vel].unflatten(1, (self._feet, 3))
+
+    @property
+    def foot_height(self) -> Tensor:
+        pos = self.foot_pos
+        return pos[..., 2] - self._scene.height(pos)
 
     def _take_motion(self, qpos: Tensor, qvel: Tensor) -> None:
         at = self._joints
@@ -89,13 +99,11 @@ class RobotState:
     def restart(self, mask: Tensor) -> None:
         """New episodes: `mask` (N,) was placed and its derived fields are true; the others' readings stay."""
         rows = mask[:, None]
-        lagging = ("joint_torque", "foot_contact", "foot_pos", "foot_vel", "foot_height", "sensordata")
-        before = {name: getattr(self, name) for name in lagging}
+        before = [getattr(self, name) for name in _LAGGING]
         self._read()
-        for name, old in before.items():
-            new = getattr(self, name)
-            setattr(self, name, torch.where(mask.view(-1, *[1] * (new.ndim - 1)), new, old))
-        for name in ("joint_acc", "air_time", "contact_time", "last_air_time"):
+        after = (getattr(self, name) for name in _LAGGING)
+        self._take_lagging(*(torch.where(rows, new, old) for new, old in zip(after, before, strict=True)))
+        for name in ("joint_acc", *_CLOCKS):
             setattr(self, name, getattr(self, name).masked_fill(rows, 0.0))
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -105,6 +113,7 @@ class RobotState:
         self._read()
         for name in _SAVED:
             setattr(self, name, state[name].to(self.joint_pos.device, copy=True))
+        self._take_lagging(self.joint_torque, self.sensordata)
 
 
 def _copy(live: Tensor, bad: Tensor | None) -> Tensor:
