@@ -113,6 +113,13 @@ def test_schedule_of_the_learning_rate(settings: dict[str, object], rate: float)
     assert ppo.learning_rate.tolist() == pytest.approx([rate])
 
 
+def test_the_rate_follows_the_kl_that_is_aimed_at_by_then() -> None:
+    ppo = learner(1, M, small_cfg(minibatches=1, learning_rate=1e-3, desired_kl=1e3, final_kl=1e-10))
+    ppo.iteration = ppo.cfg.trainer.iterations
+    ppo.update(random_rollout(M, 1))
+    assert ppo.learning_rate.tolist() == pytest.approx([1e-3 / 1.5])
+
+
 def test_no_change_at_all_is_no_reason_to_raise_the_rate() -> None:
     # So small a rate leaves the policy as it is, step after step: KL 0. Zeros, so that rounding cannot differ.
     ppo = learner(1, M, small_cfg(desired_kl=1e3, minibatches=1, epochs=3, learning_rate_range=(0.0, 1.0)))

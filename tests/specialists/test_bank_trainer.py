@@ -281,6 +281,22 @@ def test_a_stage_goes_on_from_where_members_were() -> None:
             assert all(torch.equal(state[n], after[n]) for n in state if n.startswith("actor") or n == "log_std")
 
 
+def test_a_stages_learner_knows_how_long_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What falls towards the end of a training, as the KL that is aimed at may, falls towards the end of each stage.
+    made: list[PPOCfg] = []
+
+    class Noted(training.PPO):
+        def __init__(self, env, cfg, **rest) -> None:
+            made.append(cfg)
+            super().__init__(env, cfg, **rest)
+
+    monkeypatch.setattr(training, "PPO", Noted)
+    trainer = start(settings(stages=(12, 18)))
+    while not trainer.done:
+        trainer.iterate()
+    assert [cfg.trainer.iterations for cfg in made] == [2, 3]
+
+
 def test_the_environment_of_a_bank() -> None:
     faults = FaultsCfg(severity=(0.5, 0.9))
     cfg = specialist_env_cfg(WorldCfg(), faults, PAIRS, settings(num_envs=5))
@@ -291,6 +307,8 @@ def test_the_environment_of_a_bank() -> None:
     assert schedule.groups == (("left_knee", "right_knee"), ("torso",))
     with pytest.raises(KoboshiError, match="specialists.stages must be positive"):
         override(settings(), ["stages=[0]"])
+    with pytest.raises(KoboshiError, match="agent.trainer.timesteps has no effect: set specialists.stages"):
+        override(settings(), ["agent.trainer.timesteps=7"])
 
 
 @pytest.mark.parametrize(("num_envs", "near"), [(5, "4 or 6"), (0, "2 or 4"), (1, "2 or 4")])

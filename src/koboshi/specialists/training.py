@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from koboshi import config
-from koboshi.algos.ppo import PPO, PPOCfg
+from koboshi.algos.ppo import PPO, PPOCfg, TrainerCfg
 from koboshi.envs import Env, EnvCfg
 from koboshi.errors import KoboshiError, at_least
 from koboshi.faults import FaultsCfg, FaultSchedule
@@ -25,6 +25,7 @@ class SpecialistsCfg:
     """How specialists are shared among joints, and how long they learn."""
 
     agent: PPOCfg
+    """`stages` says how long, in place of its `trainer.timesteps`."""
     sharing: Sharing = "mirrored_pair"
     cover: Cover = "strongest"
     """Who acts where several joints fail that no specialist serves together; see `Assignment`."""
@@ -47,6 +48,8 @@ class SpecialistsCfg:
     def validate(self) -> None:
         if not self.stages or min(self.stages) < 1:
             raise KoboshiError(f"specialists.stages must be positive numbers of steps, not {self.stages}")
+        if self.agent.trainer.timesteps != TrainerCfg.timesteps:
+            raise KoboshiError("specialists.agent.trainer.timesteps has no effect: set specialists.stages")
         at_least("specialists.minibatch_size", self.minibatch_size, 1)
         for name in ("onset_s", "switch_delay_s"):
             low, high = getattr(self, name)
@@ -127,7 +130,11 @@ class BankTrainer:
     @property
     def stage_iterations(self) -> int:
         """Iterations of the present stage."""
-        return -(-self.settings.stages[self.stage] // self.settings.agent.trainer.rollout)
+        return self._stage_trainer().iterations
+
+    def _stage_trainer(self) -> TrainerCfg:
+        usual = self.settings.agent.trainer
+        return replace(usual, seed=usual.seed + 1000 * self.stage, timesteps=self.settings.stages[self.stage])
 
     def iterate(self) -> dict[str, float]:
         """One iteration of the present stage; at its end, sorts out who is done."""
@@ -161,7 +168,7 @@ class BankTrainer:
 
     def _make_learner(self, env: SpecialistEnv) -> PPO:
         agent, members = self.settings.agent, len(self.active)
-        trainer = replace(agent.trainer, seed=agent.trainer.seed + 1000 * self.stage)
+        trainer = self._stage_trainer()
         samples = env.num_envs // members * trainer.rollout
         minibatches = max(agent.minibatches, samples // self.settings.minibatch_size)
         ppo = PPO(env, replace(agent, trainer=trainer, minibatches=minibatches), members=members, rank=self._rank)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from inspect import Parameter, signature
 from typing import Any
 
-from koboshi.algos.ppo import NetworkCfg, PPOCfg, TrainerCfg
+from koboshi.algos.ppo import NetworkCfg, PPOCfg
 from koboshi.envs.cfg import ActionsCfg, ActionTerm, EventTerm, ObsGroup, ObsTerm, TerminationTerm
 from koboshi.envs.terms import actions, events, observations, terminations
 from koboshi.robots import Robot
@@ -107,7 +107,6 @@ def specialists_cfg() -> SpecialistsCfg:
     """Few, large minibatches and a small first rate: the weights already walk."""
     return SpecialistsCfg(
         agent=PPOCfg(
-            trainer=TrainerCfg(timesteps=1),
             network=NetworkCfg(init_log_std=-0.9),
             minibatches=1,
             learning_rate=1e-4,

@@ -34,6 +34,9 @@ class PPOCfg:
     """`adaptive`: the rate follows the KL divergence between the old and the new policy."""
     learning_rate_range: tuple[float, float] = (1e-5, 3e-3)
     desired_kl: float = 0.01
+    final_kl: float | None = None
+    """`adaptive`: over the last third of the iterations the divergence that is aimed at falls to this, from
+    `desired_kl`, so that a policy that learnt in large steps settles."""
     kl_stop: float | None = None
     """A member stops its epochs once its KL exceeds this."""
     mirror_coef: float = 0.5
@@ -44,6 +47,18 @@ class PPOCfg:
             at_least(f"agent.{name}", getattr(self, name), 1)
         if not 0 < self.gamma <= 1 or not 0 <= self.lam <= 1:
             raise KoboshiError(f"agent.gamma and agent.lam are from 0 to 1, not {self.gamma}, {self.lam}")
+        if self.final_kl is not None and (self.schedule != "adaptive" or not 0 < self.final_kl <= self.desired_kl):
+            raise KoboshiError(
+                f"agent.final_kl={self.final_kl} is for the adaptive schedule, above 0 and at most "
+                f"agent.desired_kl={self.desired_kl}"
+            )
+
+    def aimed_kl(self, iteration: int) -> float:
+        """What the adaptive rate aims at in an iteration; see `final_kl`."""
+        if self.final_kl is None:
+            return self.desired_kl
+        share_left = 1 - iteration / self.trainer.iterations
+        return self.final_kl + (self.desired_kl - self.final_kl) * max(0.0, min(1.0, 3 * share_left))
 
     @property
     def mirror_groups(self) -> tuple[str, ...]:

@@ -255,8 +255,9 @@ class PPO:
         # Before its first step a policy is its old self, whatever rounding makes of that: no sign of a small rate.
         if self.cfg.schedule == "adaptive" and not first:
             low, high = self.cfg.learning_rate_range
-            factor = torch.where(kl > 2 * self.cfg.desired_kl, 1 / 1.5, 1.0)
-            factor = torch.where((kl < self.cfg.desired_kl / 2) & (kl > 0), 1.5, factor)
+            aim = self.cfg.aimed_kl(self.iteration)
+            factor = torch.where(kl > 2 * aim, 1 / 1.5, 1.0)
+            factor = torch.where((kl < aim / 2) & (kl > 0), 1.5, factor)
             rate = (self.learning_rate * factor).clamp(low, high)
             self.learning_rate = torch.where(active, rate, self.learning_rate)
         return active if self.cfg.kl_stop is None else active & (kl <= self.cfg.kl_stop)
