@@ -76,6 +76,13 @@ def test_every_file_is_there_and_json_is_strict(pipeline: Path) -> None:
         assert "env.physics" in state if run == "healthy" else "falls" in state
 
 
+def test_every_policy_knows_the_settings_of_its_run(pipeline: Path) -> None:
+    task = config.load_yaml(pipeline / "config.yaml", make_task("h1-walk"))
+    assert task.env.num_envs != make_task("h1-walk").env.num_envs
+    nested = ("healthy/checkpoints/final.safetensors", "specialists/members/knee.safetensors")
+    assert all(task_of(pipeline / path) == task for path in ("controller.safetensors", *nested))
+
+
 def test_metrics_have_every_key_for_every_controller(pipeline: Path) -> None:
     metrics = strict_json(pipeline / "metrics.json")
     scenarios = Scenarios.load(pipeline / "scenarios.json")

@@ -60,7 +60,7 @@ class Objective:
     def gradient(self, batch: Batch, steps: int, old_log_std: Tensor) -> Gradient:
         """The sums over the rows of a batch; `old_log_std` (K, 1, A) is that of the policy that acted."""
         policy, cfg = self._policy, self._cfg
-        output = self.output(batch.obs, batch.begins, batch.state, steps)
+        output, mirrored = self._outputs(batch, steps)
         distribution = policy.as_distribution(output)
         log_prob = distribution.log_prob(batch.action)
         surrogate = losses.surrogate(log_prob, batch.log_prob, batch.advantage, cfg.clip, batch.mask)
@@ -70,7 +70,8 @@ class Objective:
         loss = surrogate + cfg.value_coef * value_loss - cfg.entropy_coef * entropy
         symmetry = auxiliary = torch.zeros_like(loss)
         if self._mirror is not None:
-            symmetry = self._mirror_loss(batch, output, steps, self._mirror)
+            mask = None if batch.mask is None else self._front(batch.mask, steps)
+            symmetry = losses.mirror_loss(self._front(output, steps), mirrored, *self._mirror.action, mask)
             loss = loss + cfg.mirror_coef * symmetry
         if policy.actor.auxiliary_loss is not None:
             auxiliary = policy.actor.auxiliary_loss(batch)
@@ -81,21 +82,33 @@ class Objective:
         figures = torch.stack((surrogate, value_loss, entropy, symmetry, auxiliary, kl)).detach()
         return Gradient(self._parameters.gradient((loss * rows).sum()), figures * rows, rows)
 
-    def _mirror_loss(self, batch: Batch, output: Tensor, steps: int, mirror: MirrorMap) -> Tensor:
-        """(K,) on the first half of the rows, or of the environments."""
+    def _outputs(self, batch: Batch, steps: int) -> tuple[Tensor, Tensor]:
+        """(K, B, A) of the actor at all rows and (K, B', A) at the mirror images of the `_front`, B' = 0 without."""
         actor = self._policy.actor
-        groups = steps if actor.carries else 1
-        half = (output.shape[1] // groups + 1) // 2
-
-        def front(x: Tensor) -> Tensor:
-            return x.unflatten(1, (groups, -1))[:, :, :half].flatten(1, 2)
-
+        if self._mirror is None:
+            output = self.output(batch.obs, batch.begins, batch.state, steps)
+            return output, output[:, :0]
         # The normaliser is symmetric, so mirroring commutes with it.
-        image = mirror.image({group: front(batch.obs[group]) for group in actor.groups})
-        state = map_state(lambda x: x[:, :half], batch.mirrored_state)
-        mirrored = self.output(image, front(batch.begins), state, steps)
-        mask = None if batch.mask is None else front(batch.mask)
-        return losses.mirror_loss(front(output), mirrored, *mirror.action, mask)
+        image = self._mirror.image({group: self._front(batch.obs[group], steps) for group in actor.groups})
+        begins = self._front(batch.begins, steps)
+        if actor.carries:
+            state = map_state(lambda x: x[:, : self._share(x.shape[1])], batch.mirrored_state)
+            output = self.output(batch.obs, batch.begins, batch.state, steps)
+            return output, self.output(image, begins, state, steps)
+        # One pass over both halves the number of operations, which are short.
+        both = {group: torch.cat((batch.obs[group], image[group]), dim=1) for group in actor.groups}
+        output = self.output(both, torch.cat((batch.begins, begins), dim=1), batch.state, steps)
+        count = batch.begins.shape[1]
+        return output[:, :count], output[:, count:]
+
+    def _front(self, x: Tensor, steps: int) -> Tensor:
+        """The part of (K, B, …) rows that the mirror loss looks at: the first rows, or environments."""
+        groups = steps if self._policy.actor.carries else 1
+        by_time = x.unflatten(1, (groups, -1))
+        return by_time[:, :, : self._share(by_time.shape[2])].flatten(1, 2)
+
+    def _share(self, count: int) -> int:
+        return -(-count // 2)
 
 
 def _divergence(new: Distribution, old_output: Tensor, old_log_std: Tensor) -> Tensor:
