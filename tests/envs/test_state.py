@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mujoco
+import numpy as np
 import pytest
 import torch
 import worlds
@@ -47,6 +49,28 @@ def test_a_reset_forgets_what_was_before_it() -> None:
         assert not after[name][[1, 2]].any(), name
         assert before[name].any(), f"{name} was 0 already: the test says little"
     assert after["contact_time"][[0, 3]].any() and after["joint_acc"][[0, 3]].all()
+
+
+def test_frames_are_mujocos() -> None:
+    """Turned anyhow: velocity and gravity in the base's frame, heading, and velocity in the yaw frame."""
+    env = Env(worlds.go2(num_envs=20))
+    env.reset(0)
+    generator = torch.Generator().manual_seed(1)
+    quats = torch.nn.functional.normalize(torch.randn(20, 4, generator=generator, dtype=torch.float64), dim=1)
+    velocity = torch.randn(20, 3, generator=generator, dtype=torch.float64)
+    env.qpos[:, env.joints.base_quat], env.qvel[:, env.joints.base_lin_vel] = quats, velocity
+    env.state.refresh_motion(torch.zeros(20, dtype=torch.bool))
+    inverse, turned = np.empty(4), np.empty(3)
+    for i, (quat, vel) in enumerate(zip(quats.numpy(), velocity.numpy(), strict=True)):
+        mujoco.mju_negQuat(inverse, quat)
+        for found, vector in ((env.state.base_lin_vel, vel), (env.state.projected_gravity, np.array([0.0, 0.0, -1.0]))):
+            mujoco.mju_rotVecQuat(turned, vector, inverse)
+            np.testing.assert_allclose(found[i].numpy(), turned, atol=1e-5)
+        mujoco.mju_rotVecQuat(turned, np.array([1.0, 0.0, 0.0]), quat)
+        yaw = np.arctan2(turned[1], turned[0])
+        assert env.state.heading[i].item() == pytest.approx(yaw, abs=1e-4)
+        level = [np.cos(yaw) * vel[0] + np.sin(yaw) * vel[1], np.cos(yaw) * vel[1] - np.sin(yaw) * vel[0]]
+        np.testing.assert_allclose(env.state.lin_vel_yaw[i].numpy(), level, atol=1e-4)
 
 
 def test_accelerations_are_over_a_control_step() -> None:

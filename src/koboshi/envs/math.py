@@ -6,27 +6,29 @@ import torch
 from torch import Tensor
 
 
-def rotate_inverse(quat: Tensor, vec: Tensor) -> Tensor:
-    """World to body frame. quat (N, 4), vec (N, 3) -> (N, 3)."""
-    w, xyz = quat[:, :1], quat[:, 1:]
-    t = 2.0 * torch.linalg.cross(xyz, vec)
-    return vec - w * t + torch.linalg.cross(xyz, t)
+def rotation(quat: Tensor, table: Tensor) -> Tensor:
+    """(N, 4) -> (N, 3, 3), body to world. `table` is `rotation_table` on the quaternions' device."""
+    products = (quat[:, :, None] * quat[:, None]).flatten(1)
+    return (products @ table).unflatten(1, (3, 3))
 
 
-def projected_gravity(quat: Tensor) -> Tensor:
-    """(N, 3) the direction of gravity in the body frame; (0, 0, −1) upright. Minus the rotation's last row."""
-    w, x, y, z = quat.unbind(1)
-    return torch.stack((2 * (w * y - x * z), -2 * (w * x + y * z), 2 * (x * x + y * y) - 1), dim=1)
+def rotation_table() -> Tensor:
+    """(16, 9): all products of two of (w, x, y, z) to a rotation matrix by rows, as one matrix product."""
+    w, x, y, z = range(4)
+    terms = [
+        [(1, w, w), (1, x, x), (-1, y, y), (-1, z, z)], [(2, x, y), (-2, w, z)], [(2, x, z), (2, w, y)],
+        [(2, x, y), (2, w, z)], [(1, w, w), (-1, x, x), (1, y, y), (-1, z, z)], [(2, y, z), (-2, w, x)],
+        [(2, x, z), (-2, w, y)], [(2, y, z), (2, w, x)], [(1, w, w), (-1, x, x), (-1, y, y), (1, z, z)],
+    ]  # fmt: skip
+    table = torch.zeros(4, 4, 9)
+    for entry, sums in enumerate(terms):
+        for factor, a, b in sums:
+            table[a, b, entry] = factor
+    return table.flatten(0, 1)
 
 
-def yaw(quat: Tensor) -> Tensor:
-    """(N,) heading about the world's vertical, rad."""
-    w, x, y, z = quat.unbind(1)
-    return torch.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
-
-
-def to_yaw_frame(heading: Tensor, vec: Tensor) -> Tensor:
-    """World to yaw frame, horizontal part. heading (N,), vec (N, ≥2) -> (N, 2)."""
-    c, s = heading.cos(), heading.sin()
-    x, y = vec[:, 0], vec[:, 1]
+def to_yaw_frame(forward: Tensor, vec: Tensor) -> Tensor:
+    """World to yaw frame, horizontal part: vec (N, 3) -> (N, 2). forward (N, 2): the frame's x-axis, a unit vector."""
+    c, s = forward.unbind(1)
+    x, y, _ = vec.unbind(1)
     return torch.stack((c * x + s * y, c * y - s * x), dim=1)

@@ -17,21 +17,23 @@ if TYPE_CHECKING:
 
 def shaped(value: Tensor, term: RewardTerm) -> Tensor:
     """(N,) the term's shape of a value (N,) or (N, d); see `RewardTerm`."""
-    if value.ndim == 1:
-        value = value.unsqueeze(1)
     match term.shape:
         case "raw":
-            return value.sum(1)
+            return _total(value)
         case "l1":
-            return value.abs().sum(1)
+            return _total(value.abs())
         case "l2":
-            return value.square().sum(1)
+            return _total(value.square())
         case "exp":
-            return (value.square().sum(1) * (-1.0 / term.scale**2)).exp()
+            return (_total(value.square()) * (-1.0 / term.scale**2)).exp()
         case "log":
-            return (value.square().sum(1) / term.scale**2).log1p()
+            return (_total(value.square()) / term.scale**2).log1p()
         case "tanh":
-            return (value.abs().sum(1) / term.scale).tanh()
+            return (_total(value.abs()) / term.scale).tanh()
+
+
+def _total(value: Tensor) -> Tensor:
+    return value if value.ndim == 1 else value.sum(1)
 
 
 class RewardManager:

@@ -35,7 +35,7 @@ class RobotState:
         self._fields = [backend.read(f) for f in ("qpos", "qvel", "actuator_force", "sensordata")]
         self._joints, self._scene, self._step_dt = joints, scene, step_dt
         n, j, f, device = backend.num_envs, len(robot.joint_names), len(robot.feet), backend.device
-        self._feet = f
+        self._feet, self._table = f, math.rotation_table().to(device)
         self.joint_acc = torch.zeros(n, j, device=device)
         self.air_time, self.contact_time, self.last_air_time = (torch.zeros(n, f, device=device) for _ in range(3))
         self._read()
@@ -69,10 +69,13 @@ class RobotState:
         self.joint_vel, self.base_ang_vel = qvel[:, at.dof], qvel[:, at.base_ang_vel]
         world_vel = qvel[:, at.base_lin_vel]
         self.base_height = self.base_pos[:, 2] - self._scene.height(self.base_pos)
-        self.base_lin_vel = math.rotate_inverse(self.base_quat, world_vel)
-        self.projected_gravity = math.projected_gravity(self.base_quat)
-        self.heading = math.yaw(self.base_quat)
-        self.lin_vel_yaw = math.to_yaw_frame(self.heading, world_vel)
+        rotation = math.rotation(self.base_quat, self._table)
+        self.base_lin_vel = (rotation * world_vel[:, :, None]).sum(1)
+        self.projected_gravity = -rotation[:, 2]
+        forward = rotation[:, :2, 0]
+        forward = forward / forward.norm(dim=1, keepdim=True).clamp(min=1e-6)
+        self.heading = torch.atan2(forward[:, 1], forward[:, 0])
+        self.lin_vel_yaw = math.to_yaw_frame(forward, world_vel)
 
     def update(self) -> Tensor:
         """After a control step: reads everything, and the feet's clocks go on. (N,) bool: whose physics failed."""
