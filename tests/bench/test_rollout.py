@@ -15,7 +15,8 @@ from koboshi import robots
 from koboshi.bench.detection import delays, switch_delays
 from koboshi.bench.rollout import Recording, rollout, scenario_cfg
 from koboshi.envs import Env
-from koboshi.envs.cfg import EventTerm, TerminationTerm
+from koboshi.envs.cfg import BodyCfg, EventTerm, SceneCfg, TerminationTerm
+from koboshi.envs.scene import visual_scene
 from koboshi.faults import Fault, Scenario, Scenarios
 from koboshi.specialists.assignment import assign
 from koboshi.specialists.controller import Controller
@@ -24,6 +25,7 @@ from koboshi.specialists.storage import StoredController
 from koboshi.stages.evaluate import healthy_alone
 from koboshi.stages.folders import task_of
 from koboshi.tasks import TaskCfg, make_task
+from koboshi.terrain import PlaneCfg
 
 SCENARIOS = Scenarios(
     "unitree_h1",
@@ -92,6 +94,19 @@ def test_a_recording_tells_what_happened(cfg: Any) -> None:
     brief = rollout(cfg, still(router), SCENARIOS, 0.3)
     assert brief.alarm is None and brief.severity is None and brief.qpos.shape == (STEPS, 0, 26)
     assert torch.equal(brief.velocity, found.velocity)
+
+
+def test_what_is_filmed_is_the_scene_that_was_stepped(cfg: Any) -> None:
+    ball, step = BodyCfg("sphere", (0.1,), (1.0, 0.0, 0.4), motion="free"), BodyCfg("box", (0.2, 0.2, 0.05))
+    bodies = {"ball": ball, "step": step}
+    there = replace(cfg, scene=SceneCfg(PlaneCfg(height=2.0, slope=0.1), bodies))
+    found = rollout(there, still(HealthyRouter(19)), SCENARIOS, 0.1, film=(0, 2))
+    drawn, stepped = visual_scene(there.scene, H1).compile(), Env(replace(there, num_envs=1)).model
+    assert found.qpos.shape[1:] == (2, drawn.nq) and drawn.nq == stepped.nq
+    joints = [[model.joint(i).name for i in range(model.njnt)] for model in (drawn, stepped)]
+    assert joints[0] == joints[1]
+    height = found.qpos[:, 1, drawn.jnt_qposadr[drawn.body("ball").jntadr[0]] + 2].double()
+    assert height[0] == pytest.approx(2.4, abs=0.02) and height[-1] < height[0] - 0.1, "it falls"
 
 
 def _due(env: Env) -> Tensor:

@@ -49,7 +49,6 @@ def test_columns_among_others_by_hand() -> None:
     assert (at.base_pos, at.base_quat) == (slice(7, 10), slice(10, 14))
     assert (at.base_lin_vel, at.base_ang_vel) == (slice(6, 9), slice(9, 12))
     assert (at.qpos, at.dof, at.joint) == (slice(18, 22), slice(15, 19), slice(3, 7))
-    assert at.robot_qpos == slice(7, 22)
     assert at.actuator == slice(0, 4)
 
 
@@ -85,7 +84,7 @@ def test_sensors_are_found_by_name() -> None:
 def test_a_model_of_looks_has_joints_but_no_sensors() -> None:
     robot = biped()
     at = JointMap(visual_spec(robot).compile(), robot)
-    assert (at.qpos, at.robot_qpos, at.base_quat) == (slice(7, 11), slice(0, 11), slice(3, 7))
+    assert (at.qpos, at.base_quat) == (slice(7, 11), slice(3, 7))
     with pytest.raises(KoboshiError, match=r"no sensor 'left_foot_contact'; sensors: \(none\)"):
         _ = at.foot_contact
     with pytest.raises(KoboshiError, match="no actuator 'left_hip'"):

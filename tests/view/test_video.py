@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import mujoco
@@ -10,7 +11,7 @@ from koboshi.errors import KoboshiError
 from koboshi.robots import visual_spec
 from koboshi.view import Trajectory, gl
 from koboshi.view.overlay import HEADER
-from koboshi.view.scene import merge_vertices, scene
+from koboshi.view.scene import floor_of, merge_vertices, scene
 from koboshi.view.video import _stance, frame_size, render_frames, render_video, save_gif, smooth_path
 
 SIZE = (320, 240)
@@ -159,10 +160,50 @@ DOG = """
 
 def test_the_camera_stands_back_from_what_is_long_or_high(toy_spec: mujoco.MjSpec) -> None:
     stand = np.array([0, 0, 0.9, 1, 0, 0, 0, 0, 0.0])
-    assert _stance(toy_spec.compile(), stand, 0.9) == (0.9, 0.0)
+    assert _stance(toy_spec.compile(), 1, stand, 0.9) == (0.9, 0.0)
     turned = np.array([5, 5, 0.3, 0.5**0.5, 0, 0, 0.5**0.5, 0, 0])
     dog = mujoco.MjModel.from_xml_string(DOG)
-    assert _stance(dog, turned, 0.3) == pytest.approx((0.75 * 0.8, 90.0))
+    assert _stance(dog, 1, turned, 0.3) == pytest.approx((0.75 * 0.8, 90.0))
+
+
+def _on_plane(toy_spec: mujoco.MjSpec, **plane: object) -> mujoco.MjSpec:
+    spec = toy_spec.copy()
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=(0, 0, 1), **plane)
+    return spec
+
+
+def test_a_world_a_storey_higher_looks_the_same(
+    walk: Callable[..., Trajectory], toy_spec: mujoco.MjSpec, need_gl: None
+) -> None:
+    low, high = walk(), walk()
+    high.qpos[:, 2] += 3.0
+    ground, upper = (
+        next(render_frames(_on_plane(toy_spec, pos=(0, 0, height)), [t], [0.5], size=SIZE))
+        for height, t in ((0.0, low), (3.0, high))
+    )
+    assert np.abs(_scene(ground, 0) - _scene(upper, 0)).mean() < 1.0
+    floating = next(render_frames(toy_spec, [high], [0.5], size=SIZE))
+    assert np.abs(_scene(ground, 0) - _scene(floating, 0)).mean() > 5.0
+
+
+def test_the_floor_lies_where_the_worlds_plane_does(toy_spec: mujoco.MjSpec) -> None:
+    half = -np.arctan(0.5) / 2  # rises by half a metre per metre of x
+    tilted = {"pos": (0.0, 0.0, 1.0), "quat": (np.cos(half), 0.0, np.sin(half), 0.0)}
+    floor = floor_of(scene(_on_plane(toy_spec, **tilted)))
+    np.testing.assert_allclose(floor.height(np.array([[0.0, 0.0], [2.0, 7.0], [-2.0, 0.0]])), [1, 2, 0], atol=1e-9)
+    assert floor_of(scene(toy_spec)).height(np.array([3.0, 4.0])) == 0
+
+
+def test_the_camera_follows_the_robot_and_not_what_else_moves(
+    walk: Callable[..., Trajectory], toy_spec: mujoco.MjSpec, need_gl: None
+) -> None:
+    ball = '<body name="ball" pos="40 0 5"><freejoint/><geom size=".1"/></body><body name="base"'
+    among = mujoco.MjSpec.from_string(toy_spec.to_xml().replace('<body name="base"', ball))
+    alone = walk()
+    away = np.tile([40.0, 0, 5, 1, 0, 0, 0], (len(alone.qpos), 1))
+    crowd = replace(alone, qpos=np.hstack((away, alone.qpos)))
+    pictures = [next(render_frames(spec, [t], [0.5], size=SIZE)) for spec, t in ((toy_spec, alone), (among, crowd))]
+    assert np.abs(pictures[0].astype(int) - pictures[1]).mean() < 1.0
 
 
 def test_a_robot_without_a_free_base_is_refused() -> None:

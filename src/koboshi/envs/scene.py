@@ -8,9 +8,10 @@ from torch import Tensor
 
 from koboshi.envs.cfg import BodyCfg, SceneCfg, SimCfg
 from koboshi.errors import unknown
-from koboshi.robots import Robot, physics_spec
+from koboshi.robots import Robot, physics_spec, visual_spec
 from koboshi.robots.model import BODY, GROUND
 from koboshi.sim import Backend
+from koboshi.terrain import Ground
 
 _SHAPES = {
     "box": mujoco.mjtGeom.mjGEOM_BOX,
@@ -28,7 +29,7 @@ class Scene:
     """
 
     def __init__(self, cfg: SceneCfg, robot: Robot, sim: SimCfg) -> None:
-        self._bodies = {name: body for name, body in cfg.bodies.items() if body is not None}
+        self._bodies = _present(cfg)
         self.ground = cfg.ground.build()
         self.model = self._build(robot, sim)
         self.origins = torch.zeros(0, 3)
@@ -36,10 +37,7 @@ class Scene:
     def _build(self, robot: Robot, sim: SimCfg) -> mujoco.MjModel:
         """MuJoCo's own reset at NaN is off: the environment detects, counts and resets instead."""
         spec = physics_spec(robot)
-        self.ground.add_to(spec)
-        origin = self.ground.origins(1, torch.device("cpu"))[0].tolist()
-        for name, body in self._bodies.items():
-            _add_body(spec, name, body, [a + b for a, b in zip(origin, body.pos, strict=True)])
+        _add_surroundings(spec, self.ground, self._bodies)
         spec.option.timestep = sim.timestep
         spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
         spec.option.iterations, spec.option.ls_iterations = sim.iterations, sim.ls_iterations
@@ -61,6 +59,24 @@ class Scene:
         if name not in self._bodies:
             raise unknown("body of the scene", name, self._bodies, "bodies")
         return self._xpos[:, self.model.body(name).id].float()
+
+
+def visual_scene(cfg: SceneCfg, robot: Robot) -> mujoco.MjSpec:
+    """What a `Scene` steps, to look at: the robot as published and what surrounds it, with the same `qpos`."""
+    spec = visual_spec(robot)
+    _add_surroundings(spec, cfg.ground.build(), _present(cfg))
+    return spec
+
+
+def _present(cfg: SceneCfg) -> dict[str, BodyCfg]:
+    return {name: body for name, body in cfg.bodies.items() if body is not None}
+
+
+def _add_surroundings(spec: mujoco.MjSpec, ground: Ground, bodies: dict[str, BodyCfg]) -> None:
+    ground.add_to(spec)
+    origin = ground.origins(1, torch.device("cpu"))[0].tolist()
+    for name, body in bodies.items():
+        _add_body(spec, name, body, [a + b for a, b in zip(origin, body.pos, strict=True)])
 
 
 def _add_body(spec: mujoco.MjSpec, name: str, cfg: BodyCfg, pos: list[float]) -> None:

@@ -30,8 +30,7 @@ class JointMap:
     qpos, dof, joint, actuator: J columns each, of `qpos`, of `qvel` and dof fields, of `jnt_*` and of `ctrl` and
     `actuator_*`. base_pos (3), base_quat (4): of `qpos`. base_lin_vel, base_ang_vel (3): of `qvel`, MuJoCo's frames:
     linear in the world's, angular in the base's. foot_contact (F), foot_pos, foot_vel (3F): of `sensordata`.
-    robot_qpos: of `qpos`, all that `visual_spec`'s model has, in its order. A model of looks has neither actuators
-    nor sensors: asked for those, KoboshiError.
+    A model of looks has neither actuators nor sensors: asked for those, KoboshiError.
     """
 
     def __init__(self, model: mujoco.MjModel, robot: Robot, device: torch.device | str = "cpu") -> None:
@@ -46,7 +45,6 @@ class JointMap:
         self.base_pos, self.base_quat = free_joint_columns(model, free)
         v = int(model.jnt_dofadr[free])
         self.base_lin_vel, self.base_ang_vel = slice(v, v + 3), slice(v + 3, v + 6)
-        self.robot_qpos = self._columns(_positions(model, base))
 
     @cached_property
     def actuator(self) -> Index:
@@ -88,21 +86,6 @@ def _ids(model: mujoco.MjModel, kind: mujoco.mjtObj, names: Sequence[str]) -> li
         what = kind.name.removeprefix("mjOBJ_").lower()
         raise KoboshiError(f"the model has no {what} '{names[found.index(-1)]}'")
     return found
-
-
-def _positions(model: mujoco.MjModel, base: int) -> list[int]:
-    """Columns of `qpos` of all joints from this body on down the tree."""
-    below = {base}
-    for body in range(base + 1, model.nbody):  # children come after their parents
-        if int(model.body_parentid[body]) in below:
-            below.add(body)
-    ends = [*model.jnt_qposadr[1:], model.nq]
-    return [
-        column
-        for joint in range(model.njnt)
-        if int(model.jnt_bodyid[joint]) in below
-        for column in range(model.jnt_qposadr[joint], ends[joint])
-    ]
 
 
 def sensor_ids(model: mujoco.MjModel, names: Sequence[str]) -> list[int]:

@@ -13,7 +13,7 @@ from koboshi.bench.metrics import controller_metrics, episode_rows, gait_metrics
 from koboshi.bench.report import write_report
 from koboshi.bench.rollout import Recording
 from koboshi.bench.speed import controller_speed
-from koboshi.envs import Env
+from koboshi.envs import Env, EnvCfg
 from koboshi.errors import KoboshiError
 from koboshi.faults import Scenarios, sweep
 from koboshi.policies.storage import load_single
@@ -122,7 +122,7 @@ def evaluate(task: TaskCfg, path: Path, folder: Path, scenario_file: Path | None
     runs.write_json(folder / "metrics.json", metrics)
     episodes = {name: found.to_dict() for name, found in rows.items()}
     runs.write_json(folder / "episodes.json", {"scenario": scenarios.hash, "controllers": episodes})
-    _report(metrics, recordings, folder, stored.assignment if stored is not None else None, path)
+    _report(task, metrics, recordings, folder, stored.assignment if stored is not None else None, path)
     return metrics
 
 
@@ -182,16 +182,16 @@ def _panels(recordings: dict[str, Recording], row: int, assignment: Assignment |
 
 
 def side_by_side(
-    recordings: dict[str, Recording], rows: Sequence[int], folder: Path, assignment: Assignment | None
+    cfg: EnvCfg, recordings: dict[str, Recording], rows: Sequence[int], folder: Path, assignment: Assignment | None
 ) -> tuple[list[tuple[str, Path]], list[tuple[str, bytes]]]:
-    """(caption, video) and (caption, timeline as PNG) of filmed scenarios."""
+    """(caption, video) and (caption, timeline as PNG) of filmed scenarios; cfg: the environment they were run in."""
     videos, timelines = [], []
     for row in rows:
         faults = recordings["healthy"].scenarios.episodes[row].faults
         words = " and ".join(f"{fault.joint}: {fault.kind.replace('_', ' ')}" for fault in faults) or "nothing breaks"
         name = "-".join(fault.joint for fault in faults) or "healthy"
         panels = _panels(recordings, row, assignment)
-        path = film(recordings["healthy"].scenarios.robot, panels, folder / "video" / f"{name}.mp4")
+        path = film(cfg, panels, folder / "video" / f"{name}.mp4")
         if path is not None:
             videos.append((words, path))
         timelines.append((words, plots.timeline(panels[0], folder / "video" / f"{name}.png")))
@@ -205,6 +205,7 @@ def learning_log(path: Path) -> Path | None:
 
 
 def _report(
+    task: TaskCfg,
     metrics: dict[str, Any],
     recordings: dict[str, Recording],
     folder: Path,
@@ -212,7 +213,7 @@ def _report(
     path: Path,
 ) -> None:
     rows = worth_a_look(recordings, metrics["controllers"]["healthy"]["survival_by_joint"])
-    videos, timelines = side_by_side(recordings, rows, folder, assignment)
+    videos, timelines = side_by_side(task.env, recordings, rows, folder, assignment)
     pictures = [("Mean survival", plots.survival_mean_bars(metrics, folder / "survival.png"))]
     learned = metrics["controllers"].get("learned")
     if learned is not None:

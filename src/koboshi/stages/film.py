@@ -11,7 +11,8 @@ import torch
 
 from koboshi import robots
 from koboshi.bench.rollout import Recording
-from koboshi.robots import visual_spec
+from koboshi.envs import EnvCfg
+from koboshi.envs.scene import visual_scene
 from koboshi.specialists.assignment import Assignment
 from koboshi.stages.progress import console, progress
 from koboshi.view import AlarmMark, FaultMark, Trajectory
@@ -64,14 +65,17 @@ def _actors(member: torch.Tensor, assignment: Assignment | None) -> list[str]:
     return [[*names, "healthy"][k] for k in member.tolist()]
 
 
-def film(robot: str, panels: Sequence[Trajectory], path: Path, camera: str = "three_quarter") -> Path | None:
-    """Writes a video; None, and a line that says what to install, where there is no OpenGL."""
+def film(cfg: EnvCfg, panels: Sequence[Trajectory], path: Path, camera: str = "three_quarter") -> Path | None:
+    """Writes a video of what was recorded in this environment.
+
+    None, and a line that says what to install, where there is no OpenGL.
+    """
     from koboshi.view.video import render_video
 
     if choose_gl() is None:
         console.print(f"no video: {gl_hint()}")
         return None
-    spec = visual_spec(robots.find(robot))
+    spec = visual_scene(cfg.scene, robots.find(cfg.robot))
     with progress(f"video {path.name}", 1, unit="frames") as update:
         render_video(spec, panels, path, camera=camera, progress=lambda done, total: update(done, total=total))
     return path

@@ -100,7 +100,7 @@ def play(
         "fell_at_s": panel.fell_at,
         "noticed": ", ".join(f"{alarm.joint} at {alarm.time:.2f} s" for alarm in panel.alarms) or None,
         "switched_to": _first_switch(panel.actor, recording.step_dt),
-        "video": film(robot.name, [panel], video, camera),
+        "video": film(task.env, [panel], video, camera),
         "timeline": picture,
     }
 
@@ -158,7 +158,7 @@ def demo(folder: Path, name: str = "h1-walk", overrides: Sequence[str] = ()) -> 
     console.print(controllers_table(metrics))
     runs.write_json(folder / "metrics.json", metrics)
     row = showcase(recordings)
-    videos, timelines = evaluating.side_by_side(recordings, [row], folder, stored.assignment)
+    videos, timelines = evaluating.side_by_side(task.env, recordings, [row], folder, stored.assignment)
     if videos:
         # The one video has a fixed name.
         videos = [(videos[0][0], videos[0][1].replace(folder / "video.mp4"))]

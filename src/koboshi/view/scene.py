@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,41 @@ _LIGHT = (-0.5, -0.12, -1.0)
 _HORIZON = (0.86, 0.90, 0.94)
 _SHADOW = (0.50, 0.54, 0.60)
 _FAULT = (0.86, 0.20, 0.05, 1.0)
+_FLOOR = "view_floor"
+
+
+class Floor(NamedTuple):
+    """The plane that a scene stands on."""
+
+    point: NDArray[np.floating]
+    """(3,) m, world."""
+    normal: NDArray[np.floating]
+    """(3,) unit."""
+
+    def height(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
+        """(…, ≥ 2) world x, y -> (…) m."""
+        rise: NDArray[np.floating] = (points[..., :2] - self.point[:2]) @ self.normal[:2] / self.normal[2]
+        return self.point[2] - rise
+
+
+def floor_of(model: Any) -> Floor:
+    """Of a model made by `scene`; z = 0 where a height field lies instead."""
+    import mujoco
+
+    found = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, _FLOOR)
+    if found < 0:
+        return Floor(np.zeros(3), np.array([0.0, 0.0, 1.0]))
+    normal = np.empty(3)
+    mujoco.mju_rotVecQuat(normal, np.array([0.0, 0.0, 1.0]), model.geom_quat[found])
+    return Floor(model.geom_pos[found].copy(), normal)
 
 
 def scene(spec: Any, cell: float = CELL) -> Any:
     """The `mujoco.MjModel` to draw: the robot of this `mujoco.MjSpec` on a stage; the spec is left as it was.
 
     Joints and their order are those of the spec, so its `qpos` fits. Meshes are merged at `cell` metres
-    (H1: from 286 to 38 thousand faces); 0 leaves them alone. A world that brings a height field keeps it
-    instead of the flat floor.
+    (H1: from 286 to 38 thousand faces); 0 leaves them alone. The world's plane is drawn as our floor, where it
+    lies (z = 0 where there is none); a world that brings a height field keeps that instead.
     """
     stage = spec.copy()
     if cell > 0:
@@ -39,11 +66,12 @@ def _dress(spec: Any) -> None:
 
     for light in list(spec.lights):
         spec.delete(light)
-    terrain = False
+    terrain, place = False, {}
     for geom in spec.worldbody.geoms:
         terrain |= geom.type == mujoco.mjtGeom.mjGEOM_HFIELD
         if geom.type == mujoco.mjtGeom.mjGEOM_PLANE:
             geom.group = 5  # ours is drawn in its place
+            place = {"pos": list(geom.pos), "quat": list(geom.quat)}
     for texture in list(spec.textures):
         if texture.type == mujoco.mjtTexture.mjTEXTURE_SKYBOX:
             spec.delete(texture)
@@ -54,7 +82,7 @@ def _dress(spec: Any) -> None:
     sky = spec.add_texture(name="view_sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, width=256, height=256)
     sky.builtin, sky.rgb1, sky.rgb2 = mujoco.mjtBuiltin.mjBUILTIN_GRADIENT, (0.45, 0.62, 0.82), _HORIZON
     if not terrain:
-        _add_floor(spec)
+        _add_floor(spec, place)
     spec.worldbody.add_light(
         pos=(0, 0, 4), dir=_LIGHT, type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
         diffuse=(0.55, 0.55, 0.55), specular=(0.35, 0.35, 0.35), castshadow=False,
@@ -67,7 +95,7 @@ def _dress(spec: Any) -> None:
     visual.map.znear = 0.01
 
 
-def _add_floor(spec: Any) -> None:
+def _add_floor(spec: Any, place: dict[str, Any]) -> None:
     import mujoco
 
     flat = mujoco.mjtTexture.mjTEXTURE_2D
@@ -77,8 +105,8 @@ def _add_floor(spec: Any) -> None:
     floor = spec.add_material(name="view_floor", texrepeat=(1, 1), texuniform=True, reflectance=0, specular=0)
     floor.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "view_checker"
     spec.worldbody.add_geom(
-        name="view_floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=(0, 0, 0.05), material="view_floor",
-        contype=0, conaffinity=0,
+        name=_FLOOR, type=mujoco.mjtGeom.mjGEOM_PLANE, size=(0, 0, 0.05), material="view_floor",
+        contype=0, conaffinity=0, **place,
     )  # fmt: skip
 
 
@@ -147,15 +175,16 @@ def tint(model: Any, body: int) -> None:
     model.geom_rgba[geoms] = _FAULT
 
 
-def add_shadow(stage: Any) -> None:
-    """Adds a shadow on the plane z = 0 to an `MjvScene`: every body once more, flattened along the light.
+def add_shadow(stage: Any, floor: Floor) -> None:
+    """Adds a shadow on the floor to an `MjvScene`: every body once more, flattened along the light.
 
     It costs a fifth of MuJoCo's shadow maps in software.
     """
     import mujoco
 
-    x, y, z = _LIGHT
-    flatten = np.array([[1, 0, -x / z], [0, 1, -y / z], [0, 0, 1e-4]])
+    light, normal = np.array(_LIGHT), floor.normal
+    # Not quite flat, so that the matrix keeps its rank.
+    flatten = np.eye(3) - np.outer(light, normal) / (light @ normal) + 1e-4 * np.outer(normal, normal)
     for i in range(stage.ngeom):
         source = stage.geoms[i]
         if source.category != mujoco.mjtCatBit.mjCAT_DYNAMIC or stage.ngeom >= stage.maxgeom:
@@ -163,7 +192,7 @@ def add_shadow(stage: Any) -> None:
         geom = stage.geoms[stage.ngeom]
         # Colour comes from emission alone: a flattened surface has no normals worth lighting.
         rgba = np.array([*(0.01 * np.array(_SHADOW)), 1], np.float32)
-        position = flatten @ source.pos + (0, 0, 0.003)
+        position = floor.point + flatten @ (source.pos - floor.point) + 0.003 * normal
         mujoco.mjv_initGeom(geom, source.type, source.size, position, (flatten @ source.mat).ravel(), rgba)
         geom.dataid, geom.emission, geom.specular = source.dataid, 100.0, 0.0
         geom.category = mujoco.mjtCatBit.mjCAT_DECOR

@@ -51,7 +51,7 @@ class Trajectory:
     """One robot over T control steps; times are seconds from the first of them."""
 
     qpos: Array
-    """(T, nq) of the robot's visual model: `qpos[:, JointMap.robot_qpos]` of whatever it was recorded in."""
+    """(T, nq) of the model that is drawn: `envs.scene.visual_scene` of what it was recorded in."""
     control_dt: float
     """Seconds from one row to the next."""
     joint_names: Sequence[str]

@@ -17,7 +17,7 @@ from koboshi.robots.maps import free_joint_columns
 from koboshi.runs import atomic_path, write_atomic
 from koboshi.view.gl import Offscreen
 from koboshi.view.overlay import HEADER, STRIP, PanelOverlay
-from koboshi.view.scene import add_marker, add_shadow, scene, tint
+from koboshi.view.scene import add_marker, add_shadow, floor_of, scene, tint
 from koboshi.view.trajectory import Trajectory
 
 Frame = NDArray[np.uint8]
@@ -74,10 +74,13 @@ class _Panel:
             raise KoboshiError(f"trajectory '{trajectory.title}': {got} numbers a row, the model has nq {model.nq}")
         self.model, self.trajectory, self.camera = model, trajectory, camera
         self.overlay = PanelOverlay(trajectory, *size, end)
-        position, _ = free_joint_columns(model)
-        self._follow = smooth_path(trajectory.qpos[:, position][:, :2], _SMOOTH / trajectory.control_dt)
-        self._height = max(float(trajectory.qpos[0, position][2]), 0.1)
-        self._size, self._heading = _stance(model, trajectory.qpos[0], self._height)
+        base = _base(model, trajectory.joint_names[0])
+        path = trajectory.qpos[:, _position(model, base)]
+        self._floor = floor_of(model)
+        self._height = max(float(path[0, 2] - self._floor.height(path[0])), 0.1)
+        follow = smooth_path(path[:, :2], _SMOOTH / trajectory.control_dt)
+        self._follow = np.column_stack((follow, self._floor.height(follow) + 0.84 * self._height))
+        self._size, self._heading = _stance(model, base, trajectory.qpos[0], self._height)
         self._joints = [(mark, model.joint(_joint(model, mark.joint)).id) for mark in trajectory.fault]
         self._original = model.geom_matid.copy(), model.geom_rgba.copy()
         self._last: tuple[int, Frame] | None = None
@@ -99,7 +102,7 @@ class _Panel:
             tint(self.model, self.model.jnt_bodyid[joint])
 
         def decorate(stage: Any) -> None:
-            add_shadow(stage)
+            add_shadow(stage, self._floor)
             for mark, joint in broken:
                 # A ball that shrinks onto the joint as it breaks, so that the eye finds it.
                 age = float(np.clip((time - mark.time) / 0.6, 0, 1))
@@ -115,11 +118,26 @@ class _Panel:
         view = mujoco.MjvCamera()
         view.azimuth, view.elevation = self._heading + self.camera.azimuth, self.camera.elevation
         view.distance = self.camera.distance * self._size
-        view.lookat[:] = (*self._follow[row], 0.84 * self._height)
+        view.lookat[:] = self._follow[row]
         return view
 
 
-def _stance(model: Any, qpos: NDArray[np.floating], height: float) -> tuple[float, float]:
+def _base(model: Any, joint: str) -> int:
+    """The body that carries the robot of this joint: other things in the scene may move freely too."""
+    return int(model.body_rootid[model.jnt_bodyid[model.joint(_joint(model, joint)).id]])
+
+
+def _position(model: Any, base: int) -> slice:
+    """Where `qpos` has the position of a robot's base."""
+    import mujoco
+
+    free = int(model.body_jntadr[base])
+    if free < 0 or model.jnt_type[free] != mujoco.mjtJoint.mjJNT_FREE:
+        raise KoboshiError(f"body '{model.body(base).name}', which carries the robot, has no free joint")
+    return free_joint_columns(model, free)[0]
+
+
+def _stance(model: Any, base: int, qpos: NDArray[np.floating], height: float) -> tuple[float, float]:
     """The robot's size (m) and heading (degrees) in a pose.
 
     The size is the base's height, or most of what the bodies span over the ground where that is more: a dog is
@@ -130,7 +148,6 @@ def _stance(model: Any, qpos: NDArray[np.floating], height: float) -> tuple[floa
     data = mujoco.MjData(model)
     data.qpos[:] = qpos
     mujoco.mj_kinematics(model, data)
-    base = int(model.jnt_bodyid[np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)[0]])
     own = model.body_rootid == base
     span = float(np.linalg.norm(np.ptp(data.xpos[own][:, :2], axis=0)))
     forward = data.xmat[base].reshape(3, 3)[:, 0]
