@@ -95,7 +95,7 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     modules, found_robots = set(sys.modules), dict(robots.known())
     monkeypatch.setattr(config, "_ALSO", {known: list(others) for known, others in config._ALSO.items()})
     monkeypatch.setattr(tasks, "_added", dict(tasks._added))
-    monkeypatch.setattr(plugins, "_loaded", set(plugins._loaded))
+    monkeypatch.setattr(plugins, "_loaded", dict(plugins._loaded))
     yield
     for name in set(robots.known()) - set(found_robots):
         del robots._ROBOTS[name]

@@ -35,7 +35,6 @@ ALLOWED: dict[str, set[str]] = {
     "detect": PHYSICS | {"nets", "data", "envs"},
     "specialists": PHYSICS | {"nets", "data", "envs", "algos", "detect", "policies"},
     "view": FOUNDATION | {"robots"},
-    "export": FOUNDATION | {"robots", "nets", "algos", "detect", "specialists"},
     "bench": PHYSICS | {"nets", "data", "envs", "algos", "detect", "specialists", "policies", "view"},
     "tasks": PHYSICS | {"nets", "data", "envs", "algos", "detect", "specialists", "policies", "bench"},
 }

@@ -33,8 +33,9 @@ _SETTINGS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "AGENTS": (AgentCfg, ("trainer", "network", "mirror_groups", "build")),
 }
 """What a module calls them -> the union that they join, and what each must have."""
-_loaded: set[str] = set()
-"""What was added in this process: adding it again does nothing."""
+_ENTRY = "entry point "
+_loaded: dict[str, None] = {}
+"""What was added in this process, in this order: adding it again does nothing."""
 
 
 def load(modules: Iterable[str] = ()) -> None:
@@ -45,11 +46,11 @@ def load(modules: Iterable[str] = ()) -> None:
     """
     for entry in entry_points(group=ROBOT_GROUP):
         try:
-            _once(f"entry point {entry.value}", lambda e=entry: robots.add(_made(e, Robot)))
+            _once(_ENTRY + entry.value, lambda e=entry: robots.add(_made(e, Robot)))
         except KoboshiError as error:
             print(f"koboshi: {error}", file=sys.stderr)
     for entry in entry_points(group=TASK_GROUP):
-        _once(f"entry point {entry.value}", lambda e=entry: tasks.add(e.name, lambda: _made(e, TaskCfg)))
+        _once(_ENTRY + entry.value, lambda e=entry: tasks.add(e.name, lambda: _made(e, TaskCfg)))
     for module in modules:
         where = str(Path(module).resolve()) if _is_file(module) else module
         _once(where, lambda m=module: _add(m, _module(m)))
@@ -58,7 +59,12 @@ def load(modules: Iterable[str] = ()) -> None:
 def _once(name: str, add: Any) -> None:
     if name not in _loaded:
         add()
-        _loaded.add(name)
+        _loaded[name] = None
+
+
+def named() -> list[str]:
+    """The modules that this process was given: a process that it spawns needs `load(named())`."""
+    return [name for name in _loaded if not name.startswith(_ENTRY)]
 
 
 def _made(entry: EntryPoint, kind: type) -> Any:

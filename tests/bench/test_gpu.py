@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from koboshi import runs
+from koboshi import plugins, runs
 from koboshi.bench import contract, gpu
 from koboshi.errors import KoboshiError
 from koboshi.sim import make_backend
@@ -45,9 +46,35 @@ def test_a_part_that_fails_or_dies_is_recorded_and_the_others_go_on(tmp_path: Pa
     assert said[2] == "right: steps_per_s 5"
 
 
+OUTSIDE = """
+from dataclasses import dataclass
+
+@dataclass
+class Mine:
+    steps: int = 5
+
+TASKS = {"mine": Mine}
+"""
+
+
+@pytest.mark.usefixtures("as_before")
+def test_a_part_knows_what_was_brought_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OUTSIDE)
+    plugins.load([str(tmp_path / "own.py")])
+    parts = {"own": gpu.Part(vars, (sys.modules["outside_own"].Mine(),))}
+
+    def only_these(report: dict[str, Any], _: Any, *rest: Any) -> None:
+        run_parts(report, parts, *rest)
+
+    run_parts = gpu.run_parts
+    monkeypatch.setattr(gpu, "run_parts", only_these)
+    report = stage.gpu("h1-walk", tmp_path, device="cpu", sizes=())
+    assert report["parts"]["own"]["steps"] == 5
+
+
 def test_the_parts_are_what_was_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: dict[str, gpu.Part] = {}
-    monkeypatch.setattr(gpu, "run_parts", lambda report, parts, path, say: seen.update(parts))
+    monkeypatch.setattr(gpu, "run_parts", lambda report, parts, path, say, prepare: seen.update(parts))
     report = stage.gpu("h1-walk", tmp_path, ["env.decimation=2"], device="cpu", sizes=(8, 16))
     assert list(seen) == ["contract", "environment 8", "ppo 8", "environment 16", "ppo 16", "pipeline"]
     cfg = seen["environment 16"].args[0]

@@ -73,22 +73,29 @@ def _version(package: str) -> str | None:
         return None
 
 
-def run_parts(report: dict[str, Any], parts: dict[str, Part], path: Path, say: Callable[[str], None]) -> None:
+def run_parts(
+    report: dict[str, Any],
+    parts: dict[str, Part],
+    path: Path,
+    say: Callable[[str], None],
+    prepare: Callable[[], None] | None = None,
+) -> None:
     """Runs each part in a process of its own and adds what it gives, or why it failed, to `report["parts"]`.
 
-    A GPU that one part has broken is whole again for the next. The report is written after every part.
+    A GPU that one part has broken is whole again for the next. The report is written after every part. Each process
+    calls `prepare` first, where there is one.
     """
     report["parts"] = {}
     for name, part in parts.items():
         began = time.monotonic()
-        found = _run_alone(part)
+        found = _run_alone(part, prepare)
         report["parts"][name] = {"seconds": time.monotonic() - began, **found}
         runs.write_json(path, report)
         say(f"{name}: {found.get('error') or '  '.join(f'{k} {_short(v)}' for k, v in found.items())}")
 
 
-def _run_alone(part: Part) -> dict[str, Any]:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+def _run_alone(part: Part, prepare: Callable[[], None] | None) -> dict[str, Any]:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=prepare) as pool:
         try:
             return pool.submit(part.function, *part.args).result()
         except BrokenProcessPool:

@@ -6,10 +6,11 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from koboshi import config, runs
+from koboshi import config, plugins, runs
 from koboshi.algos.ppo import PPOCfg
 from koboshi.bench import gpu as on_gpu
 from koboshi.bench import rsl_rl, speed
@@ -76,7 +77,8 @@ def gpu(
         parts[f"ppo {size}"] = on_gpu.Part(on_gpu.ppo_part, (cfg, agent))
     parts["pipeline"] = on_gpu.Part(pipeline_part, (name, settings, folder))
     report = {"task": name, "commit": runs.git_commit(), "machine": on_gpu.machine(device), "overrides": settings}
-    on_gpu.run_parts(report, parts, folder / "gpu.json", lambda line: console.print(line, highlight=False))
+    outside = partial(plugins.load, plugins.named())
+    on_gpu.run_parts(report, parts, folder / "gpu.json", lambda line: console.print(line, highlight=False), outside)
     return report
 
 
