@@ -127,12 +127,14 @@ def detector_train(
     root: Root = RUNS,
 ) -> None:
     """Train a recurrent detector on data sets."""
-    from koboshi.stages import detector, tables
+    from koboshi.stages import detector, ranks, tables
 
     data_sets, overrides = _split(paths)
     cfg = _task(task, overrides)
     folder = out or root / task / "detector" / data_sets[-1].name
-    tables.show_detector(detector.train(cfg, data_sets, folder), folder)
+    found = detector.train(cfg, data_sets, folder)
+    if ranks.is_first():
+        tables.show_detector(found, folder)
 
 
 @detector_app.command("eval")

@@ -1,7 +1,7 @@
 """Run folders, and files that are written whole or not at all.
 
-A run is `runs/<task>/<name>/` with `config.yaml`, `overrides.txt`, `metrics.jsonl`, TensorBoard events,
-`checkpoints/` and `video/`. `checkpoints/<step>.safetensors` hold weights alone: they are small, and all of
+A run is `runs/<task>/<name>/` with `config.yaml`, `overrides.txt`, `metrics.jsonl`, TensorBoard events
+and `checkpoints/`. `checkpoints/<step>.safetensors` hold weights alone: they are small, and all of
 them stay. `resume.safetensors` holds everything that an exact resume needs: it is large, and there is one of
 it, replaced each time. Each is one safetensors file that carries its own digest; loading one never runs code.
 """
@@ -204,10 +204,6 @@ class RunFolder:
     def resume(self) -> Path:
         """Everything that an exact resume needs, of the newest iteration that was saved."""
         return self.path / RESUME
-
-    @property
-    def video(self) -> Path:
-        return self.path / "video"
 
     @property
     def metrics(self) -> Path:

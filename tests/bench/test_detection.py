@@ -14,6 +14,7 @@ from torch import Tensor
 
 from koboshi.bench import detection
 from koboshi.bench.rollout import Recording
+from koboshi.envs import Env
 from koboshi.errors import KoboshiError
 from koboshi.faults import Fault
 from koboshi.robots import UNITREE_H1
@@ -150,7 +151,9 @@ class Scripted:
         return Decision(torch.zeros(n, JOINTS), route), state + 1
 
 
-def test_an_alarm_is_false_once_when_it_is_raised() -> None:
+def test_an_alarm_is_false_once_when_it_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled: list[Env] = []
+    monkeypatch.setattr(Env, "settle", settled.append)
     script = torch.full((10, 2), -1)
     script[:, 0] = torch.tensor([-1, 3, 3, -1, 3, 5, 5, 5, 5, -1])  # raised, again, another joint: 3, and …
     script[5:, 1] = torch.tensor([7, 7, 7, 7, 7])  # … 1, and …
@@ -159,7 +162,7 @@ def test_an_alarm_is_false_once_when_it_is_raised() -> None:
     seen: list[int] = []
     figures = detection.false_alarms(cfg, controller, 9.5 * 2 * 0.02 / 3600, 2, 0, seen.append)
     assert [r.tolist() for r in controller.resets[7:]] == [[False, False], [True, True], [False, False]]
-    assert seen == list(range(1, 11))
+    assert seen == list(range(1, 11)) and len(settled) == 1
     assert figures["false_alarms"] == 6
     assert figures["healthy_hours"] == pytest.approx(20 * 0.02 / 3600)
     assert figures["false_alarms_per_hour"] == pytest.approx(6 / (20 * 0.02 / 3600))

@@ -97,5 +97,8 @@ def test_all_of_it_lands_in_one_file(
     for figures in parts.values():
         assert figures.items() <= written.items()
     monkeypatch.setattr(stage.rsl_rl, "installed", lambda: False)
+    monkeypatch.setattr(stage, "warp_installed", lambda: False)
+    assert koboshi("bench", "speed", "--out", tmp_path / "bare")[0] == 0  # type: ignore[index]
+    assert "warp_ratio" not in runs.read_json(tmp_path / "bare/speed.json")
     assert koboshi("bench", "speed", "--no-warp", "--out", tmp_path / "cpu")[0] == 0  # type: ignore[index]
     assert not {"warp_ratio", "ppo_rsl_rl_ratio"} & set(runs.read_json(tmp_path / "cpu/speed.json"))

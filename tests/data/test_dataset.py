@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,6 +82,7 @@ def test_columns_are_decoded_when_asked_for_and_shards_touched_later_are_verifie
     first = (cache / "severity.npy").stat().st_mtime_ns
     (seq,) = dataset.sequences(["severity"])
     assert (cache / "severity.npy").stat().st_mtime_ns == first, "decoded twice"
+    assert str(cache / "severity.npy") in Path("/proc/self/maps").read_text(), "the whole column was read"
     seq["severity"].fill_(9.0)  # reaches no file
     whole = (cache / "severity.npy").read_bytes()
     (cache / "severity.npy").write_bytes(whole[:-100])

@@ -82,7 +82,8 @@ def test_transitions_without_faults_have_statistics_and_pass_the_check(tmp_path,
         del chunk.columns[name]
     path = toy.write(tmp_path, chunk=chunk, columns=columns, candidates=[], faults=None, onset_s=None, law=None)
     stats = statistics(Dataset.open(path))
-    assert stats["healthy_fraction"] is None and stats["faults"] == 0 and stats["episodes"] == 12
+    assert stats["healthy_fraction"] is None and stats["faults"] is None and stats["episodes"] == 12
+    assert stats["rows_by_joint"] == stats["episodes_by_joint"] == stats["simultaneous"] == {}
     picture(stats, tmp_path / "data.png")
     check(Dataset.open(path))
     with pytest.raises(KoboshiError, match="no column 'severity'"):

@@ -7,7 +7,7 @@ import torch
 
 from koboshi.data import Sequences
 from koboshi.detect import AlarmCfg, DetectorSpec, FaultDetector, calibrate, evaluate_detector, judge_all, picture
-from koboshi.detect.calibration import curve
+from koboshi.detect.calibration import _first_quiet, curve
 from koboshi.detect.metrics import (
     alarm_counts,
     confusion,
@@ -244,6 +244,13 @@ def test_calibration_extrapolates_rare_false_alarms(recorded):
     chosen = calibrate(judged, NOW, 0.4 / hours, persistences=(1,))
     # 32 / 2⁷ = 0.25 alarms are few enough, 32 / 2⁶ = 0.5 are not.
     assert chosen.threshold == pytest.approx(torch.tensor(7.0).sigmoid().item())
+
+
+@pytest.mark.parametrize(("seen", "quiet"), [([5, 4, 3, 0], 5), ([3, 4, 5, 0], 3), ([4, 4, 0, 0], 2)])
+def test_counts_that_do_not_fall_tell_nothing_of_the_tail(seen, quiet):
+    thresholds = tuple(torch.arange(8.0).sigmoid().tolist())
+    counts = [{"false_alarms": n, "healthy_hours": 1.0} for n in [*seen, *[0] * (8 - len(seen))]]
+    assert _first_quiet(thresholds, counts, 1.5) == quiet
 
 
 def test_curve_and_picture(recorded, tmp_path):

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from koboshi.data import Sequences
 from koboshi.detect import (
     DetectorCfg,
     DetectorSpec,
@@ -125,6 +126,23 @@ def test_weights_by_hand(walk):
     env = int((walk["severity"][:150] > 0).any(-1).any(0).nonzero()[0])
     onset = int((walk["severity"][:, env] > 0).any(-1).nonzero()[0])
     assert weight[onset - 1 : onset + 6, env].tolist() == pytest.approx([1, 3, 3, 3, 3, 3, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"candidates": ["b_knee"]}, "have candidates .'b_knee'., and the detector's is"),
+        ({"control_dt": 0.01}, "have control_dt 0.01, and the detector's is 0.02"),
+        ({"scaled": {"detector.joint_vel": (0.05, None)}}, "SI units: '?(observation '?)?detector.joint_vel'? must"),
+    ],
+)
+def test_data_of_another_kind_are_neither_learnt_from_nor_judged(walk, changed, says):
+    other = Sequences(replace(walk.card, **changed), walk.columns, walk.part)
+    with pytest.raises(KoboshiError, match=says):
+        train_detector([walk, other], SMALL)
+    model = FaultDetector(DetectorSpec.from_card(walk.card), SMALL)
+    with pytest.raises(KoboshiError, match=says):
+        judge_all(model, [other])
 
 
 @pytest.mark.parametrize("part", [1, 2, -1])

@@ -126,6 +126,10 @@ def layouts(**changed: tuple[LayoutEntry, ...]) -> Env:
             layouts(critic=(LayoutEntry("all", 0, 9, 1),)),
             "'critic': all 9, not all 9 ('all' has 9 numbers and a history of 3, not 9 and 1)",
         ),
+        (
+            layouts(critic=(LayoutEntry("all", 0, 9, 3, scale=0.05),)),
+            "'critic': all 9, not all 9 ('all' has scale 1.0 and clip None, not 0.05 and None)",
+        ),
         (Env(layouts={"policy": LAYOUTS["policy"]}), "'critic': all 9, not (none)"),
     ],
 )

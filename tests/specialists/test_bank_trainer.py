@@ -309,6 +309,8 @@ def test_the_environment_of_a_bank() -> None:
         override(settings(), ["stages=[0]"])
     with pytest.raises(KoboshiError, match="agent.trainer.timesteps has no effect: set specialists.stages"):
         override(settings(), ["agent.trainer.timesteps=7"])
+    with pytest.raises(KoboshiError, match="specialists.agent.mirror_coef=0.5 has no effect: set it to 0"):
+        override(settings(), ["agent.mirror_coef=0.5"])
 
 
 @pytest.mark.parametrize(("num_envs", "near"), [(5, "4 or 6"), (0, "2 or 4"), (1, "2 or 4")])

@@ -173,5 +173,6 @@ def false_alarms(
         step = env.step(decision.action)
         obs, reset = step.obs, step.terminated | step.truncated
         report(t + 1)
+    env.settle()
     spent, raised = steps * num_envs * env.step_dt / 3600, int(count)
     return {"false_alarms_per_hour": raised / spent, "false_alarms": raised, "healthy_hours": spent}

@@ -46,8 +46,6 @@ class Recording:
     """(T, N, J) the router's belief before step t, where asked for."""
     alarm: Tensor | None = None
     """(T, N, J) bool: the joints that it called broken before step t, where asked for."""
-    severity: Tensor | None = None
-    """(T, N, J) the truth before step t, where asked for and the environment has faults."""
     decision_s: float | None = None
     """Seconds spent deciding, all scenarios in one batch; None where a device decides while we go on."""
 
@@ -81,7 +79,7 @@ def rollout(
 ) -> Recording:
     """Runs all scenarios side by side until `seconds` after the latest onset.
 
-    `detail` also records belief, alarms and the truth; `film` the poses of these scenarios. Columns stay where the
+    `detail` also records belief and alarms; `film` the poses of these scenarios. Columns stay where the
     environment is until the end, so that a GPU is never asked to wait.
     """
     env = Env(scenario_cfg(cfg, scenarios))
@@ -103,6 +101,7 @@ def rollout(
         obs, reset = step.obs, step.terminated
         if report is not None:
             report(t + 1)
+    env.settle()
     return Recording(
         scenarios=scenarios,
         step_dt=env.step_dt,
@@ -123,18 +122,14 @@ class _Columns:
         self._rows: dict[str, list[Tensor]] = {n: [] for n in ("member", "velocity", "contact", "qpos")}
         if detail:
             self._rows |= {"probability": [], "alarm": []}
-            if env.faults is not None:
-                self._rows["severity"] = []
 
     def before(self, route: Route) -> None:
-        """What was decided, and the truth at that time."""
+        """What was decided."""
         rows = self._rows
         rows["member"].append(route.member.to(torch.int16))
         if self._detail:
             rows["probability"].append(route.belief.probability.clone())
             rows["alarm"].append(route.belief.alarm.clone())
-        if "severity" in rows:
-            rows["severity"].append(self._env.faults.severity.clone())
 
     def after(self) -> None:
         """What came of it."""

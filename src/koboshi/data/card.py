@@ -120,6 +120,8 @@ class DatasetCard:
     law: LawCard | None = None
     term_joints: dict[str, list[str]] = field(default_factory=dict)
     """Term -> the joint of each of its numbers, for terms a joint that do not list all joints in their order."""
+    scaled: dict[str, tuple[float, float | None]] = field(default_factory=dict)
+    """`group.term` -> (scale, clip), for terms that are not in SI units, as measured."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What else the rows depend on: the environment's configuration and for how long it ran."""
     complete: bool = False
@@ -165,7 +167,7 @@ class DatasetCard:
     def schema_hash(self) -> str:
         """A short hash that two data sets share where their rows mean the same."""
         columns = {name: [column.dtype, list(column.shape)] for name, column in self.columns.items()}
-        meaning = [columns, self.layouts, self.joint_names, self.term_joints]
+        meaning = [columns, self.layouts, self.joint_names, self.term_joints, *([self.scaled] if self.scaled else [])]
         return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:16]
 
     @property
@@ -177,7 +179,9 @@ class DatasetCard:
         """A short hash that two data sets share where this observation group means the same."""
         if group not in self.layouts:
             raise unknown("observation group with a layout", group, self.layouts)
-        meaning = [[list(term) for term in self.layouts[group]], self.joint_names, self.term_joints]
+        meaning: list[Any] = [[list(term) for term in self.layouts[group]], self.joint_names, self.term_joints]
+        scaled = {name: how for name, how in self.scaled.items() if name.startswith(f"{group}.")}
+        meaning += [scaled] if scaled else []
         return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:16]
 
     @property

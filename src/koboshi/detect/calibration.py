@@ -82,7 +82,8 @@ def _first_quiet(thresholds: tuple[float, ...], counts: list[dict[str, Any]], al
     tail = np.flatnonzero(seen >= 3)[-6:]
     if len(tail) >= 2:
         slope, offset = np.polyfit(x[tail], np.log(seen[tail]), 1)
-        loud |= np.exp(slope * x + offset) > allowed * hours
+        # A few counts that happen to rise say nothing of the tail.
+        loud |= (slope < -1e-6) & (np.exp(slope * x + offset) > allowed * hours)
     return min(int(np.flatnonzero(loud)[-1]) + 1 if loud.any() else 0, len(thresholds) - 1)
 
 

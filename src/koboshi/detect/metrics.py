@@ -159,8 +159,11 @@ def judge_all(
 ) -> Judged:
     """Predicts and judges the episodes of one part of the split ("calibrate", "test"); of all parts where it is None.
 
-    Other episodes' rows are not even read. KoboshiError where the part has no episode.
+    Other episodes' rows are not even read. KoboshiError where the part has no episode, or the data are not the
+    detector's kind.
     """
+    for sequence in sequences:
+        model.spec.check(sequence.card)
     judged = [judge(predict(model, lanes), lanes, min_severity) for lanes in _lanes(sequences, part)]
     if not judged:
         raise KoboshiError(f"no {part or 'recorded'} episodes in these data; draw a split: koboshi data --split")

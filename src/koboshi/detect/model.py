@@ -54,9 +54,15 @@ class DetectorSpec:
 
     @classmethod
     def from_card(cls, card: DatasetCard) -> DetectorSpec:
-        """KoboshiError where the data say nothing of the detector's observations or of the actuators."""
+        """KoboshiError where the data say nothing of the detector's observations or of the actuators, or scale them."""
         if card.law is None:
             raise KoboshiError(f"the data of task '{card.task}' have no actuators' law in their card")
+        for name in card.scaled:
+            if name.startswith(f"{GROUP}."):
+                # The actuators' law speaks of rad, rad/s and N·m.
+                raise KoboshiError(
+                    f"a detector listens in SI units: observation '{name}' must have scale 1 and no clip"
+                )
         return cls(
             card.robot,
             card.layouts.get(GROUP, []),
@@ -74,6 +80,14 @@ class DetectorSpec:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def check(self, card: DatasetCard) -> None:
+        """KoboshiError where a detector of these data would be told other things, or asked about other joints."""
+        theirs = DetectorSpec.from_card(card)
+        for name in ("robot", "layout_hash", "control_dt", "law", "candidates"):
+            wanted, found = getattr(self, name), getattr(theirs, name)
+            if found != wanted:
+                raise KoboshiError(f"data of task '{card.task}' have {name} {found}, and the detector's is {wanted}")
 
     @property
     def obs_dim(self) -> int:

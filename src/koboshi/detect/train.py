@@ -298,10 +298,13 @@ def train_detector(
     """A detector trained on the training episodes of `sequences`, and lying on the device.
 
     `checkpoint`: a file to store the state in every `save_every` iterations, and to resume from if it exists.
-    `device`: `train_cfg.device` by default. KoboshiError where no episode is in the part "train".
+    `device`: `train_cfg.device` by default. KoboshiError where no episode is in the part "train", or data sets differ
+    in what a detector is told or asked about.
     """
     train_cfg = train_cfg or DetectorTrainCfg()
     spec = DetectorSpec.from_card(sequences[0].card)
+    for each in sequences:
+        spec.check(each.card)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train_cfg.seed)
         model = FaultDetector(spec, cfg)

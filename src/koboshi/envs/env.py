@@ -265,11 +265,15 @@ class Env:
         columns = getattr(self.joints, part)
         field[:, columns] = torch.where(mask[:, None], value.to(field.dtype), field[:, columns])
 
-    def pop_log(self) -> dict[str, float]:
-        """Means over the episodes that ended since the last call, and NaNs counted so far; settles what was noted."""
+    def settle(self) -> None:
+        """KoboshiError for what was noted while nobody waited: lost contacts, numbers that are not finite, NaNs."""
         self.backend.check()
         self.guard.settle()
         self._stop_if_too_many_nans()
+
+    def pop_log(self) -> dict[str, float]:
+        """Means over the episodes that ended since the last call, and NaNs counted so far; settles what was noted."""
+        self.settle()
         return self.log.pop() | {"episode/nan": float(self.nan_count)}
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -30,6 +30,8 @@ class LayoutEntry:
     start: int
     width: int
     history: int
+    scale: float = 1.0
+    clip: float | None = None
 
     @property
     def slice(self) -> slice:
@@ -228,7 +230,7 @@ class ObservationManager:
 def _layout(terms: list[_Term]) -> tuple[LayoutEntry, ...]:
     entries, start = [], 0
     for term in terms:
-        entries.append(LayoutEntry(term.name, start, term.width, term.cfg.history))
+        entries.append(LayoutEntry(term.name, start, term.width, term.cfg.history, term.cfg.scale, term.cfg.clip))
         start += term.width
     return tuple(entries)
 

@@ -18,7 +18,7 @@ from koboshi.runs import check_shapes, load_checkpoint, save_checkpoint
 from koboshi.vec_env import ActionSpace, ObsSpec
 
 Layout = list[list[Any]]
-"""[[term, start, width, history], …] of an observation group."""
+"""[[term, start, width, history], …] of an observation group; scale and clip follow where they change anything."""
 Meta = dict[str, Any]
 
 
@@ -40,6 +40,10 @@ class LayoutEntry(Protocol):
     def width(self) -> int: ...
     @property
     def history(self) -> int: ...
+    @property
+    def scale(self) -> float: ...
+    @property
+    def clip(self) -> float | None: ...
 
 
 @runtime_checkable
@@ -60,10 +64,14 @@ class PolicyEnv(Protocol):
 
 
 def layout_of(env: PolicyEnv, group: str) -> Layout:
-    """[[term, start, width, history], …]; a term that stands alone (`eyes.left`) is its own layout."""
+    """A group's layout; a term that stands alone (`eyes.left`) is its own."""
     if group in env.layouts:
-        return [[e.name, e.start, e.width, e.history] for e in env.layouts[group]]
+        return [[e.name, e.start, e.width, e.history, *_units(e)] for e in env.layouts[group]]
     return [[group, 0, prod(env.obs_spec[group].shape), 1]]
+
+
+def _units(entry: LayoutEntry) -> list[float | None]:
+    return [] if (entry.scale, entry.clip) == (1.0, None) else [entry.scale, entry.clip]
 
 
 def policy_meta(env: PolicyEnv, task: str, policy: ActorCritic, members: list[str]) -> Meta:
@@ -121,9 +129,12 @@ def _first_difference(theirs: Layout, mine: Layout | None) -> str:
     """The number that differs, where the terms are the same ones."""
     if mine is None or [e[0] for e in theirs] != [e[0] for e in mine]:
         return ""
-    for (name, _, width, history), (_, _, my_width, my_history) in zip(theirs, mine, strict=True):
+    for (name, _, width, history, *units), (_, _, my_width, my_history, *my_units) in zip(theirs, mine, strict=True):
         if (width, history) != (my_width, my_history):
             return f" ('{name}' has {width} numbers and a history of {history}, not {my_width} and {my_history})"
+        if units != my_units:
+            (scale, clip), (my_scale, my_clip) = units or (1.0, None), my_units or (1.0, None)
+            return f" ('{name}' has scale {scale} and clip {clip}, not {my_scale} and {my_clip})"
     return ""
 
 
@@ -152,13 +163,14 @@ def build_policy(tensors: Mapping[str, Tensor], meta: Meta, members: int, part: 
     with _reading(path):
         network = config.from_dict(NetworkCfg(), meta["network"])
         policy = ActorCritic(members, _spec(meta), _space(meta), network)
-    weights = _under(tensors, part)
+    weights = tensors_under(tensors, part)
     check_shapes(weights, policy.state_dict(), f"the {part} network of {path}")
     policy.load_state_dict(weights)
     return policy.eval().requires_grad_(False)
 
 
-def _under(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+def tensors_under(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """Those of one part of a file, by their names in it."""
     return {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
 
 
@@ -196,7 +208,7 @@ def load_weights(path: Path, policy: ActorCritic, env: PolicyEnv, members: list[
         theirs, mine = (f"{len(names or [])} ({', '.join(names or [])})" for names in (meta.get("members"), members))
         raise KoboshiError(f"{path} holds policies of {theirs} members, not of {mine}")
     _check_groups(meta, env, path)
-    weights = _under(tensors, "policy")
+    weights = tensors_under(tensors, "policy")
     try:
         check_shapes(weights, policy.state_dict(), f"the network to be trained (from {path})")
     except KoboshiError as error:

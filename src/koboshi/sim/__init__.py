@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import mujoco
 
 from koboshi.errors import unknown
@@ -12,7 +14,21 @@ from koboshi.vec_env import anyone
 
 BACKENDS = ("cpu", "warp")
 
-__all__ = ["BACKENDS", "Backend", "CpuBackend", "ModelFields", "anyone", "make_backend", "make_generator"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "CpuBackend",
+    "ModelFields",
+    "anyone",
+    "make_backend",
+    "make_generator",
+    "warp_installed",
+]
+
+
+def warp_installed() -> bool:
+    """Whether the backend "warp" can be made."""
+    return importlib.util.find_spec("mujoco_warp") is not None
 
 
 def make_backend(name: str, model: mujoco.MjModel, num_envs: int, device: str = "cpu") -> Backend:

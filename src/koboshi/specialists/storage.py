@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter
-from torch import Tensor
 
 from koboshi.detect.alarms import AlarmCfg
 from koboshi.detect.model import DetectorCfg, DetectorSpec, FaultDetector
 from koboshi.envs import Env
 from koboshi.errors import KoboshiError
 from koboshi.policies.actor_critic import ActorCritic
-from koboshi.policies.storage import build_policy, check_layouts, layout_of
+from koboshi.policies.storage import build_policy, check_layouts, layout_of, tensors_under
 from koboshi.runs import check_shapes, load_checkpoint, save_checkpoint
 from koboshi.specialists.assignment import Assignment
 from koboshi.specialists.bank import SpecialistBank
@@ -63,7 +62,7 @@ class StoredController:
         policy = build_policy(tensors, self.meta, len(self.assignment.members), "bank", path).to(device)
         mirror = env.mirror_map(policy.actor.groups) if self.assignment.uses_mirror else None
         self.bank = SpecialistBank(policy, self.assignment, mirror)
-        state = _under(tensors, "detector.")
+        state = tensors_under(tensors, "detector")
         check_shapes(state, self.detector.state_dict(), f"the detector network of {path}")
         self.detector.load_state_dict(state)
         self.detector.to(device).eval().requires_grad_(False)
@@ -89,13 +88,10 @@ def _described(meta: dict[str, Any], path: Path) -> tuple[Assignment, AlarmCfg, 
 
 def _check_senses(spec: DetectorSpec, env: Env, path: Path) -> None:
     """KoboshiError where the detector listens to other senses than the environment's."""
-    mine = [e[:3] for e in layout_of(env, "detector")] if "detector" in env.obs_spec else []
+    whole = layout_of(env, "detector") if "detector" in env.obs_spec else []
+    mine = [entry[:3] + entry[4:] for entry in whole]  # in SI units nothing follows the first four
     if [list(e) for e in spec.layout] != mine:
-        theirs, ours = (", ".join(f"{name} {width}" for name, _, width in layout) for layout in (spec.layout, mine))
+        theirs, ours = (", ".join(f"{n} {w}{u or ''}" for n, _, w, *u in layout) for layout in (spec.layout, mine))
         raise KoboshiError(
             f"{path} was made for another layout of observation group 'detector': {theirs}, not {ours or '(none)'}"
         )
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -30,7 +30,7 @@ class SpecialistsCfg:
     cover: Cover = "strongest"
     """Who acts where several joints fail that no specialist serves together; see `Assignment`."""
     num_envs: int = 1728
-    """Environments in all; each stage uses the largest multiple of its members below this."""
+    """Environments in all, a multiple of the members; a stage of fewer members uses the largest multiple up to this."""
     stages: tuple[int, ...] = (480, 480, 480, 480, 480, 480, 2880)
     """Control steps of each stage. After one, members that fall rarely enough rest, and the others get their
     environments; in the last stage all learn again, now mostly to follow commands."""
@@ -50,6 +50,11 @@ class SpecialistsCfg:
             raise KoboshiError(f"specialists.stages must be positive numbers of steps, not {self.stages}")
         if self.agent.trainer.timesteps != TrainerCfg.timesteps:
             raise KoboshiError("specialists.agent.trainer.timesteps has no effect: set specialists.stages")
+        if self.agent.mirror_coef:
+            raise KoboshiError(
+                f"specialists.agent.mirror_coef={self.agent.mirror_coef} has no effect: set it to 0 (a robot with a "
+                "broken joint is not its own mirror image)"
+            )
         at_least("specialists.minibatch_size", self.minibatch_size, 1)
         for name in ("onset_s", "switch_delay_s"):
             low, high = getattr(self, name)

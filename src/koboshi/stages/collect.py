@@ -89,12 +89,18 @@ def dataset_card(task: TaskCfg, env: Env, checkpoint: Path | None, kind: Any, ro
         candidates=list(task.faults.candidates(env.robot)) if task.faults is not None else [],
         law=law_card(env),
         term_joints={name: list(joints) for name, joints in env.term_joints.items()},
+        scaled=_scaled(env, list(layouts)),
         settings={"steps": cfg.steps, "env": config.to_dict(replace(env.cfg, faults=None))},
     )
 
 
 def _layout(env: Env, group: str) -> list[tuple[str, int, int]]:
     return [(entry.name, entry.start, entry.width) for entry in env.layouts[group]]
+
+
+def _scaled(env: Env, groups: Sequence[str]) -> dict[str, tuple[float, float | None]]:
+    entries = {f"{group}.{entry.name}": entry for group in groups for entry in env.layouts[group]}
+    return {name: (e.scale, e.clip) for name, e in entries.items() if (e.scale, e.clip) != (1.0, None)}
 
 
 def _columns(env: Env, groups: Sequence[str], faulty: bool) -> dict[str, Column]:
@@ -110,7 +116,7 @@ def _columns(env: Env, groups: Sequence[str], faulty: bool) -> dict[str, Column]
 
 def _column_of(spec: ObsSpec) -> Column:
     dtype: Any = str(spec.dtype).removeprefix("torch.")
-    return Column(dtype, spec.shape, "SI units (m/s, rad/s, rad, N·m), as measured")
+    return Column(dtype, spec.shape, "SI units (m/s, rad/s, rad, N·m), as measured, but where the card says `scaled`")
 
 
 def law_card(env: Env) -> LawCard:
@@ -165,6 +171,7 @@ class _Collector:
             self._obs, self._reset = step.obs, step.terminated | step.truncated
             self._number_episodes()
             self._step += 1
+        self._env.settle()
         columns = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
         return Chunk(columns, self._final(columns, finals, start), start)
 

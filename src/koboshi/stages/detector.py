@@ -70,7 +70,8 @@ def detector_spec(task: TaskCfg) -> DetectorSpec:
 def load_for(task: TaskCfg, path: Path, device: torch.device | str | None = None) -> tuple[FaultDetector, AlarmCfg]:
     """A detector for this task, on the device (default: where the task's physics are).
 
-    KoboshiError where it listens to another robot, layout, rate or actuators' law.
+    KoboshiError where it listens to another robot, layout, rate or actuators' law, or knows nothing of a joint that
+    may fail.
     """
     mine = detector_spec(task)
     where = local_device(task.env.sim.device) if device is None else device
@@ -80,6 +81,9 @@ def load_for(task: TaskCfg, path: Path, device: torch.device | str | None = None
             raise KoboshiError(
                 f"detector {path} was made for {name} {getattr(model.spec, name)}, not {getattr(mine, name)}"
             )
+    unknown_to_it = [name for name in mine.candidates if name not in model.spec.candidates]
+    if unknown_to_it:
+        raise KoboshiError(f"detector {path} was not trained to notice {', '.join(unknown_to_it)}")
     return model, alarm
 
 
@@ -104,12 +108,13 @@ def train(task: TaskCfg, paths: Sequence[Path], folder: Path) -> dict[str, Any]:
     cfg = required(task, "detector", task.detector)
     mirror = mirror_of_detector(env) if cfg.mirrored and env.robot.mirrored else None
     model = _trained(task, sequences, mirror, folder, quiet=rank > 0)
-    alarm = calibrate(judge_all(model, sequences, "calibrate"), cfg.alarm, cfg.false_alarms_per_hour)
+    ignored = cfg.training.min_severity
+    alarm = calibrate(judge_all(model, sequences, "calibrate", ignored), cfg.alarm, cfg.false_alarms_per_hour)
     splits = dataset.split_digests()
-    result = _judged(model, dataset, sequences, alarm)
+    result = _judged(model, dataset, sequences, alarm, ignored)
     if rank == 0:
         meta = {"data": [str(p) for p in paths], "seed": cfg.training.seed, "commit": runs.git_commit()}
-        save_detector(folder / FILE, model, alarm, meta | {"split": splits})
+        save_detector(folder / FILE, model, alarm, meta | {"split": splits, "min_severity": ignored})
         _write(result, folder)
         # Last, so that a kill before does not cost the training.
         (folder / "training.safetensors").unlink(missing_ok=True)
@@ -157,16 +162,21 @@ def evaluate(detector: Path, paths: Sequence[Path], folder: Path, device: str = 
     layouts = {GROUP: model.spec.layout_hash}
     dataset = Dataset.open(paths, expect_robot=model.spec.robot, expect_layouts=layouts)
     dataset.check_split(meta.get("split", {}), f"detector {detector}")
-    result = _judged(model, dataset, dataset.sequences(COLUMNS), alarm)
+    result = _judged(model, dataset, dataset.sequences(COLUMNS), alarm, meta.get("min_severity", 0.0))
     _write(result, folder)
     return result
 
 
-def _judged(model: FaultDetector, dataset: Dataset, sequences: list[data.Sequences], alarm: AlarmCfg) -> dict[str, Any]:
-    """Figures as JSON data; `split`: digests of the data sets' splits, null where there is none."""
+def _judged(
+    model: FaultDetector, dataset: Dataset, sequences: list[data.Sequences], alarm: AlarmCfg, min_severity: float
+) -> dict[str, Any]:
+    """Figures as JSON data; `split`: digests of the data sets' splits, null where there is none.
+
+    Faults no graver than `min_severity`, which training left aside, are neither asked for nor false alarms.
+    """
     digests = dataset.split_digests()
     split = digests if all(digests.values()) else None
-    result: dict[str, Any] = json_safe({"split": split, **evaluate_detector(model, sequences, alarm)})
+    result: dict[str, Any] = json_safe({"split": split, **evaluate_detector(model, sequences, alarm, min_severity)})
     return result
 
 

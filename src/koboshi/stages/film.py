@@ -84,6 +84,6 @@ def film(cfg: EnvCfg, panels: Sequence[Trajectory], path: Path, camera: str = "t
 def cut(recording: Recording, seconds: float) -> Recording:
     """The recording's first `seconds`, for a shorter film."""
     steps = min(round(seconds / recording.step_dt), len(recording.velocity))
-    names = ("velocity", "contact", "member", "qpos", "probability", "alarm", "severity")
+    names = ("velocity", "contact", "member", "qpos", "probability", "alarm")
     short = {n: getattr(recording, n)[:steps] for n in names if getattr(recording, n) is not None}
     return replace(recording, end=recording.end.clamp(max=steps), **short)

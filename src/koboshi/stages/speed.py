@@ -15,6 +15,7 @@ from koboshi.algos.ppo import PPOCfg
 from koboshi.bench import gpu as on_gpu
 from koboshi.bench import rsl_rl, speed
 from koboshi.robots import find
+from koboshi.sim import warp_installed
 from koboshi.specialists.assignment import assign
 from koboshi.stages.pipeline import Pipeline
 from koboshi.stages.play import demo_scenarios, shipped, shipping
@@ -34,10 +35,13 @@ def bench(task: TaskCfg, folder: Path, warp: bool = True) -> dict[str, Any]:
 
     def add(part: dict[str, float]) -> None:
         figures.update(part)
+        runs.write_json(folder / "speed.json", figures)  # what comes later may fail
         console.print("  ".join(f"{k} {v:,.4g}" for k, v in part.items()), highlight=False)
 
     add(speed.env_speed(task.env))
-    if warp:
+    if warp and not warp_installed():
+        console.print("MuJoCo Warp is not installed (pip install 'koboshi[gpu]'): not compared", highlight=False)
+    elif warp:
         add(speed.warp_speed(task.env, figures["env_steps_per_s"]))
     add(speed.ppo_speed(task.env, task.agent))
     if rsl_rl.installed() and isinstance(task.agent, PPOCfg):
@@ -49,7 +53,6 @@ def bench(task: TaskCfg, folder: Path, warp: bool = True) -> dict[str, Any]:
         add(speed.stack_speed(task.env, task.specialists.agent))
     if task.name in shipping():
         add(speed.controller_speed(task.env, shipped(task).learned(), demo_scenarios(task)))
-    runs.write_json(folder / "speed.json", figures)
     return figures
 
 

@@ -24,7 +24,8 @@ def show_statistics(statistics: dict[str, Any]) -> None:
             table.add_row(joint, str(statistics["episodes_by_joint"][joint]), f"{rows:,}")
     console.print(table)
     onset, length = statistics["onset_s"]["quantiles"], statistics["episode_s"]["quantiles"]
-    about = [f"{statistics['episodes']} episodes, median {length['0.5']:.1f} s", f"{statistics['faults']} faults"]
+    about = [f"{statistics['episodes']} episodes, median {length['0.5']:.1f} s"]
+    about += [] if statistics["faults"] is None else [f"{statistics['faults']} faults"]
     if onset:
         about += [f"healthy rows {statistics['healthy_fraction']:.0%}", f"onset median {onset['0.5']:.2f} s"]
         about += [f"joints at once {statistics['simultaneous']}"]

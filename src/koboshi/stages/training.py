@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from koboshi.algos.learner import Learner
 from koboshi.devices import local_device
 from koboshi.runs import RunFolder, load_checkpoint
 from koboshi.stages import ranks, resume
 from koboshi.stages.progress import progress
-
-
-class Learner(Protocol):
-    """What the loop needs: an iteration at a time, a state for an exact resume, and what is learnt."""
-
-    iteration: int
-
-    @property
-    def policy(self) -> nn.Module:
-        """The actor-critic that is evaluated and shipped."""
-        ...
-
-    def iterate(self) -> dict[str, float]: ...
-
-    def state_dict(self) -> dict[str, Tensor]: ...
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
 
 
 def check_devices(*names: str) -> None:

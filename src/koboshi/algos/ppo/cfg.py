@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PPOCfg:
-    """Schulman et al. 2017 with the usual additions; values as in FACTS: rsl_rl's defaults for humanoids."""
+    """Schulman et al. 2017 with the usual additions; values as in rsl_rl's settings for humanoids."""
 
     trainer: TrainerCfg = TrainerCfg()
     network: NetworkCfg = NetworkCfg()
@@ -31,7 +31,8 @@ class PPOCfg:
     max_grad_norm: float = 1.0
     learning_rate: float = 1e-3
     schedule: Literal["adaptive", "fixed"] = "adaptive"
-    """`adaptive`: the rate follows the KL divergence between the old and the new policy."""
+    """`adaptive`: the rate follows the KL divergence between the old and the new policy. `fixed`: it stays, and neither
+    `learning_rate_range` nor `desired_kl` matters."""
     learning_rate_range: tuple[float, float] = (1e-5, 3e-3)
     desired_kl: float = 0.01
     final_kl: float | None = None
@@ -47,6 +48,14 @@ class PPOCfg:
             at_least(f"agent.{name}", getattr(self, name), 1)
         if not 0 < self.gamma <= 1 or not 0 <= self.lam <= 1:
             raise KoboshiError(f"agent.gamma and agent.lam are from 0 to 1, not {self.gamma}, {self.lam}")
+        for name, (low, high) in (
+            ("agent.learning_rate_range", self.learning_rate_range),
+            ("agent.network.log_std_range", self.network.log_std_range),
+        ):
+            if not low <= high:
+                raise KoboshiError(f"{name} ascends, not {(low, high)}")
+        if not self.desired_kl > 0:
+            raise KoboshiError(f"agent.desired_kl must be above 0, not {self.desired_kl}")
         if self.final_kl is not None and (self.schedule != "adaptive" or not 0 < self.final_kl <= self.desired_kl):
             raise KoboshiError(
                 f"agent.final_kl={self.final_kl} is for the adaptive schedule, above 0 and at most "
