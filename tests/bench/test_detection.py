@@ -153,7 +153,7 @@ class Scripted:
 
 def test_an_alarm_is_false_once_when_it_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     settled: list[Env] = []
-    monkeypatch.setattr(Env, "settle", settled.append)
+    monkeypatch.setattr(Env, "settle", lambda env: settled.append(env))
     script = torch.full((10, 2), -1)
     script[:, 0] = torch.tensor([-1, 3, 3, -1, 3, 5, 5, 5, 5, -1])  # raised, again, another joint: 3, and …
     script[5:, 1] = torch.tensor([7, 7, 7, 7, 7])  # … 1, and …

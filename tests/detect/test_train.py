@@ -131,7 +131,7 @@ def test_weights_by_hand(walk):
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"candidates": ["b_knee"]}, "have candidates .'b_knee'., and the detector's is"),
+        ({"candidates": ["left_knee"]}, "have candidates .'left_knee'., and the detector's is"),
         ({"control_dt": 0.01}, "have control_dt 0.01, and the detector's is 0.02"),
         ({"scaled": {"detector.joint_vel": (0.05, None)}}, "SI units: '?(observation '?)?detector.joint_vel'? must"),
     ],

@@ -35,7 +35,8 @@ class Env:
 
     Order of a step: faults that are due begin or end; the action is held for `decimation` physics steps; states are
     read; terminations, rewards; commands; interval events; the true final observation; resets and their first
-    observations. Torques and foot readings lag one physics step. An environment whose physics gave NaN terminates
+    observations. Torques and foot readings lag one physics step, and where an interval event moved a robot so does all
+    that physics derives from its position. An environment whose physics gave NaN terminates
     with a reward of 0 and is not valid to learn from.
     """
 
