@@ -29,9 +29,9 @@ def test_a_training_without_a_name_is_one_run_of_two(tmp_path: Path, tiny: list[
     (run,) = (tmp_path / "h1-walk").iterdir()
     assert said.count(str(run)) == 1
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 5
-    states = [load_checkpoint(run / name)[0] for name in ("resume.safetensors", "resume.rank1.safetensors")]
-    first, second = states
-    assert torch.equal(first["policy.actor.net.layers.0.weight"], second["policy.actor.net.layers.0.weight"])
+    first, second = (load_checkpoint(run / f"resume{rank}.safetensors")[0] for rank in ("", ".rank1"))
+    learnt = "policy.actor.network.layers.0.weight"
+    assert torch.equal(first[learnt], second[learnt])
     assert not torch.equal(first["env.state.joint_vel"], second["env.state.joint_vel"]), "both stepped the same robots"
 
 

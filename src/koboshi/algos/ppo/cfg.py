@@ -59,7 +59,7 @@ class PPOCfg:
         if self.final_kl is not None and (self.schedule != "adaptive" or not 0 < self.final_kl <= self.desired_kl):
             raise KoboshiError(
                 f"agent.final_kl={self.final_kl} is for the adaptive schedule, above 0 and at most "
-                f"agent.desired_kl={self.desired_kl}"
+                f"agent.desired_kl={self.desired_kl}; null for none"
             )
 
     def aimed_kl(self, iteration: int) -> float:
