@@ -9,8 +9,8 @@ import sys
 
 from koboshi import robots
 from koboshi.bench.rollout import rollout
+from koboshi.envs.scene import visual_scene
 from koboshi.faults import Scenario, Scenarios
-from koboshi.robots import visual_spec
 from koboshi.stages.evaluate import healthy_alone
 from koboshi.stages.film import trajectory
 from koboshi.stages.play import parse_fault, shipped
@@ -37,7 +37,7 @@ def main(name: str = "h1-walk", text: str = "left_knee@3.0", out: str = "docs/me
         recording = rollout(task.env, controller, scenarios, 5.0, detail=True, film=(0,))
         panels.append(trajectory(recording, 0, title, table))
     times = [fault.onset_s - 1.0 + i / 12 for i in range(60)]
-    frames = render_frames(visual_spec(robot), panels, times, size=(480, 360))
+    frames = render_frames(visual_scene(task.env.scene, robot), panels, times, size=(480, 360))
     print(save_gif(out, list(frames)))
 
 
