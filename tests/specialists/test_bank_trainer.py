@@ -297,6 +297,22 @@ def test_a_stages_learner_knows_how_long_it_is(monkeypatch: pytest.MonkeyPatch) 
     assert [cfg.trainer.iterations for cfg in made] == [2, 3]
 
 
+def test_members_are_copied_where_a_stage_ends_and_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = start(settings(stages=(18, 12)))
+    before, copied = trainer.policy.member(0), []
+    own = ActorCritic.set_member
+    monkeypatch.setattr(ActorCritic, "set_member", lambda bank, *rest: (copied.append(bank), own(bank, *rest))[1])
+    trainer.iterate()
+    copied.clear()
+    trainer.iterate()
+    assert copied == []
+    after = trainer.policy.member(0)
+    assert len(copied) == 2 and not all(torch.equal(before[name], after[name]) for name in before)
+    copied.clear()
+    trainer.iterate()
+    assert len(copied) == 2 and trainer.stage == 1
+
+
 def test_the_environment_of_a_bank() -> None:
     faults = FaultsCfg(severity=(0.5, 0.9))
     cfg = specialist_env_cfg(WorldCfg(), faults, PAIRS, settings(num_envs=5))

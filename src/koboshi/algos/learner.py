@@ -46,8 +46,11 @@ class Learner(Protocol):
     """Learns an iteration at a time, and can be stopped and resumed exactly."""
 
     iteration: int
-    policy: ActorCritic
-    """What is evaluated and shipped."""
+
+    @property
+    def policy(self) -> ActorCritic:
+        """What is evaluated and shipped."""
+        ...
 
     def iterate(self) -> dict[str, float]:
         """One iteration; gives what there is to log."""

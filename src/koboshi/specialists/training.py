@@ -117,8 +117,7 @@ class BankTrainer:
         self.assignment, self._make_router, self._rank = assignment, make_router, rank
         members = len(assignment.members)
         check_divisible(settings, assignment)
-        self.policy = _copies(healthy, members, settings)
-        """The bank: all members as they are now, those that rest included."""
+        self._bank = _copies(healthy, members, settings)
         self.active = list(range(members))
         self.falls = torch.full((members,), float("nan"))
         """(K,) falls a second at the end of each member's last stage."""
@@ -127,6 +126,18 @@ class BankTrainer:
         """Iterations over all stages."""
         self._ppo: PPO | None = None
         self._env: SpecialistEnv | None = None
+
+    @property
+    def policy(self) -> ActorCritic:
+        """The bank: all members as they are now, those that rest included."""
+        self._take_back()
+        return self._bank
+
+    def _take_back(self) -> None:
+        """What the present stage has learnt; in every iteration these copies would make a GPU wait."""
+        if self._ppo is not None:
+            for place, k in enumerate(self.active):
+                self._bank.set_member(k, self._ppo.policy.member(place))
 
     @property
     def done(self) -> bool:
@@ -151,8 +162,6 @@ class BankTrainer:
         names = [self.assignment.members[k].name for k in self.active]
         log |= {f"falls_per_s/{name}": rate for name, rate in zip(names, falls.tolist(), strict=True)}
         log["bank/falls_per_s"] = float(falls.mean())
-        for place, k in enumerate(self.active):
-            self.policy.set_member(k, ppo.policy.member(place))
         if ppo.iteration >= self.stage_iterations:
             self._end_stage(falls)
         return log
@@ -166,7 +175,7 @@ class BankTrainer:
 
     def _make_env(self, assignment: Assignment) -> SpecialistEnv:
         env = Env(specialist_env_cfg(self._env_cfg, self._faults, assignment, self.settings))
-        groups = tuple(self.policy.obs_spec)
+        groups = tuple(self._bank.obs_spec)
         mirror = env.mirror_map(groups) if assignment.uses_mirror else None
         healthy = self._healthy.to(env.device).single()
         return SpecialistEnv(env, healthy, assignment, self._make_router(assignment), groups, mirror)
@@ -178,10 +187,11 @@ class BankTrainer:
         minibatches = max(agent.minibatches, samples // self.settings.minibatch_size)
         ppo = PPO(env, replace(agent, trainer=trainer, minibatches=minibatches), members=members, rank=self._rank)
         for place, k in enumerate(self.active):
-            ppo.policy.set_member(place, self.policy.member(k))
+            ppo.policy.set_member(place, self._bank.member(k))
         return ppo
 
     def _end_stage(self, falls: Tensor) -> None:
+        self._take_back()
         self.falls[self.active] = falls
         self.active = [k for k in self.active if self.falls[k] > self.settings.solved]
         last = len(self.settings.stages) - 1
@@ -201,7 +211,7 @@ class BankTrainer:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Resumes where `state_dict` was taken."""
-        self.policy.load_state_dict({k.removeprefix("bank."): v for k, v in state.items() if k.startswith("bank.")})
+        self._bank.load_state_dict({k.removeprefix("bank."): v for k, v in state.items() if k.startswith("bank.")})
         self.falls, self.active = state["falls"].clone(), state["active"].tolist()
         self.stage, self.iteration = state["counters"].tolist()
         self._ppo = self._env = None
