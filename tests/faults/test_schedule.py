@@ -214,8 +214,15 @@ def test_kinds_that_cannot_act_on_a_joint_are_refused(kind: Any) -> None:
         env(FaultsCfg(joints=("mast",), kinds=(kind,)), groups=(("mast",), ("vane",)))
     check_fault(worlds.ROVER, "mast", kind)
     env(FaultsCfg(joints=("mast",), kinds=(kind,)))
-    for other in set(KINDS) - {"locked", "limited_range"}:
+    for other in set(KINDS) - {"locked", "limited_range", "sensor_bias"}:
         check_fault(worlds.ROVER, "left_wheel", other)
+
+
+def test_a_wheels_angle_has_no_offset_to_notice() -> None:
+    with pytest.raises(KoboshiError, match="'sensor_bias' cannot act on joint 'left_wheel' of .*, a wheel"):
+        check_fault(worlds.ROVER, "left_wheel", "sensor_bias")
+    for name in ("mast", "vane"):
+        check_fault(worlds.ROVER, name, "sensor_bias")
 
 
 def test_with_groups_only_their_joints_matter() -> None:
