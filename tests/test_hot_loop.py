@@ -91,7 +91,8 @@ def test_recording_waits_once_a_chunk(device: PretendDevice) -> None:
         chunk = collector._chunk()
         counts.append(len(device.synchronised))
         assert all(column.device.type == DEVICE.type for column in chunk.columns.values())
-    assert counts[1] == counts[2] <= 3, counts
+    # Where episodes ended, and what the environment noted: its failures and whether a number was not finite.
+    assert counts[1:] == [3, 3], counts
 
 
 @pytest.mark.parametrize("members", [1, 2])
