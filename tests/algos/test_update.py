@@ -8,7 +8,8 @@ import pytest
 import torch
 from toy_env import MIRROR, PointEnv, assert_same, columns, learner, network, random_rollout, small_cfg
 
-from koboshi.algos.ppo import PPO, TrainerCfg
+from koboshi.algos.ppo import PPO, MlpCfg, NetworkCfg, TrainerCfg
+from koboshi.algos.ppo.objective import FIGURES
 from koboshi.errors import KoboshiError
 
 M = 10
@@ -147,6 +148,21 @@ def test_mirror_loss_of_a_bias_by_hand_and_its_fall() -> None:
     found = [ppo.update(ppo.collect())["loss/mirror"] for _ in range(30)]
     assert found[0] == pytest.approx(1.0)
     assert found[-1] < 0.1
+
+
+def test_the_mirror_loss_looks_at_half_of_the_rows() -> None:
+    ppo = PPO(PointEnv(16), small_cfg(network=NetworkCfg(MlpCfg(hidden=(8,)), critic_hidden=())), mirror=MIRROR)
+    batch = ppo._prepare(ppo.collect())
+    x, steps = batch.obs["policy"], ppo.cfg.trainer.rollout
+
+    def act(x: torch.Tensor) -> torch.Tensor:
+        return ppo.policy.actor({"policy": x}, (), batch.begins)[0]
+
+    error = (act(-x) + act(x)).square().sum(2).detach()
+    found = ppo._objective.gradient(batch, steps, ppo._old_log_std)
+    half = error.shape[1] // 2
+    assert found.figures[FIGURES.index("mirror")] / found.rows == pytest.approx(error[:, :half].mean().item(), rel=1e-4)
+    assert error[:, :half].mean() != pytest.approx(error.mean().item(), rel=1e-3), "all rows alike: it says little"
 
 
 def test_the_normaliser_of_a_mirrored_policy_is_symmetric() -> None:
