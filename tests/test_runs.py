@@ -210,7 +210,6 @@ def test_runs_are_found_by_path_and_name(tmp_path: Path) -> None:
 def test_a_run_without_a_name_is_named_after_the_time(tmp_path: Path) -> None:
     run = RunFolder.open(tmp_path, "h1-walk")
     assert run.path.parent == tmp_path / "h1-walk" and len(run.path.name) == len("2026-01-01_00-00-00")
-    assert run.video == run.path / "video"
 
 
 def test_git_commit_is_a_short_hash_or_unknown() -> None:

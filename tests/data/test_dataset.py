@@ -82,7 +82,8 @@ def test_columns_are_decoded_when_asked_for_and_shards_touched_later_are_verifie
     first = (cache / "severity.npy").stat().st_mtime_ns
     (seq,) = dataset.sequences(["severity"])
     assert (cache / "severity.npy").stat().st_mtime_ns == first, "decoded twice"
-    assert str(cache / "severity.npy") in Path("/proc/self/maps").read_text(), "the whole column was read"
+    maps = Path("/proc/self/maps")
+    assert not maps.exists() or str(cache / "severity.npy") in maps.read_text(), "the whole column was read"
     seq["severity"].fill_(9.0)  # reaches no file
     whole = (cache / "severity.npy").read_bytes()
     (cache / "severity.npy").write_bytes(whole[:-100])

@@ -194,6 +194,16 @@ def test_the_floor_lies_where_the_worlds_plane_does(toy_spec: mujoco.MjSpec) -> 
     assert floor_of(scene(toy_spec)).height(np.array([3.0, 4.0])) == 0
 
 
+def test_a_robot_of_collision_shapes_is_drawn_beside_other_things(toy_spec: mujoco.MjSpec) -> None:
+    spec = toy_spec.copy()
+    for geom in spec.geoms:
+        geom.group = 3
+    spec.worldbody.add_body(name="box").add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=(0.1, 0.1, 0.1))
+    model = scene(spec)
+    assert model.geom_group[model.geom_bodyid == model.body("base").id].tolist() == [2]
+    assert model.geom_group[model.geom_bodyid == model.body("box").id].tolist() == [0]
+
+
 def test_the_camera_follows_the_robot_and_not_what_else_moves(
     walk: Callable[..., Trajectory], toy_spec: mujoco.MjSpec, need_gl: None
 ) -> None:

@@ -121,7 +121,7 @@ class DatasetCard:
     term_joints: dict[str, list[str]] = field(default_factory=dict)
     """Term -> the joint of each of its numbers, for terms a joint that do not list all joints in their order."""
     scaled: dict[str, tuple[float, float | None]] = field(default_factory=dict)
-    """`group.term` -> (scale, clip), for terms that are not in SI units, as measured."""
+    """`group.term` -> (scale, clip), for terms that were scaled or clipped after they were measured."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What else the rows depend on: the environment's configuration and for how long it ran."""
     complete: bool = False

@@ -62,7 +62,10 @@ class Scene:
 
 
 def visual_scene(cfg: SceneCfg, robot: Robot) -> mujoco.MjSpec:
-    """What a `Scene` steps, to look at: the robot as published and what surrounds it, with the same `qpos`."""
+    """What a `Scene` steps, to look at: the robot as published and what surrounds it, with the same `qpos`.
+
+    Mocap bodies have no `qpos`: drawn from it alone they stay where they begin.
+    """
     spec = visual_spec(robot)
     _add_surroundings(spec, cfg.ground.build(), _present(cfg))
     return spec

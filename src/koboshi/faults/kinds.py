@@ -83,9 +83,9 @@ def check_fault(robot: Robot, joint: str, kind: str) -> None:
     if kind in EFFECTS and EFFECTS[kind].needs_range and not robot.limited[j]:
         raise KoboshiError(f"a fault '{kind}' cannot act on joint '{joint}' of {robot.name}, which has no range")
     if kind == "sensor_bias" and _is_wheel(robot, j):
-        # A task leaves the angle out, for it grows without bound, and the drive knows speeds alone.
+        # Tasks leave the angle out, for it grows without bound, and the drive knows speeds alone.
         raise KoboshiError(
-            f"a fault '{kind}' cannot act on joint '{joint}' of {robot.name}, a wheel, whose angle is unused"
+            f"a fault '{kind}' cannot act on joint '{joint}' of {robot.name}, a wheel driven by its speed"
         )
 
 

@@ -55,9 +55,11 @@ def scene(spec: Any, cell: float = CELL) -> Any:
         _lighten_meshes(stage, spec.copy().compile(), cell)
     _dress(stage)
     model = stage.compile()
-    # Robots without a visual mesh are drawn by their collision shapes.
-    if not np.isin(model.geom_group[model.geom_bodyid > 0], (0, 1, 2)).any():
-        model.geom_group[model.geom_bodyid > 0] = 2
+    # What has no visual shape, robot or other thing, is drawn by its collision shapes.
+    thing = model.body_rootid[model.geom_bodyid]
+    for root in set(thing[thing > 0].tolist()):
+        if not np.isin(model.geom_group[thing == root], (0, 1, 2)).any():
+            model.geom_group[thing == root] = 2
     return model
 
 

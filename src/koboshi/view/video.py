@@ -178,7 +178,7 @@ def render_frames(
 ) -> Iterator[Frame]:
     """Yields a picture (H, W, 3) of all panels side by side at each of `times` (s), one at a time.
 
-    `model_or_spec` is the robot's visual `mujoco.MjSpec`, put on a stage here, or a model made by `scene`.
+    `model_or_spec` is the `mujoco.MjSpec` of what is to be seen, put on a stage here, or a model made by `scene`.
     One to three panels. Raises KoboshiError where no OpenGL works, or a trajectory does not fit the model.
     """
     import mujoco

@@ -31,13 +31,13 @@ class PPOCfg:
     max_grad_norm: float = 1.0
     learning_rate: float = 1e-3
     schedule: Literal["adaptive", "fixed"] = "adaptive"
-    """`adaptive`: the rate follows the KL divergence between the old and the new policy. `fixed`: it stays, and neither
-    `learning_rate_range` nor `desired_kl` matters."""
+    """`adaptive`: the rate follows the KL divergence between the old and the new policy. `fixed`: it stays, and
+    `learning_rate_range`, `desired_kl` and `final_kl` do not matter."""
     learning_rate_range: tuple[float, float] = (1e-5, 3e-3)
     desired_kl: float = 0.01
     final_kl: float | None = None
-    """`adaptive`: over the last third of the iterations the divergence that is aimed at falls to this, from
-    `desired_kl`, so that a policy that learnt in large steps settles."""
+    """Over the last third of the iterations the divergence that is aimed at falls to this, from `desired_kl` where that
+    is larger, so that a policy that learnt in large steps settles."""
     kl_stop: float | None = None
     """A member stops its epochs once its KL exceeds this."""
     mirror_coef: float = 0.5
@@ -56,18 +56,16 @@ class PPOCfg:
                 raise KoboshiError(f"{name} ascends, not {(low, high)}")
         if not self.desired_kl > 0:
             raise KoboshiError(f"agent.desired_kl must be above 0, not {self.desired_kl}")
-        if self.final_kl is not None and (self.schedule != "adaptive" or not 0 < self.final_kl <= self.desired_kl):
-            raise KoboshiError(
-                f"agent.final_kl={self.final_kl} is for the adaptive schedule, above 0 and at most "
-                f"agent.desired_kl={self.desired_kl}; null for none"
-            )
+        if self.final_kl is not None and not self.final_kl > 0:
+            raise KoboshiError(f"agent.final_kl must be above 0 (or null), not {self.final_kl}")
 
     def aimed_kl(self, iteration: int) -> float:
         """What the adaptive rate aims at in an iteration; see `final_kl`."""
         if self.final_kl is None:
             return self.desired_kl
         share_left = 1 - iteration / self.trainer.iterations
-        return self.final_kl + (self.desired_kl - self.final_kl) * max(0.0, min(1.0, 3 * share_left))
+        fall = max(0.0, self.desired_kl - self.final_kl)
+        return self.desired_kl - fall * (1 - max(0.0, min(1.0, 3 * share_left)))
 
     @property
     def mirror_groups(self) -> tuple[str, ...]:
