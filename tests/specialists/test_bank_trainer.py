@@ -281,8 +281,7 @@ def test_a_stage_goes_on_from_where_members_were() -> None:
             assert all(torch.equal(state[n], after[n]) for n in state if n.startswith("actor") or n == "log_std")
 
 
-def test_a_stages_learner_knows_how_long_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    # What falls towards the end of a training, as the KL that is aimed at may, falls towards the end of each stage.
+def test_a_stages_learner_knows_how_long_it_is_and_the_last_one_settles(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[PPOCfg] = []
 
     class Noted(training.PPO):
@@ -291,10 +290,11 @@ def test_a_stages_learner_knows_how_long_it_is(monkeypatch: pytest.MonkeyPatch) 
             super().__init__(env, cfg, **rest)
 
     monkeypatch.setattr(training, "PPO", Noted)
-    trainer = start(settings(stages=(12, 18)))
+    cfg = settings(stages=(12, 18))
+    trainer = start(replace(cfg, agent=replace(cfg.agent, final_kl=0.003)))
     while not trainer.done:
         trainer.iterate()
-    assert [cfg.trainer.iterations for cfg in made] == [2, 3]
+    assert [(cfg.trainer.iterations, cfg.final_kl) for cfg in made] == [(2, None), (3, 0.003)]
 
 
 def test_members_are_copied_where_a_stage_ends_and_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ class SpecialistsCfg:
     """How specialists are shared among joints, and how long they learn."""
 
     agent: PPOCfg
-    """`stages` says how long, in place of its `trainer.timesteps`."""
+    """`stages` says how long, in place of its `trainer.timesteps`. Its `final_kl` is for the last stage."""
     sharing: Sharing = "mirrored_pair"
     cover: Cover = "strongest"
     """Who acts where several joints fail that no specialist serves together; see `Assignment`."""
@@ -146,11 +146,14 @@ class BankTrainer:
     @property
     def stage_iterations(self) -> int:
         """Iterations of the present stage."""
-        return self._stage_trainer().iterations
+        return self._stage_agent().trainer.iterations
 
-    def _stage_trainer(self) -> TrainerCfg:
-        usual = self.settings.agent.trainer
-        return replace(usual, seed=usual.seed + 1000 * self.stage, timesteps=self.settings.stages[self.stage])
+    def _stage_agent(self) -> PPOCfg:
+        """The present stage's learner settles in the last one alone: before, those that fall have much to learn."""
+        usual, stages = self.settings.agent, self.settings.stages
+        seed = usual.trainer.seed + 1000 * self.stage
+        trainer = replace(usual.trainer, seed=seed, timesteps=stages[self.stage])
+        return replace(usual, trainer=trainer, final_kl=usual.final_kl if self.stage == len(stages) - 1 else None)
 
     def iterate(self) -> dict[str, float]:
         """One iteration of the present stage; at its end, sorts out who is done."""
@@ -181,11 +184,10 @@ class BankTrainer:
         return SpecialistEnv(env, healthy, assignment, self._make_router(assignment), groups, mirror)
 
     def _make_learner(self, env: SpecialistEnv) -> PPO:
-        agent, members = self.settings.agent, len(self.active)
-        trainer = self._stage_trainer()
-        samples = env.num_envs // members * trainer.rollout
+        agent, members = self._stage_agent(), len(self.active)
+        samples = env.num_envs // members * agent.trainer.rollout
         minibatches = max(agent.minibatches, samples // self.settings.minibatch_size)
-        ppo = PPO(env, replace(agent, trainer=trainer, minibatches=minibatches), members=members, rank=self._rank)
+        ppo = PPO(env, replace(agent, minibatches=minibatches), members=members, rank=self._rank)
         for place, k in enumerate(self.active):
             ppo.policy.set_member(place, self._bank.member(k))
         return ppo
