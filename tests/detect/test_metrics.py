@@ -224,7 +224,7 @@ def test_calibration_takes_the_fastest_setting_that_is_quiet_enough(recorded):
     for start, end, env, joint in ((100, 300, 0, 1), (60, 120, 2, 3)):
         prob[start:end, env, joint] = 0.96
         prob[start + 6 : end, env, joint] = 0.999
-    chosen = calibrate(judge(prob, seq))
+    chosen = calibrate(judge(prob, seq), false_alarms_per_hour=0.4 / (920 * 0.02 / 3600))
     assert chosen.persistence == 2 and chosen.threshold <= 0.96
     out = figures(judge(prob, seq), chosen)
     assert out["false_alarms"] == 0 and out["delay_ms_median"] == 40.0
@@ -246,8 +246,17 @@ def test_calibration_extrapolates_rare_false_alarms(recorded):
     assert chosen.threshold == pytest.approx(torch.tensor(7.0).sigmoid().item())
 
 
-@pytest.mark.parametrize(("seen", "quiet"), [([5, 4, 3, 0], 5), ([3, 4, 5, 0], 3), ([4, 4, 0, 0], 2)])
-def test_counts_that_do_not_fall_tell_nothing_of_the_tail(seen, quiet):
+@pytest.mark.parametrize(
+    ("seen", "quiet"),
+    [
+        ([5, 4, 3, 0], 5),  # 3·exp(−0.255·(5 − 2)) = 1.4
+        ([3, 4, 5, 0], 4),  # counts that rise tell nothing of the tail: 5/e² = 0.7
+        ([4, 4, 0, 0], 2),  # 4/e = 1.47
+        ([30, 3, 0, 0], 2),  # they do not fall tenfold for ever: 3/e = 1.1
+        ([0, 0, 0, 0], 1),  # none seen is hardly three: 3/e
+    ],
+)
+def test_what_is_quiet_by_hand(seen, quiet):
     thresholds = tuple(torch.arange(8.0).sigmoid().tolist())
     counts = [{"false_alarms": n, "healthy_hours": 1.0} for n in [*seen, *[0] * (8 - len(seen))]]
     assert _first_quiet(thresholds, counts, 1.5) == quiet

@@ -22,6 +22,10 @@ THRESHOLDS = tuple(1 / (1 + math.exp(-x)) for x in np.linspace(-3, 12, 31))
 """Evenly spaced in log-odds, 0.05 to 0.999994."""
 CALIBRATION_THRESHOLDS = tuple(1 / (1 + math.exp(-x)) for x in np.arange(0, 14.0))
 PERSISTENCES = (1, 2, 3, 4, 6)
+FEW = 3
+"""None seen means, with 95 % certainty, fewer than three expected (the rule of three)."""
+STEEPEST = -1.0
+"""How the logarithm of the false alarms' number falls in the threshold's log-odds where probabilities are true ones."""
 EVERY_EPISODE = "all, training ones included"
 
 
@@ -49,8 +53,8 @@ def calibrate(
     """The alarm setting for the episodes that were judged: that with the least mean delay (misses and all
     above 1 s count 1 s) among those that keep to the rate of false alarms; where none does, the one with the fewest.
 
-    A few hours of recording cannot show a rate of one in two hours, so for each persistence the counts at
-    lower thresholds are extrapolated too: their logarithm falls about linearly in the threshold's log-odds.
+    A few hours of recording cannot show a rate of one in two hours, so for each persistence the counts at lower
+    thresholds are extrapolated: their logarithm falls about linearly in the threshold's log-odds, at most one for one.
     """
     cfg = cfg or AlarmCfg()
     if not len(judged.faults.env):
@@ -77,13 +81,14 @@ def _first_quiet(thresholds: tuple[float, ...], counts: list[dict[str, Any]], al
     """The lowest threshold from which on the observed and the extrapolated rates are allowed; or the last."""
     x = np.array([math.log(t / (1 - t)) for t in thresholds])
     seen = np.array([c["false_alarms"] for c in counts])
-    hours = counts[0]["healthy_hours"]
-    loud = seen > allowed * hours
-    tail = np.flatnonzero(seen >= 3)[-6:]
-    if len(tail) >= 2:
-        slope, offset = np.polyfit(x[tail], np.log(seen[tail]), 1)
-        # A few counts that happen to rise say nothing of the tail.
-        loud |= (slope < -1e-6) & (np.exp(slope * x + offset) > allowed * hours)
+    tail = np.flatnonzero(seen >= FEW)[-6:]
+    # Fewer show no more than that there are hardly FEW.
+    last, count = (tail[-1], seen[tail[-1]]) if len(tail) else (0, FEW)
+    slope = np.polyfit(x[tail], np.log(seen[tail]), 1)[0] if len(tail) >= 2 else STEEPEST
+    # Of a few counts that rise, or fall all of a sudden, chance is the reason.
+    slope = STEEPEST if slope > -1e-6 else max(slope, STEEPEST)
+    likely = np.where(np.arange(len(x)) >= last, count * np.exp(slope * (x - x[last])), seen)
+    loud = np.maximum(seen, likely) > allowed * counts[0]["healthy_hours"]
     return min(int(np.flatnonzero(loud)[-1]) + 1 if loud.any() else 0, len(thresholds) - 1)
 
 
