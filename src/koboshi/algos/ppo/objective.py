@@ -92,10 +92,10 @@ class Objective:
         image = self._mirror.image({group: self._front(batch.obs[group], steps) for group in actor.groups})
         begins = self._front(batch.begins, steps)
         if actor.carries:
-            state = map_state(lambda x: x[:, : self._share(x.shape[1])], batch.mirrored_state)
+            state = map_state(lambda x: x[:, : _first_half(x.shape[1])], batch.mirrored_state)
             output = self.output(batch.obs, batch.begins, batch.state, steps)
             return output, self.output(image, begins, state, steps)
-        # One pass over both halves the number of operations, which are short.
+        # One pass over both: fewer and longer operations.
         both = {group: torch.cat((batch.obs[group], image[group]), dim=1) for group in actor.groups}
         output = self.output(both, torch.cat((batch.begins, begins), dim=1), batch.state, steps)
         count = batch.begins.shape[1]
@@ -105,10 +105,11 @@ class Objective:
         """The part of (K, B, …) rows that the mirror loss looks at: the first rows, or environments."""
         groups = steps if self._policy.actor.carries else 1
         by_time = x.unflatten(1, (groups, -1))
-        return by_time[:, :, : self._share(by_time.shape[2])].flatten(1, 2)
+        return by_time[:, :, : _first_half(by_time.shape[2])].flatten(1, 2)
 
-    def _share(self, count: int) -> int:
-        return -(-count // 2)
+
+def _first_half(count: int) -> int:
+    return -(-count // 2)
 
 
 def _divergence(new: Distribution, old_output: Tensor, old_log_std: Tensor) -> Tensor:
