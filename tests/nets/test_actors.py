@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from koboshi.config import override, to_dict
+from koboshi.config import from_dict, override, to_dict
 from koboshi.errors import KoboshiError
 from koboshi.nets.actors import Actor, FrameStackCfg, GruCfg, MlpCfg
 from koboshi.policies import NetworkCfg
@@ -109,6 +109,8 @@ def test_settings_are_checked_and_come_back_from_a_file() -> None:
         override(NetworkCfg(FrameStackCfg()), ["actor.frames=0"])
     for cfg in (FrameStackCfg(frames=7), GruCfg(units=9), MlpCfg(hidden=(3,))):
         network = NetworkCfg(cfg, critic_hidden=(5,))
-        assert NetworkCfg.from_dict(to_dict(network)) == network
-    with pytest.raises(KoboshiError, match="no actor 'lstm'; .*actors: mlp, frame_stack, gru"):
-        NetworkCfg.from_dict({"actor": {"kind": "lstm"}})
+        assert from_dict(NetworkCfg(), to_dict(network)) == network
+    with pytest.raises(
+        KoboshiError, match="actor.type: expected 'MlpCfg' or 'FrameStackCfg' or 'GruCfg', got 'LstmCfg'"
+    ):
+        from_dict(NetworkCfg(), {"actor": {"type": "LstmCfg"}})

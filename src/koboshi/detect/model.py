@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -73,6 +74,14 @@ class DetectorSpec:
             card.layout_hash(GROUP),
             card.term_joints,
         )
+
+    @classmethod
+    def from_cards(cls, cards: Sequence[DatasetCard]) -> DetectorSpec:
+        """What all of these data say; KoboshiError where they differ in what a detector is told or asked about."""
+        spec = cls.from_card(cards[0])
+        for card in cards[1:]:
+            spec.check(card)
+        return spec
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> DetectorSpec:

@@ -302,9 +302,7 @@ def train_detector(
     in what a detector is told or asked about.
     """
     train_cfg = train_cfg or DetectorTrainCfg()
-    spec = DetectorSpec.from_card(sequences[0].card)
-    for each in sequences:
-        spec.check(each.card)
+    spec = DetectorSpec.from_cards([each.card for each in sequences])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train_cfg.seed)
         model = FaultDetector(spec, cfg)

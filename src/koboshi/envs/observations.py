@@ -37,6 +37,11 @@ class LayoutEntry:
     def slice(self) -> slice:
         return slice(self.start, self.start + self.width)
 
+    @property
+    def scaled(self) -> tuple[float, float | None] | None:
+        """Scale and clip, where the numbers are not simply in SI units."""
+        return None if (self.scale, self.clip) == (1.0, None) else (self.scale, self.clip)
+
 
 class _Term:
     """One term of a group with its buffers."""

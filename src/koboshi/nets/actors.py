@@ -232,5 +232,3 @@ class GruCfg:
 
 
 AnyActorCfg = MlpCfg | FrameStackCfg | GruCfg
-ACTORS: dict[str, Any] = {"mlp": MlpCfg, "frame_stack": FrameStackCfg, "gru": GruCfg}
-"""`kind` -> settings, for reading them from a file."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from koboshi.config import from_dict
 from koboshi.errors import unknown
-from koboshi.nets.actors import ACTORS, AnyActorCfg, Mlp, MlpCfg
+from koboshi.nets.actors import AnyActorCfg, Mlp, MlpCfg
 from koboshi.nets.distributions import Categorical, Distribution, Gaussian
 from koboshi.nets.normalizer import Normalizer
 from koboshi.nets.stack import StackedLinear
@@ -30,14 +28,6 @@ class NetworkCfg:
     init_log_std: float = -0.5
     log_std_range: tuple[float, float] = (-2.5, 0.7)
     """Bounds that keep exploration alive and finite."""
-
-    @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> NetworkCfg:
-        """What `config.to_dict` made of one; KoboshiError where it does not fit."""
-        kind = data.get("actor", {}).get("kind", "mlp")
-        if kind not in ACTORS:
-            raise unknown("actor", kind, ACTORS)
-        return from_dict(NetworkCfg(actor=ACTORS[kind]()), data)
 
 
 class ActorCritic(nn.Module):

@@ -41,9 +41,7 @@ class LayoutEntry(Protocol):
     @property
     def history(self) -> int: ...
     @property
-    def scale(self) -> float: ...
-    @property
-    def clip(self) -> float | None: ...
+    def scaled(self) -> tuple[float, float | None] | None: ...
 
 
 @runtime_checkable
@@ -66,12 +64,8 @@ class PolicyEnv(Protocol):
 def layout_of(env: PolicyEnv, group: str) -> Layout:
     """A group's layout; a term that stands alone (`eyes.left`) is its own."""
     if group in env.layouts:
-        return [[e.name, e.start, e.width, e.history, *_units(e)] for e in env.layouts[group]]
+        return [[e.name, e.start, e.width, e.history, *(e.scaled or ())] for e in env.layouts[group]]
     return [[group, 0, prod(env.obs_spec[group].shape), 1]]
-
-
-def _units(entry: LayoutEntry) -> list[float | None]:
-    return [] if (entry.scale, entry.clip) == (1.0, None) else [entry.scale, entry.clip]
 
 
 def policy_meta(env: PolicyEnv, task: str, policy: ActorCritic, members: list[str]) -> Meta:

@@ -99,8 +99,7 @@ def _layout(env: Env, group: str) -> list[tuple[str, int, int]]:
 
 
 def _scaled(env: Env, groups: Sequence[str]) -> dict[str, tuple[float, float | None]]:
-    entries = {f"{group}.{entry.name}": entry for group in groups for entry in env.layouts[group]}
-    return {name: (e.scale, e.clip) for name, e in entries.items() if (e.scale, e.clip) != (1.0, None)}
+    return {f"{group}.{each.name}": each.scaled for group in groups for each in env.layouts[group] if each.scaled}
 
 
 def _columns(env: Env, groups: Sequence[str], faulty: bool) -> dict[str, Column]:

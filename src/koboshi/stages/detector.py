@@ -104,9 +104,7 @@ def train(task: TaskCfg, paths: Sequence[Path], folder: Path) -> dict[str, Any]:
     env = Env(replace(collect_env_cfg(task), num_envs=1))
     card = dataset_card(task, env, None, "healthy", 0)
     dataset = Dataset.open(paths, expect_robot=card.robot, expect_layouts={GROUP: card.layout_hash(GROUP)})
-    spec = DetectorSpec.from_card(dataset.card)
-    for part in dataset.folders:
-        spec.check(part.card)  # before a split is drawn
+    DetectorSpec.from_cards([part.card for part in dataset.folders])  # refused before a split is drawn
     sequences = _prepared(task, dataset, rank)
     cfg = required(task, "detector", task.detector)
     mirror = mirror_of_detector(env) if cfg.mirrored and env.robot.mirrored else None
