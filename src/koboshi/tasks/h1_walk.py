@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from koboshi.algos.ppo import PPOCfg, TrainerCfg
 from koboshi.envs import EnvCfg
 from koboshi.envs.cfg import RewardTerm
 from koboshi.envs.terms import rewards
 from koboshi.faults import FaultsCfg
 from koboshi.robots import UNITREE_H1
-from koboshi.specialists.training import SpecialistsCfg
 from koboshi.tasks import velocity
 from koboshi.tasks.task import CollectCfg, DetectorStageCfg, TaskCfg
 
@@ -48,12 +45,6 @@ def agent_cfg() -> PPOCfg:
     return PPOCfg(trainer=TrainerCfg(timesteps=5280), desired_kl=0.03, final_kl=0.005, entropy_coef=0.005)
 
 
-def specialists_cfg() -> SpecialistsCfg:
-    """As usual, but that they settle: most know how to stand by then, and follow commands better."""
-    usual = velocity.specialists_cfg()
-    return replace(usual, agent=replace(usual.agent, final_kl=0.003))
-
-
 def h1_walk() -> TaskCfg:
     """`koboshi … h1-walk`."""
     return TaskCfg(
@@ -63,5 +54,5 @@ def h1_walk() -> TaskCfg:
         faults=FaultsCfg(),
         collect=CollectCfg(),
         detector=DetectorStageCfg(),
-        specialists=specialists_cfg(),
+        specialists=velocity.specialists_cfg(final_kl=0.003),
     )

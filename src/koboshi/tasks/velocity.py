@@ -103,8 +103,11 @@ def falls(robot: Robot) -> dict[str, TerminationTerm | None]:
     }
 
 
-def specialists_cfg() -> SpecialistsCfg:
-    """Few, large minibatches and a small first rate: the weights already walk."""
+def specialists_cfg(final_kl: float | None = None) -> SpecialistsCfg:
+    """Few, large minibatches and a small first rate: the weights already walk.
+
+    With `final_kl` specialists settle in the last stage: most know how to stand by then, and follow commands better.
+    """
     return SpecialistsCfg(
         agent=PPOCfg(
             network=NetworkCfg(init_log_std=-0.9),
@@ -112,5 +115,6 @@ def specialists_cfg() -> SpecialistsCfg:
             learning_rate=1e-4,
             entropy_coef=0.002,
             mirror_coef=0.0,
+            final_kl=final_kl,
         )
     )
