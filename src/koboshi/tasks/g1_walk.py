@@ -64,10 +64,10 @@ def g1_walk() -> TaskCfg:
         "g1-walk",
         env_cfg(),
         PPOCfg(
-            trainer=TrainerCfg(timesteps=6720),
+            trainer=TrainerCfg(timesteps=9600),
             network=NetworkCfg(init_log_std=-0.7),
             desired_kl=0.03,
-            final_kl=0.005,
+            final_kl=0.01,
             entropy_coef=0.005,
         ),
         faults=FaultsCfg(),
