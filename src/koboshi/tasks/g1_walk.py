@@ -67,15 +67,12 @@ def g1_walk() -> TaskCfg:
             trainer=TrainerCfg(timesteps=9600),
             network=NetworkCfg(init_log_std=-0.7),
             desired_kl=0.03,
-            final_kl=0.01,
             entropy_coef=0.005,
         ),
         faults=FaultsCfg(),
         collect=CollectCfg(),
         detector=DetectorStageCfg(),
-        specialists=replace(
-            velocity.specialists_cfg(final_kl=0.003), num_envs=1344, stages=(400, 400, 400, 400, 400, 400, 1600)
-        ),
+        specialists=replace(velocity.specialists_cfg(), num_envs=1344, stages=(400, 400, 400, 400, 400, 400, 1600)),
         # Each delay costs 750 episodes, minutes with a body of 29 joints.
         evaluate=EvaluateCfg(oracle_delays_s=(0.2,)),
     )
