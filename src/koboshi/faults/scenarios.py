@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -47,7 +48,15 @@ class Scenarios:
     @property
     def hash(self) -> str:
         """sha256 of the content, its first 12 digits."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def _content(self) -> dict[str, Any]:
+        """As plain data. What does not come back has no period, so that older files keep their hash."""
+        content = asdict(self)
+        for fault in (fault for episode in content["episodes"] for fault in episode["faults"]):
+            if fault["period_s"] is None:
+                del fault["period_s"]
+        return content
 
     @cached_property
     def _commands(self) -> Tensor:
@@ -76,7 +85,7 @@ class Scenarios:
 
     def save(self, path: Path) -> None:
         """Writes JSON, whole or not at all."""
-        runs.write_json(path, asdict(self))
+        runs.write_json(path, self._content())
 
     @staticmethod
     def load(path: Path) -> Scenarios:
@@ -138,14 +147,15 @@ def sweep(
 ) -> Scenarios:
     """`episodes_each` episodes for each joint (None: nothing breaks), each with one of `faults`' kinds in turn.
 
-    Where `faults.count` asks for several joints, others of `joints` break too, at moments of their own.
+    Where `faults.count` asks for several joints, others of `joints` break too, at moments of their own; for none, the
+    joint breaks all the same.
     """
     generator = torch.Generator().manual_seed(seed)
     episodes = []
     for joint in joints:
         for i in range(episodes_each):
             start, *u = torch.rand(4, generator=generator).tolist()
-            first = round(onset_s[0] + (onset_s[1] - onset_s[0]) * start, 2)
+            first = _between(onset_s, start)
             names = [] if joint is None else _companions(joint, joints, faults, generator)
             # The kinds take turns, over the episodes of a joint and within each.
             found = [
@@ -161,7 +171,7 @@ def _companions(joint: str, joints: Sequence[str | None], faults: FaultsCfg, gen
     low, high = faults.count
     if high == 1:
         return [joint]
-    number = int(torch.randint(low, high + 1, (1,), generator=generator))
+    number = int(torch.randint(max(1, low), high + 1, (1,), generator=generator))
     others = [name for name in joints if name not in (None, joint)]
     order = torch.randperm(len(others), generator=generator).tolist()
     return [joint, *(others[k] for k in order[: number - 1])]
@@ -175,12 +185,15 @@ def _draw(
     onset_s: tuple[float, float],
     generator: torch.Generator,
 ) -> Fault:
-    u = torch.rand(3, generator=generator).tolist()
+    u = torch.rand(3 if faults.pause_s is None else 4, generator=generator).tolist()
     kind = faults.kinds[index % len(faults.kinds)]
     low, high = faults.severity
     if onset is None:
-        onset = round(onset_s[0] + (onset_s[1] - onset_s[0]) * u[1], 2)
-    duration = None
-    if faults.duration_s is not None:
-        duration = round(faults.duration_s[0] + (faults.duration_s[1] - faults.duration_s[0]) * u[2], 2)
-    return Fault(joint, kind, round(low + (high - low) * u[0], 3), onset, duration)
+        onset = _between(onset_s, u[1])
+    duration = None if faults.duration_s is None else _between(faults.duration_s, u[2])
+    period = None if faults.pause_s is None or duration is None else round(duration + _between(faults.pause_s, u[3]), 2)
+    return Fault(joint, kind, round(low + (high - low) * u[0], 3), onset, duration, period)
+
+
+def _between(seconds: tuple[float, float], u: float) -> float:
+    return round(seconds[0] + (seconds[1] - seconds[0]) * u, 2)
