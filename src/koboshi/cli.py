@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -241,11 +241,22 @@ def play(
 
 
 @app.command("list")
-def list_(root: Root = RUNS) -> None:
-    """Tasks, robots with their joints, and runs."""
-    from koboshi.stages import tables
+def list_(
+    what: Annotated[
+        Literal["everything", "faults"], typer.Argument(help="faults: their kinds, and a picture of what each does.")
+    ] = "everything",
+    task: Annotated[str, typer.Option(help="faults: the task whose shipped robot is shown.")] = "h1-walk",
+    joint: Annotated[str | None, typer.Option(help="faults: the joint that fails; a knee by default.")] = None,
+    out: Annotated[Path, typer.Option(help="faults: folder of the picture.")] = Path("runs/faults"),
+    root: Root = RUNS,
+) -> None:
+    """Tasks, robots with their joints, and runs; or the kinds of fault."""
+    from koboshi.stages import fault_traces, tables
 
-    tables.show_everything(root)
+    if what == "faults":
+        tables.show_faults(fault_traces.picture(_task(task, None), joint, out))
+    else:
+        tables.show_everything(root)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from koboshi import robots, tasks
+from koboshi.faults.kinds import FAULT_KINDS
 from koboshi.runs import RunFolder
 from koboshi.stages.check import Finding
 from koboshi.stages.folders import CONTROLLER, names
@@ -56,6 +57,17 @@ def show_findings(robot: str, findings: list[Finding]) -> None:
         console.print(f"{robot}: nothing missing, nothing wrong")
     for found in findings:
         console.print(f"{found.kind}  {found.part}: {found.text}", highlight=False, soft_wrap=True)
+
+
+def show_faults(picture: Path) -> None:
+    """The kinds of fault and what their severity means."""
+    table = Table(title="kinds of fault, severity s above 0 and at most 1")
+    table.add_column("kind")
+    table.add_column("what it does")
+    for name, kind in FAULT_KINDS.items():
+        table.add_row(name, kind.severity)
+    console.print(table)
+    console.print(str(picture), highlight=False, soft_wrap=True)
 
 
 def show_everything(root: Path) -> None:
