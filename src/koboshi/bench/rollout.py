@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,9 +32,13 @@ class Recording:
     end: Tensor
     """(N,) the control step in which the episode fell; T where it never did."""
     command: Tensor
-    """(N, 3) m/s, m/s, rad/s."""
+    """(T, N, 3) m/s, m/s, rad/s: in force in step t. Where a heading is held the yaw rate follows from it."""
     velocity: Tensor
     """(T, N, 3) v_x, v_y in the yaw frame (m/s), yaw rate (rad/s)."""
+    pose: Tensor
+    """(T, N, 3) the base's x, y (m) and heading (rad) in the world."""
+    target: Tensor
+    """(T, N) heading asked for, rad in the world; NaN where none is held."""
     contact: Tensor
     """(T, N, F) bool: the foot touches the ground."""
     member: Tensor
@@ -107,7 +112,6 @@ def rollout(
         step_dt=env.step_dt,
         onset=scenarios.onset(env.step_dt),
         end=end.cpu(),
-        command=scenarios.commands(),
         filmed=film,
         decision_s=decision_s if env.device.type == "cpu" else None,
         **columns.stacked(),
@@ -119,13 +123,17 @@ class _Columns:
 
     def __init__(self, env: Env, film: Tensor, detail: bool) -> None:
         self._env, self._film, self._detail = env, film, detail
-        self._rows: dict[str, list[Tensor]] = {n: [] for n in ("member", "velocity", "contact", "qpos")}
+        self._rows: dict[str, list[Tensor]] = {
+            name: [] for name in ("command", "target", "member", "velocity", "pose", "contact", "qpos")
+        }
         if detail:
             self._rows |= {"probability": [], "alarm": []}
 
     def before(self, route: Route) -> None:
         """What was decided."""
-        rows = self._rows
+        rows, command = self._rows, self._env.command
+        rows["command"].append(command.value.clone())
+        rows["target"].append(command.heading.masked_fill(~command.holds_heading, math.nan))
         rows["member"].append(route.member.to(torch.int16))
         if self._detail:
             rows["probability"].append(route.belief.probability.clone())
@@ -135,6 +143,7 @@ class _Columns:
         """What came of it."""
         state, rows = self._env.state, self._rows
         rows["velocity"].append(torch.cat((state.lin_vel_yaw, state.base_ang_vel[:, 2:]), dim=1))
+        rows["pose"].append(torch.cat((state.base_pos[:, :2], state.heading[:, None]), dim=1))
         rows["contact"].append(state.foot_contact.clone())
         rows["qpos"].append(self._env.qpos[self._film])
 

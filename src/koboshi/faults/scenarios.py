@@ -30,6 +30,8 @@ class Scenario:
     """v_x, v_y (m/s), yaw rate (rad/s)."""
     start_s: float
     """Figures count from here on, s: the first onset, or for a healthy episode any time."""
+    heading: float | None = None
+    """Held in place of the yaw rate, rad to the left of where the robot looks as the episode begins; None: none is."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,12 @@ class Scenarios:
         return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()[:12]
 
     def _content(self) -> dict[str, Any]:
-        """As plain data. What does not come back has no period, so that older files keep their hash."""
+        """As plain data. What came later and is not there has no entry, so that older files keep their hash."""
         content = asdict(self)
-        for fault in (fault for episode in content["episodes"] for fault in episode["faults"]):
-            if fault["period_s"] is None:
-                del fault["period_s"]
+        for episode in content["episodes"]:
+            for part, name in ((episode, "heading"), *((fault, "period_s") for fault in episode["faults"])):
+                if part[name] is None:
+                    del part[name]
         return content
 
     @cached_property
@@ -65,6 +68,10 @@ class Scenarios:
     def commands(self) -> Tensor:
         """(N, 3); not to be written to."""
         return self._commands
+
+    def headings(self) -> Tensor:
+        """(N,) rad, relative to each episode's first; NaN where none is held."""
+        return torch.tensor([math.nan if e.heading is None else e.heading for e in self.episodes])
 
     def onset(self, step_dt: float) -> Tensor:
         """(N,) control step from which on each episode counts."""
@@ -113,6 +120,8 @@ class Scenarios:
                 raise KoboshiError(f"scenario {i}: it counts from a time ≥ 0 s on, not {episode.start_s}")
             if not all(map(math.isfinite, episode.command)):
                 raise KoboshiError(f"scenario {i}: a command is three finite numbers, not {episode.command}")
+            if episode.heading is not None and not math.isfinite(episode.heading):
+                raise KoboshiError(f"scenario {i}: a heading is finite, not {episode.heading}")
 
 
 @dataclass(frozen=True)
@@ -122,17 +131,26 @@ class CommandRanges:
     lin_vel_x: tuple[float, float] = (0.2, 1.0)
     lin_vel_y: tuple[float, float] = (0.0, 0.0)
     ang_vel_z: tuple[float, float] = (-0.5, 0.5)
+    heading: tuple[float, float] | None = None
+    """Held in place of a yaw rate, rad to the left of the first one."""
 
     def validate(self) -> None:
-        for name, (low, high) in asdict(self).items():
-            if not low <= high:
-                raise KoboshiError(f"{name}: the lower bound {low} is above the upper bound {high}")
+        for name, bounds in asdict(self).items():
+            if bounds is not None and not bounds[0] <= bounds[1]:
+                raise KoboshiError(f"{name}: the lower bound {bounds[0]} is above the upper bound {bounds[1]}")
 
     def draw(self, u: Sequence[float]) -> tuple[float, float, float]:
         """The command for three numbers in 0..1."""
         rows = zip((self.lin_vel_x, self.lin_vel_y, self.ang_vel_z), u, strict=True)
         x, y, yaw = (round(low + (high - low) * each, 3) for (low, high), each in rows)
         return x, y, yaw
+
+    def draw_heading(self, generator: torch.Generator) -> float | None:
+        """Draws nothing where none is held."""
+        if self.heading is None:
+            return None
+        low, high = self.heading
+        return round(low + (high - low) * float(torch.rand(1, generator=generator)), 3)
 
 
 def sweep(
@@ -162,7 +180,7 @@ def sweep(
                 _draw(name, faults, i + k, None if k else first, onset_s, generator) for k, name in enumerate(names)
             ]
             begin = min((fault.onset_s for fault in found), default=first)
-            episodes.append(Scenario(tuple(found), commands.draw(u), begin))
+            episodes.append(Scenario(tuple(found), commands.draw(u), begin, commands.draw_heading(generator)))
     return Scenarios(robot.name, seed, tuple(episodes))
 
 

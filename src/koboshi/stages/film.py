@@ -37,7 +37,7 @@ def trajectory(recording: Recording, row: int, title: str, assignment: Assignmen
         control_dt=recording.step_dt,
         joint_names=robot.joint_names,
         title=title,
-        command=recording.command[row].expand(last, 3).double().numpy(),
+        command=recording.command[:last, row].double().numpy(),
         velocity=recording.velocity[:last, row].double().numpy(),
         fault=_fault_marks(recording, row, last),
         alarms=_alarm_marks(alarm, recording.step_dt, robot.joint_names) if alarm is not None else (),

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from koboshi import config, robots, runs
 from koboshi.bench.detection import detection_metrics
-from koboshi.bench.metrics import controller_metrics
+from koboshi.bench.metrics import COURSE, controller_metrics
 from koboshi.bench.report import write_report
 from koboshi.bench.rollout import Recording
 from koboshi.errors import KoboshiError
@@ -39,8 +39,8 @@ WRITTEN_AS = (
 )
 
 FIGURES = (
-    "survival_mean", "survival_worst", "fell_before_onset", "vx_rmse", "vy_rmse", "yaw_rmse", "progress", "recovery",
-    "duty_difference", "delay_ms_median", "delay_ms_p95", "switch_ms_median", "switch_ms_p95", "missed",
+    "survival_mean", "survival_worst", "fell_before_onset", "vx_rmse", "vy_rmse", "yaw_rmse", "progress", *COURSE,
+    "recovery", "duty_difference", "delay_ms_median", "delay_ms_p95", "switch_ms_median", "switch_ms_p95", "missed",
     "false_alarms_per_hour", "macro_f1", "cost_us", "controller_us", "controller_gru_ratio",
 )  # fmt: skip
 """Keys of `metrics.json` that the table in the terminal shows."""
