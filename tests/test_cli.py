@@ -18,6 +18,7 @@ import torch
 
 from files import tree
 from koboshi import config, robots, runs
+from koboshi.bench.worlds import WORLDS
 from koboshi.envs.terms import rewards
 from koboshi.errors import KoboshiError
 from koboshi.faults import KINDS, Fault
@@ -115,6 +116,8 @@ def test_list_faults_names_each_kind_and_its_picture(
     said = koboshi("list", "faults", "--task", "go2-flat", "--joint", "RL_calf_joint", "--out", tmp_path).out
     assert all(kind in said for kind in KINDS) and str(tmp_path) in said
     assert (asked[0][0].name, *asked[0][1:]) == ("go2-flat", "RL_calf_joint", tmp_path)
+    said = koboshi("list", "worlds").out
+    assert all(world in said for world in WORLDS)
     wrong = koboshi("list", "fault")
     assert wrong.code == 2 and "everything" in wrong.err and "faults" in wrong.err and len(asked) == 1
 

@@ -198,6 +198,7 @@ def evaluate(
     controller: Annotated[str, typer.Argument(help="Controller or policy: a file, a pipeline or a run.")],
     overrides: Overrides = None,
     scenarios: Annotated[Path | None, typer.Option(help="Frozen scenario file.")] = None,
+    world: Annotated[str | None, typer.Option(help="soft_gains, pushed, …; koboshi list worlds says which.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of metrics, report, videos.")] = Path("runs/evaluate"),
     root: Root = RUNS,
 ) -> None:
@@ -210,7 +211,7 @@ def evaluate(
 
     path = find(controller, root)
     task = config.override(task_of(path), overrides or [])
-    console.print(playing.controllers_table(stage.evaluate(task, path, out, scenarios)))
+    console.print(playing.controllers_table(stage.evaluate(task, path, out, scenarios, world)))
 
 
 @app.command()
@@ -243,17 +244,20 @@ def play(
 @app.command("list")
 def list_(
     what: Annotated[
-        Literal["everything", "faults"], typer.Argument(help="faults: their kinds, and a picture of what each does.")
+        Literal["everything", "faults", "worlds"],
+        typer.Argument(help="faults: their kinds, and a picture of what each does; worlds: to judge controllers in."),
     ] = "everything",
     task: Annotated[str, typer.Option(help="faults: the task whose shipped robot is shown.")] = "h1-walk",
     joint: Annotated[str | None, typer.Option(help="faults: the joint that fails; a knee by default.")] = None,
     out: Annotated[Path, typer.Option(help="faults: folder of the picture.")] = Path("runs/faults"),
     root: Root = RUNS,
 ) -> None:
-    """Tasks, robots with their joints, and runs; or the kinds of fault."""
+    """Tasks, robots with their joints, and runs; or the kinds of fault; or the worlds."""
     from koboshi.stages import fault_traces, tables
 
-    if what == "faults":
+    if what == "worlds":
+        tables.show_worlds()
+    elif what == "faults":
         tables.show_faults(fault_traces.picture(_task(task, None), joint, out))
     else:
         tables.show_everything(root)

@@ -177,6 +177,8 @@ def _scenario_line(metrics: Mapping[str, Any]) -> str:
         words.append(f"{_number(scenario['episodes'], 'plain')} frozen episodes")
     if scenario.get("hash"):
         words.append(f"scenario <code>{escape(str(scenario['hash'])[:16])}</code>")
+    if metrics.get("world"):
+        words.append(f"world <code>{escape(str(metrics['world']))}</code>")
     return ", ".join(words) or "Evaluation on frozen scenarios"
 
 

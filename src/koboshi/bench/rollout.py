@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from koboshi.bench.worlds import in_world
 from koboshi.envs import Env, EnvCfg
+from koboshi.envs.cfg import EventTerm
 from koboshi.faults import Scenarios
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import Route
@@ -55,21 +57,28 @@ class Recording:
     """Seconds spent deciding, all scenarios in one batch; None where a device decides while we go on."""
 
 
-def scenario_cfg(cfg: EnvCfg, scenarios: Scenarios) -> EnvCfg:
+def scenario_cfg(cfg: EnvCfg, scenarios: Scenarios, world: str | None = None) -> EnvCfg:
     """The task on frozen scenarios: their faults and constant commands, episodes from their first step, no time-out.
 
-    Events that strike in mid-episode (pushes) are out: a scenario says all that happens. Those at startup and at a
-    reset stay, for they are the world and how a robot starts in it.
+    Without a `world` (of `worlds.WORLDS`) it is the task's own: events that strike in mid-episode (pushes) are out, for
+    a scenario says all that happens. Those at startup and at a reset stay: they are the world and how a robot starts.
     """
+    if world is None:
+        cfg = replace(cfg, events=_kept(cfg.events))
+    else:
+        cfg = in_world(cfg, world)
     return replace(
         cfg,
         num_envs=len(scenarios.episodes),
         faults=scenarios,
-        events={n: term for n, term in cfg.events.items() if term is not None and term.mode != "interval"},
         terminations={n: term for n, term in cfg.terminations.items() if term is not None and not term.time_out},
         curriculum={},
         random_initial_length=False,
     )
+
+
+def _kept(events: Mapping[str, EventTerm | None]) -> dict[str, EventTerm | None]:
+    return {name: term for name, term in events.items() if term is not None and term.mode != "interval"}
 
 
 def rollout(
@@ -78,16 +87,17 @@ def rollout(
     scenarios: Scenarios,
     seconds: float,
     *,
+    world: str | None = None,
     detail: bool = False,
     film: tuple[int, ...] = (),
     report: Callable[[int], None] | None = None,
 ) -> Recording:
-    """Runs all scenarios side by side until `seconds` after the latest onset.
+    """Runs all scenarios side by side, in the task's own world or a named one, until `seconds` after the latest onset.
 
     `detail` also records belief and alarms; `film` the poses of these scenarios. Columns stay where the
     environment is until the end, so that a GPU is never asked to wait.
     """
-    env = Env(scenario_cfg(cfg, scenarios))
+    env = Env(scenario_cfg(cfg, scenarios, world))
     steps = scenarios.steps(env.step_dt, seconds)
     obs = env.reset(scenarios.seed)
     state = controller.initial_state(env.num_envs, env.device)
