@@ -49,6 +49,7 @@ Load = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Fail unless there is a run to resume.")]
 RUNS = Path("runs")
+WALK = (0.7, 0.0, 0.0)
 _OVERRIDE = re.compile(r"\w+(\.[\w-]+)*=")
 
 
@@ -220,13 +221,11 @@ def play(
     overrides: Overrides = None,
     fault: Annotated[
         list[str] | None,
-        typer.Option(help="joint@seconds[:kind[:severity[:duration]]], left_knee@3.0; may be given several times."),
+        typer.Option(
+            help="joint@seconds[:kind[:severity[:duration[:period]]]], left_knee@3.0; may be given several times."
+        ),
     ] = None,
-    command: Annotated[tuple[float, float, float], typer.Option(help="v_x v_y (m/s) yaw rate (rad/s).")] = (
-        0.7,
-        0.0,
-        0.0,
-    ),
+    command: Annotated[tuple[float, float, float], typer.Option(help="v_x v_y (m/s) yaw rate (rad/s).")] = WALK,
     seconds: float = 12.0,
     camera: str = "three_quarter",
     video: Path = Path("play.mp4"),
