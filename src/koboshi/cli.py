@@ -221,9 +221,7 @@ def play(
     overrides: Overrides = None,
     fault: Annotated[
         list[str] | None,
-        typer.Option(
-            help="joint@seconds[:kind[:severity[:duration[:period]]]], left_knee@3.0; may be given several times."
-        ),
+        typer.Option(help="joint@seconds[:kind[:severity[:duration[:period]]]], left_knee@3.0; any number of them."),
     ] = None,
     command: Annotated[tuple[float, float, float], typer.Option(help="v_x v_y (m/s) yaw rate (rad/s).")] = WALK,
     seconds: float = 12.0,
