@@ -18,9 +18,10 @@ import torch
 
 from files import tree
 from koboshi import config, robots, runs
+from koboshi.bench.worlds import WORLDS
 from koboshi.envs.terms import rewards
 from koboshi.errors import KoboshiError
-from koboshi.faults import Fault
+from koboshi.faults import KINDS, Fault
 from koboshi.robots import UNITREE_H1
 from koboshi.runs import load_checkpoint
 from koboshi.stages import folders
@@ -105,6 +106,20 @@ def test_resume_needs_something_to_resume(tmp_path: Path, koboshi: Callable[...,
     result = koboshi(*train, "--resume")
     assert result.code == 0 and f"resuming {tmp_path}/h1-walk/a" in result.out
     assert (tmp_path / "h1-walk/a/checkpoints/final.safetensors").exists()
+
+
+def test_list_faults_names_each_kind_and_its_picture(
+    tmp_path: Path, koboshi: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("koboshi.stages.fault_traces.picture", lambda *args: asked.append(args) or tmp_path)
+    said = koboshi("list", "faults", "--task", "go2-flat", "--joint", "RL_calf_joint", "--out", tmp_path).out
+    assert all(kind in said for kind in KINDS) and str(tmp_path) in said
+    assert (asked[0][0].name, *asked[0][1:]) == ("go2-flat", "RL_calf_joint", tmp_path)
+    said = koboshi("list", "worlds").out
+    assert all(world in said for world in WORLDS)
+    wrong = koboshi("list", "fault")
+    assert wrong.code == 2 and "everything" in wrong.err and "faults" in wrong.err and len(asked) == 1
 
 
 def test_list_shows_tasks_robots_runs_and_pipelines(pipeline: Path, koboshi: Callable[..., Any]) -> None:
@@ -267,7 +282,7 @@ def test_faults_are_read(text: str, fault: Fault) -> None:
         ("torso@1:locked:0", "severity is above 0 and at most 1"),
         ("torso@1:locked:1.5", "severity is above 0 and at most 1"),
         ("torso@1:locked:1:0", "duration above 0 s"),
-        ("torso@1:locked:1:1:1", "is not a fault"),
+        ("torso@1:locked:1:1:2:1", "is not a fault"),
     ],
 )
 def test_what_is_no_fault_is_named(text: str, says: str) -> None:

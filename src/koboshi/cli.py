@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -49,6 +49,7 @@ Load = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Fail unless there is a run to resume.")]
 RUNS = Path("runs")
+WALK = (0.7, 0.0, 0.0)
 _OVERRIDE = re.compile(r"\w+(\.[\w-]+)*=")
 
 
@@ -198,6 +199,7 @@ def evaluate(
     controller: Annotated[str, typer.Argument(help="Controller or policy: a file, a pipeline or a run.")],
     overrides: Overrides = None,
     scenarios: Annotated[Path | None, typer.Option(help="Frozen scenario file.")] = None,
+    world: Annotated[str | None, typer.Option(help="soft_gains, pushed, …; koboshi list worlds says which.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of metrics, report, videos.")] = Path("runs/evaluate"),
     root: Root = RUNS,
 ) -> None:
@@ -210,7 +212,7 @@ def evaluate(
 
     path = find(controller, root)
     task = config.override(task_of(path), overrides or [])
-    console.print(playing.controllers_table(stage.evaluate(task, path, out, scenarios)))
+    console.print(playing.controllers_table(stage.evaluate(task, path, out, scenarios, world)))
 
 
 @app.command()
@@ -219,13 +221,9 @@ def play(
     overrides: Overrides = None,
     fault: Annotated[
         list[str] | None,
-        typer.Option(help="joint@seconds[:kind[:severity[:duration]]], left_knee@3.0; may be given several times."),
+        typer.Option(help="joint@seconds[:kind[:severity[:duration[:period]]]], left_knee@3.0; any number of them."),
     ] = None,
-    command: Annotated[tuple[float, float, float], typer.Option(help="v_x v_y (m/s) yaw rate (rad/s).")] = (
-        0.7,
-        0.0,
-        0.0,
-    ),
+    command: Annotated[tuple[float, float, float], typer.Option(help="v_x v_y (m/s) yaw rate (rad/s).")] = WALK,
     seconds: float = 12.0,
     camera: str = "three_quarter",
     video: Path = Path("play.mp4"),
@@ -241,11 +239,25 @@ def play(
 
 
 @app.command("list")
-def list_(root: Root = RUNS) -> None:
-    """Tasks, robots with their joints, and runs."""
-    from koboshi.stages import tables
+def list_(
+    what: Annotated[
+        Literal["everything", "faults", "worlds"],
+        typer.Argument(help="faults: their kinds, and a picture of what each does; worlds: to judge controllers in."),
+    ] = "everything",
+    task: Annotated[str, typer.Option(help="faults: the task whose shipped robot is shown.")] = "h1-walk",
+    joint: Annotated[str | None, typer.Option(help="faults: the joint that fails; a knee by default.")] = None,
+    out: Annotated[Path, typer.Option(help="faults: folder of the picture.")] = Path("runs/faults"),
+    root: Root = RUNS,
+) -> None:
+    """Tasks, robots with their joints, and runs; or the kinds of fault; or the worlds."""
+    from koboshi.stages import fault_traces, tables
 
-    tables.show_everything(root)
+    if what == "worlds":
+        tables.show_worlds()
+    elif what == "faults":
+        tables.show_faults(fault_traces.picture(_task(task, None), joint, out))
+    else:
+        tables.show_everything(root)
 
 
 @app.command()

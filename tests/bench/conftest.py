@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -33,12 +34,16 @@ def recording() -> Callable[..., Recording]:
             step_dt=step_dt,
             onset=torch.tensor(onset),
             end=torch.full((n,), rows),
-            command=torch.zeros(n, 3),
+            command=torch.zeros(rows, n, 3),
             velocity=torch.zeros(rows, n, 3),
+            pose=torch.zeros(rows, n, 3),
+            target=torch.full((rows, n), math.nan),
             contact=torch.zeros(rows, n, 2, dtype=torch.bool),
             member=torch.full((rows, n), -1, dtype=torch.int16),
             qpos=torch.zeros(rows, 0, 26),
         )
+        if "command" in columns:  # the same in every step
+            columns["command"] = columns["command"].expand(rows, n, 3)
         return replace(still, **columns)
 
     return make

@@ -29,6 +29,7 @@ TABLE = Assignment((Member("knee", ("left_knee", "right_knee"), ("right_knee",))
         ("left_knee@3:braking", Fault("left_knee", "braking", 1.0, 3.0, None)),
         ("left_knee@3:braking:0.5", Fault("left_knee", "braking", 0.5, 3.0, None)),
         ("right_knee@5:braking:0.5:2.0", Fault("right_knee", "braking", 0.5, 5.0, 2.0)),
+        ("right_knee@5:braking:0.5:2.0:3", Fault("right_knee", "braking", 0.5, 5.0, 2.0, 3.0)),
     ],
 )
 def test_a_fault_is_written_in_one_word(text: str, fault: Fault) -> None:
@@ -40,7 +41,8 @@ def test_a_fault_is_written_in_one_word(text: str, fault: Fault) -> None:
     [
         ("left_knee", "is not a fault; write joint@seconds"),
         ("left_knee@soon", "is not a fault; write joint@seconds"),
-        ("left_knee@1:braking:1:1:1", "is not a fault; write joint@seconds"),
+        ("left_knee@1:braking:1:1:2:1", "is not a fault; write joint@seconds"),
+        ("left_knee@1:braking:1:1:1", "lasts less than its period, not 1.0 s of 1.0 s"),
         ("left_kne@1", "did you mean 'left_knee'"),
         ("left_knee@1:brake", "did you mean 'braking'"),
         ("left_knee@1:braking:2", "at most 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from koboshi.bench.metrics import EpisodeRows, controller_metrics, episode_rows, gait_metrics, paired
+from koboshi.bench.metrics import COURSE, EpisodeRows, controller_metrics, episode_rows, gait_metrics, paired
 from koboshi.bench.rollout import Recording
 from koboshi.errors import KoboshiError
 from koboshi.faults import Fault
@@ -132,6 +133,48 @@ def test_progress_is_along_the_command(recording: Callable[..., Recording]) -> N
     assert controller_metrics(walked, 2.0)["progress"] == pytest.approx(0.5)
 
 
+def test_course_by_hand(recording: Callable[..., Recording]) -> None:
+    """Two rows a second; four robots that hold a heading of 90° and are to walk 0.5 m/s for 4 s, 1.75 m in 7 steps.
+
+    0 walks straight, 1 goes at 45° and looks 0.3 rad too far left at the end, 2 falls half-way, 3 fell before its
+    fault; 4 holds none.
+    """
+    rows, half = 8, math.pi / 2
+    way = torch.arange(rows)[:, None] * 0.25
+    pose = torch.zeros(rows, 5, 3)
+    pose[..., 1] = 3.0 + way  # the line is through where the robot is at the onset
+    pose[:, 1, 0] = -2.0 - way[:, 0]
+    pose[..., 2] = half
+    pose[-2:, 1, 2] = half + 0.3 - 2 * math.pi
+    target = torch.full((rows, 5), half)
+    target[:, 4] = math.nan
+    walked = recording(
+        ["left_knee", "torso", "torso", "left_knee", "left_elbow"],
+        [0, 0, 0, 2, 0],
+        rows + 2,
+        0.5,
+        command=torch.tensor([0.5, 0.0, 0.0]).expand(5, 3),
+        pose=torch.cat((pose, pose[:2] * math.nan)),
+        target=torch.cat((target, target[:2])),
+        end=torch.tensor([10, 10, 4, 1, 10]),
+    )
+    found, one = controller_metrics(walked, 4.0), episode_rows(walked, 4.0)
+    assert one.heading_error == [pytest.approx(0, abs=1e-6), pytest.approx(0.3, abs=1e-6), None, None, None]
+    assert found["heading_error"] == pytest.approx(0.15) and found["heading_error_worst"] == pytest.approx(0.3)
+    aside = [0.25 * t for t in range(8)]
+    assert one.path_error[:2] == [pytest.approx(0, abs=1e-6), pytest.approx((sum(x * x for x in aside) / 8) ** 0.5)]
+    assert found["path_error"] == pytest.approx((sum(x * x for x in aside) / 20) ** 0.5)
+    assert one.path_progress == [pytest.approx(1.0), pytest.approx(1.0), pytest.approx(3 / 7), None, None]
+    assert found["path_progress"] == pytest.approx((2 + 3 / 7) / 3)
+    sideways = replace(walked, command=torch.tensor([0.0, 0.5, 0.0]).expand(rows + 2, 5, 3))
+    assert episode_rows(sideways, 4.0).path_progress[:2] == [pytest.approx(0, abs=1e-6), pytest.approx(1.0)]
+
+
+def test_nothing_is_said_of_headings_where_none_is_held(walk: Recording) -> None:
+    figures = controller_metrics(walk, 4.0)
+    assert [figures[name] for name in COURSE] == [None] * 4
+
+
 def test_episode_rows(walk: Recording) -> None:
     rows = episode_rows(walk, 4.0)
     assert rows.survived == [True, False, True, False, True]
@@ -144,14 +187,21 @@ def test_episode_rows(walk: Recording) -> None:
 
 def test_controllers_are_compared_on_what_both_survive() -> None:
     zeros: list[float | None] = [0.0] * 5
-    a = EpisodeRows([True, True, True, False, None], [0.3, 0.5, 0.2, 9.0, None], zeros, zeros, [1.0, None, 0.5, 1, 1])
-    b = EpisodeRows([True, True, False, True, True], [0.1, 0.1, 9.0, 9.0, 9.0], zeros, zeros, [0.5, 0.5, 1.0, 1, 1])
+    none: list[float | None] = [None] * 5
+    rest = (zeros, zeros)
+    a = EpisodeRows(
+        [True, True, True, False, None], [0.3, 0.5, 0.2, 9.0, None], *rest, [1.0, None, 0.5, 1, 1], none, none, none
+    )
+    b = EpisodeRows(
+        [True, True, False, True, True], [0.1, 0.1, 9.0, 9.0, 9.0], *rest, [0.5, 0.5, 1.0, 1, 1], none, none, none
+    )
     found = paired(a, b)
     assert found["pairs"] == 2
     assert found["vx_rmse"] == pytest.approx((0.2 + 0.4) / 2) and found["vy_rmse"] == 0.0
     assert found["progress"] == pytest.approx(0.5)  # the second episode has none under a
     assert paired(b, a)["vx_rmse"] == pytest.approx(-0.3)
-    nobody = EpisodeRows([False] * 5, zeros, zeros, zeros, zeros)
-    assert paired(a, nobody) == {"pairs": 0, "vx_rmse": None, "vy_rmse": None, "yaw_rmse": None, "progress": None}
+    nobody = EpisodeRows([False] * 5, *[zeros] * 7)
+    names = ("vx_rmse", "vy_rmse", "yaw_rmse", "progress", "heading_error", "path_error", "path_progress")
+    assert paired(a, nobody) == {"pairs": 0} | dict.fromkeys(names)
     with pytest.raises(KoboshiError, match="5 episodes cannot be paired with 1"):
-        paired(a, EpisodeRows([True], [0.0], [0.0], [0.0], [0.0]))
+        paired(a, EpisodeRows([True], *[[0.0]] * 7))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +84,8 @@ def test_a_recording_tells_what_happened(cfg: Any) -> None:
     assert found.onset.tolist() == [5, 10, 0]
     assert found.qpos.shape == (STEPS, 2, 26) and found.filmed == (0, 2)
     assert found.contact.shape == (STEPS, 3, len(H1.feet))
-    assert torch.equal(found.command, torch.tensor([e.command for e in SCENARIOS.episodes]))
+    assert torch.equal(found.command, torch.tensor([e.command for e in SCENARIOS.episodes]).expand(STEPS, 3, 3))
+    assert found.target.isnan().all() and found.pose.shape == (STEPS, 3, 3)
     assert found.member.dtype == torch.int16 and bool((found.member == -1).all())
     assert found.alarm is not None and not found.alarm.any()
     assert found.probability is not None
@@ -91,6 +93,25 @@ def test_a_recording_tells_what_happened(cfg: Any) -> None:
     brief = rollout(cfg, still(router), SCENARIOS, 0.3)
     assert brief.alarm is None and brief.probability is None and brief.qpos.shape == (STEPS, 0, 26)
     assert torch.equal(brief.velocity, found.velocity)
+
+
+def test_a_heading_is_held_from_where_a_robot_looks_first(cfg: Any) -> None:
+    """The yaw rate asked for follows the turn that is left, step by step; without a heading it is the scenario's."""
+    first, second, third = SCENARIOS.episodes
+    held = (replace(first, heading=0.4), second, replace(third, heading=-0.2))
+    scenarios = replace(SCENARIOS, episodes=held)
+    found = rollout(cfg, still(HealthyRouter(19)), scenarios, 0.3)
+    env = Env(scenario_cfg(cfg, scenarios))
+    env.reset(scenarios.seed)
+    assert env.state.heading.abs().max() > 0.3, "they look in all directions"
+    target = env.state.heading + torch.tensor([0.4, 0.0, -0.2])
+    torch.testing.assert_close(found.target[:, [0, 2]], target[[0, 2]].expand(STEPS, 2))
+    assert found.target[:, 1].isnan().all() and (found.command[:, 1, 2] == 0.5).all()
+    assert found.command[0, [0, 2], 2].tolist() == pytest.approx([0.5 * 0.4, -0.5 * 0.2], abs=1e-6)
+    left = torch.remainder(found.target - found.pose[..., 2] + math.pi, 2 * math.pi) - math.pi
+    torch.testing.assert_close(found.command[1:, [0, 2], 2], 0.5 * left[:-1, [0, 2]], atol=1e-5, rtol=0)
+    assert torch.equal(found.command[:, :, :2], SCENARIOS.commands()[:, :2].expand(STEPS, 3, 2))
+    assert scenarios.hash != SCENARIOS.hash
 
 
 def test_what_a_device_only_noted_is_asked_for_at_the_end(cfg: Any, monkeypatch: pytest.MonkeyPatch) -> None:

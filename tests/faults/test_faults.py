@@ -14,12 +14,12 @@ from koboshi.envs import Env
 from koboshi.envs.cfg import EventTerm
 from koboshi.envs.terms import events
 from koboshi.faults import KINDS, Fault, FaultsCfg, FaultSchedule
-from koboshi.faults.kinds import BRAKE_DAMPING, LOCK_SLACK, SENSOR_BIAS
+from koboshi.faults.kinds import BRAKE_DAMPING, ENCODER_OFFSET, LOCK_PLAY, LOCK_SLACK
 from koboshi.robots import UNITREE_H1
 
 J = 19
 KNEE, ELBOW, TORSO = (UNITREE_H1.joint_id(name) for name in ("left_knee", "right_elbow", "torso"))
-FIELDS = ("actuator_forcerange", "dof_damping", "jnt_range")
+FIELDS = ("actuator_biasprm", "actuator_forcerange", "dof_damping", "jnt_range")
 
 
 def make(*episodes: list[Fault], **changes: Any) -> Env:
@@ -89,52 +89,124 @@ def test_limited_range_shrinks_around_where_the_joint_is() -> None:
     assert env.qpos[0, 7 + ELBOW] > expected[1] + 0.3
 
 
-def test_braking_adds_damping() -> None:
-    env = make([], [elbow("braking", 0.5)])
+def test_a_loosely_locked_joint_has_play() -> None:
+    """By hand: 0.01 + 0.3 · (1 − 0.25) rad to either side."""
+    env = make([elbow("locked", 0.25)])
+    env.reset(0)
+    at = env.qpos[0, 7 + ELBOW].item()
+    env.step(push_hard(env, 0.0))
+    limits, play = env.backend.expand("jnt_range")[0, 1 + ELBOW].tolist(), LOCK_SLACK + 0.75 * LOCK_PLAY
+    assert limits == pytest.approx([at - play, at + play], abs=1e-6) and play == pytest.approx(0.235)
+
+
+def test_braking_adds_damping_and_takes_torque() -> None:
+    env = make([], [elbow("braking", 0.5)], [elbow("braking")])
     env.reset(0)
     start = env.qpos[:, 7 + ELBOW].clone()
-    for _ in range(5):
-        env.step(push_hard(env, 1.0))
+    env.step(push_hard(env))
+    assert env.backend.read("actuator_force")[:, ELBOW].tolist() == pytest.approx([40, 20, 0])
+    for _ in range(4):
+        env.step(push_hard(env))
     damping = env.backend.expand("dof_damping")
-    assert damping[:, 6 + ELBOW].tolist() == pytest.approx([1, 1 + 0.5 * BRAKE_DAMPING])
+    assert damping[:, 6 + ELBOW].tolist() == pytest.approx([1, 1 + 0.5 * BRAKE_DAMPING, 1 + BRAKE_DAMPING])
     assert (damping[0] != damping[1]).sum() == 1, "and nobody else's"
     moved = (env.qpos[:, 7 + ELBOW] - start).abs()
     assert moved[1] < 0.6 * moved[0]
 
 
-@pytest.mark.parametrize("kind", ["sensor_freeze", "sensor_bias"])
-def test_sensor_faults_fool_the_senses_alone(kind: Any) -> None:
-    env, twin = make([], [knee(kind, 0.5, 0.04)]), make([], [])
+def random_actions(env: Env, steps: int) -> Tensor:
+    return torch.randn(steps, env.num_envs, J, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_drive_with_an_offset_encoder_holds_another_position() -> None:
+    """By hand: stiffness (target − q − offset) is what a sound drive does with the target less the offset."""
+    env, twin = make([knee("encoder_offset", 0.5)]), make([])
     env.reset(0), twin.reset(0)
-    generator = torch.Generator().manual_seed(0)
-    pos, vel = 12 + KNEE, 31 + KNEE
-    before = None
-    for t in range(8):
-        action = torch.randn(2, J, generator=generator)
-        obs, true = env.step(action).obs, twin.step(action).obs
-        assert torch.equal(env.qpos, twin.qpos), "physics does not know"
-        assert torch.equal(obs["critic"], true["critic"])
-        if t < 2:
-            assert torch.equal(obs["policy"], true["policy"])
-            before = obs["policy"][1, pos].item()
-            continue
-        wrong = (obs["policy"] != true["policy"]).nonzero().tolist()
-        if kind == "sensor_freeze":
-            assert wrong == [[1, pos], [1, vel]]
-            assert obs["policy"][1, pos].item() == pytest.approx(before, abs=1e-6)
-            assert obs["policy"][1, vel] == 0
-        else:
-            assert wrong == [[1, pos]]
-            assert obs["policy"][1, pos].item() == pytest.approx(true["policy"][1, pos].item() + 0.5 * SENSOR_BIAS)
+    scale = 0.5
+    for action in random_actions(env, 10):
+        shifted = action.clone()
+        shifted[0, KNEE] -= 0.5 * ENCODER_OFFSET / scale
+        env.step(action), twin.step(shifted)
+    torch.testing.assert_close(env.qpos, twin.qpos, atol=1e-6, rtol=0)
+    torch.testing.assert_close(env.state.joint_torque, twin.state.joint_torque, atol=1e-3, rtol=0)
+    assert (env.qpos[0, 7 + KNEE] - make([]).default_joint_pos[KNEE]).abs() > 0.01
+
+
+def test_a_drive_with_a_frozen_encoder_is_blind() -> None:
+    """By hand: its torque is stiffness (target − where it was), whatever the joint does; half frozen, half of that."""
+    env = make([knee("encoder_freeze")], [knee("encoder_freeze", 0.5)])
+    env.reset(0)
+    held = env.state.joint_pos[:, KNEE].clone()
+    stiffness, damping = 200.0, 5.0
+    pos = []
+    for action in 0.3 * random_actions(env, 8):
+        env.step(action)
+        target = env.default_joint_pos[KNEE] + 0.5 * action[0, KNEE]
+        asked = stiffness * (target - held[0]).item()
+        assert env.state.joint_torque[0, KNEE].item() == pytest.approx(asked, abs=1e-3)
+        pos.append(env.state.joint_pos[1, KNEE].item())
+        bias = env.fields.live("actuator_biasprm")[1, KNEE, :3].tolist()
+        assert bias == pytest.approx([-0.5 * stiffness * held[1].item(), -0.5 * stiffness, -0.5 * damping])
+    assert max(pos) - min(pos) > 0.05
+
+
+@pytest.mark.parametrize("kind", ["encoder_freeze", "encoder_offset", "torque_sensor_loss"])
+def test_what_faulty_sensors_show(kind: Any) -> None:
+    """Against the truth, step by step: half frozen, half off, half lost; the critic and the others see it all."""
+    env = make([], [knee(kind, 0.5, 0.04)])
+    env.reset(0)
+    pos, vel, torque = 12 + KNEE, 31 + KNEE, 69 + KNEE
+    held = 0.0
+    for t, action in enumerate(random_actions(env, 8)):
+        if t == 2:
+            held = env.state.joint_pos[1, KNEE].item()
+        obs, state = env.step(action).obs, env.state
+        true = {pos: state.joint_pos - env.default_joint_pos, vel: state.joint_vel, torque: state.joint_torque}
+        expected = {column: value[1, KNEE].item() for column, value in true.items()}
+        if t >= 2 and kind == "encoder_freeze":
+            expected[pos] += 0.5 * (held - state.joint_pos[1, KNEE].item())
+            expected[vel] *= 0.5
+        elif t >= 2 and kind == "encoder_offset":
+            expected[pos] += 0.5 * ENCODER_OFFSET
+        elif t >= 2:
+            expected[torque] *= 0.5
+        for column, value in expected.items():
+            assert obs["detector"][1, column].item() == pytest.approx(value, abs=1e-5)
         assert torch.equal(obs["detector"][:, :69], obs["policy"])
-        assert obs["fault"][1, KNEE] == 0.5
+        wrong = (obs["critic"][:, :69] != obs["policy"]).nonzero().tolist()
+        shown = {"encoder_freeze": [pos, vel], "encoder_offset": [pos], "torque_sensor_loss": []}[kind]
+        assert wrong == ([[1, column] for column in shown] if t >= 2 else [])
+        assert obs["fault"][1, KNEE] == 0.5 * (t >= 2)
+
+
+def test_a_lost_torque_sensor_changes_nothing_else() -> None:
+    env, twin = make([knee("torque_sensor_loss")]), make([])
+    env.reset(0), twin.reset(0)
+    for action in random_actions(env, 5):
+        env.step(action), twin.step(action)
+    assert torch.equal(env.qpos, twin.qpos)
+
+
+def test_an_encoder_that_is_off_and_then_freezes() -> None:
+    """Drive and senses agree on what is shown: where it was, and the offset on top."""
+    env = make([knee("encoder_offset"), knee("encoder_freeze", onset_s=0.04)])
+    env.reset(0)
+    held = None
+    for t, action in enumerate(0.3 * random_actions(env, 6)):
+        held = env.state.joint_pos[0, KNEE].clone() if t == 2 else held
+        obs = env.step(action).obs["policy"]
+        if held is not None:
+            shown = held + ENCODER_OFFSET
+            assert obs[0, 12 + KNEE].item() == pytest.approx((shown - env.default_joint_pos[KNEE]).item(), abs=1e-5)
+            target = env.default_joint_pos[KNEE] + 0.5 * action[0, KNEE]
+            assert env.state.joint_torque[0, KNEE].item() == pytest.approx((200 * (target - shown)).item(), abs=1e-3)
 
 
 def test_a_frozen_encoder_shows_what_it_showed() -> None:
     """Its bias included: no jump when it freezes."""
     bias = EventTerm(events.randomise_encoder_bias, params={"range": (0.2, 0.2)})
     cfg = worlds.h1()
-    env = make([knee("sensor_freeze", onset_s=0.04)], events=cfg.events | {"bias": bias})
+    env = make([knee("encoder_freeze", onset_s=0.04)], events=cfg.events | {"bias": bias})
     obs, shown = env.reset(0), []
     for _ in range(6):
         shown.append(obs["policy"][0, 12 + KNEE].item())
@@ -167,7 +239,7 @@ def test_several_faults_with_their_own_times() -> None:
     plan = [
         (KNEE, "torque_loss", 1, 4, 1.0),
         (ELBOW, "braking", 3, 99, 0.6),
-        (TORSO, "sensor_bias", 2, 3, 0.3),
+        (TORSO, "encoder_offset", 2, 3, 0.3),
         (KNEE, "braking", 3, 6, 0.4),
     ]
     faults = [
@@ -185,7 +257,8 @@ def test_several_faults_with_their_own_times() -> None:
         assert torch.equal(env.faults.severity, severity), t
         assert torch.equal(env.faults.kind, kind), t
         limit, damping = env.backend.expand("actuator_forcerange")[1, :, 1], env.backend.expand("dof_damping")[1, 6:]
-        assert limit[KNEE].item() == (0 if 1 <= t < 4 else 300)
+        knee_limit = 0 if 1 <= t < 4 else 0.6 * 300 if t in (4, 5) else 300
+        assert limit[[KNEE, ELBOW]].tolist() == pytest.approx([knee_limit, 0.4 * 40 if t >= 3 else 40])
         assert damping[ELBOW].item() == pytest.approx(1 + 0.6 * BRAKE_DAMPING * (t >= 3))
         assert damping[KNEE].item() == pytest.approx(1 + 0.4 * BRAKE_DAMPING * (3 <= t < 6)), "both act at once"
 
@@ -196,6 +269,20 @@ def test_healing_gives_the_torque_back() -> None:
     torque = [env.step(push_hard(env)).obs["detector"][0, 69 + KNEE].item() for _ in range(7)]
     assert torque == pytest.approx([300, 0, 0, 0, 300, 300, 300])
     assert torch.equal(env.fields.live("actuator_forcerange"), env.fields.randomised("actuator_forcerange"))
+
+
+def test_a_fault_comes_and_goes() -> None:
+    """By hand: dead for 2 of every 3 steps from the second on, and each time it holds on to where the joint is then."""
+    coming = (knee(onset_s=0.02, duration_s=0.04), elbow("locked", onset_s=0.02, duration_s=0.04))
+    env = make(*([replace(fault, period_s=0.06)] for fault in coming))
+    env.reset(0)
+    torque, middles = [], set()
+    for _ in range(7):
+        torque.append(env.step(push_hard(env)).obs["detector"][0, 69 + KNEE].item())
+        low, high = env.fields.live("jnt_range")[1, 1 + ELBOW].tolist()
+        middles |= {round((low + high) / 2, 6)} if high - low < 0.1 else set()
+    assert torque == pytest.approx([300, 0, 0, 300, 0, 0, 300])
+    assert len(middles) == 2
 
 
 def test_a_fault_lies_over_what_was_randomised() -> None:
@@ -232,7 +319,8 @@ def test_a_cleared_fault_gives_back_what_was_randomised() -> None:
     env.step(push_hard(env, 0.0))
     assert env.faults.active.tolist() == [True, False]
     zero = torch.zeros(2, 1, dtype=torch.int64)
-    env.faults.set_plan(torch.tensor([True, False]), zero, zero, zero.float(), none, none)
+    plan = {"joint": zero, "which": zero, "level": zero.float(), "start": none, "stop": none, "period": none}
+    env.faults.set_plan(torch.tensor([True, False]), **plan)
     assert torch.equal(env.fields.live("actuator_forcerange"), drawn)
     assert not env.faults.active.any() and (env.faults.kind == -1).all()
 
@@ -299,7 +387,7 @@ def test_faults_of_a_robot_with_wheels() -> None:
         [Fault("left_wheel", "torque_loss")],
         [Fault("right_wheel", "braking", 0.5)],
         [Fault("mast", "locked")],
-        [Fault("vane", "sensor_bias"), Fault("vane", "torque_loss", 0.5)],
+        [Fault("vane", "encoder_offset"), Fault("vane", "torque_loss", 0.5)],
     ]
     env = Env(worlds.scripted(cfg, *plans))
     env.reset(0)
@@ -314,7 +402,7 @@ def test_faults_of_a_robot_with_wheels() -> None:
     assert changed == [[1, 6 + 6 + 1]], "the ball's six come first, then the base's"
     assert env.state.joint_pos[2, 2].item() == pytest.approx(at, abs=0.06)
     assert env.state.joint_pos[0, 2].item() > at + 0.1
-    assert env.faults.kind[3, 3] == KINDS.index("sensor_bias"), "the gravest is named"
+    assert env.faults.kind[3, 3] == KINDS.index("encoder_offset"), "the gravest is named"
 
 
 def test_without_faults_nothing_is_expanded() -> None:
@@ -337,8 +425,9 @@ def test_without_faults_nothing_is_expanded() -> None:
     [
         (("torque_loss",), {"actuator_forcerange"}),
         (("locked", "limited_range"), {"jnt_range"}),
-        (("braking", "sensor_bias"), {"dof_damping"}),
-        (("sensor_freeze", "sensor_bias"), set()),
+        (("braking",), {"actuator_forcerange", "dof_damping"}),
+        (("encoder_freeze", "encoder_offset"), {"actuator_biasprm"}),
+        (("torque_sensor_loss",), set()),
     ],
 )
 def test_only_fields_that_may_change_are_expanded(kinds: Any, fields: set[str]) -> None:

@@ -13,7 +13,7 @@ import worlds
 
 from koboshi.envs import Env
 from koboshi.errors import KoboshiError
-from koboshi.faults import KINDS, CommandRanges, Fault, FaultsCfg, Scenario, Scenarios, sweep
+from koboshi.faults import KINDS, NEVER, CommandRanges, Fault, FaultsCfg, Scenario, Scenarios, sweep
 from koboshi.robots import UNITREE_G1, UNITREE_H1
 
 KNEE, TORSO = UNITREE_H1.joint_id("left_knee"), UNITREE_H1.joint_id("torso")
@@ -168,6 +168,30 @@ def test_sweep_of_several_faults_at_once() -> None:
         == sweep(UNITREE_H1, joints, 10, 3, faults=cfg, commands=commands, onset_s=(1.0, 5.0)).hash
         != sweep(UNITREE_H1, joints, 10, 4, faults=cfg, commands=commands, onset_s=(1.0, 5.0)).hash
     )
+
+
+def test_sweep_of_faults_that_come_and_go() -> None:
+    """Each joint breaks even where none is the least number; a fault's period is its duration and a pause."""
+    cfg = FaultsCfg(count=(0, 2), duration_s=(0.5, 1.0), pause_s=(0.25, 0.3))
+    found = sweep(UNITREE_H1, ("left_knee", "torso"), 10, 3, faults=cfg)
+    found.validate()
+    assert {len(episode.faults) for episode in found.episodes} == {1, 2}
+    for fault in (fault for episode in found.episodes for fault in episode.faults):
+        assert fault.period_s is not None and fault.duration_s is not None
+        assert 0.25 <= round(fault.period_s - fault.duration_s, 6) <= 0.3
+
+
+def test_the_times_of_a_fault_that_comes_and_goes() -> None:
+    """By hand, at 20 ms a step: from step 5 on, 3 steps of every 10; the shortest period is a step more."""
+    fault = Fault("left_knee", onset_s=0.1, duration_s=0.06, period_s=0.2)
+    assert fault.planned(0.02) == (5, 8, 10)
+    assert list(fault.times(0.02, 26)) == [(5, 8), (15, 18), (25, 28)] and list(fault.times(0.02, 5)) == []
+    assert list(Fault("left_knee", onset_s=0.1).times(0.02, 1000)) == [(5, NEVER)]
+    assert Fault("left_knee", duration_s=0.06, period_s=0.061).planned(0.02) == (0, 3, 4)
+    with pytest.raises(KoboshiError, match="lasts less than its period, not 0.2 s of 0.2 s"):
+        Fault("left_knee", duration_s=0.2, period_s=0.2).check(UNITREE_H1)
+    with pytest.raises(KoboshiError, match="lasts less than its period, not None s of 0.2 s"):
+        Fault("left_knee", period_s=0.2).check(UNITREE_H1)
 
 
 def test_command_ranges_that_descend_are_refused() -> None:

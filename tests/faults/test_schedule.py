@@ -49,11 +49,16 @@ def schedules(make: st.DrawFn) -> FaultSchedule:
     faults = FaultsCfg(
         joints=joints,
         kinds=make(st.lists(st.sampled_from(KINDS), min_size=1, unique=True).map(tuple)),
-        count=make(st.tuples(st.integers(1, 4), st.integers(1, 4)).map(sorted).map(tuple)),
+        count=make(st.tuples(st.integers(0, 4), st.integers(1, 4)).map(sorted).map(tuple)),
         severity=make(pair),
         duration_s=make(st.none() | pair),
     )
-    return FaultSchedule(faults, make(st.sampled_from([0.5, 1.0])), tuple(10 * t for t in make(pair)))
+    if faults.duration_s is not None:
+        faults = replace(faults, pause_s=make(st.none() | pair))
+    by_index = make(st.booleans())
+    return FaultSchedule(
+        faults, make(st.sampled_from([0.5, 1.0])), tuple(10 * t for t in make(pair)), count_by_index=by_index
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -73,13 +78,21 @@ def test_ranges_are_respected(schedule: FaultSchedule, seed: int) -> None:
     else:
         shortest, longest = (max(1, round(t / DT)) for t in cfg.duration_s)
         assert (stop - start >= shortest).all() and (stop - start <= longest).all()
-    assert (faults.stop[~breaks] == NEVER).all()
+    assert (faults.stop[~breaks] == NEVER).all() and (faults.period[~breaks] == NEVER).all()
+    if cfg.pause_s is None:
+        assert (faults.period == NEVER).all()
+    else:
+        shortest, longest = (max(1, round(t / DT)) for t in cfg.pause_s)
+        pause = faults.period[breaks] - (stop - start)
+        assert (pause >= shortest).all() and (pause <= longest).all()
     assert {KINDS[k] for k in faults.which[breaks].tolist()} <= set(cfg.kinds)
     allowed = cfg.joints or UNITREE_H1.fault_candidates
     assert {UNITREE_H1.joint_names[j] for j in faults.joint[breaks].tolist()} <= set(allowed)
     number = breaks.sum(1)
     assert ((number == 0) | ((number >= cfg.count[0]) & (number <= cfg.count[1]))).all()
-    assert bool((number > 0).all()) or schedule.probability < 1
+    assert bool((number > 0).all()) or schedule.probability < 1 or cfg.count[0] == 0
+    if schedule.count_by_index and schedule.probability == 1:
+        assert number.tolist() == [cfg.count[0] + i % (cfg.count[1] - cfg.count[0] + 1) for i in range(16)]
     for row in range(16):
         names = faults.joint[row][breaks[row]].tolist()
         assert len(set(names)) == len(names), "no joint twice"
@@ -174,8 +187,12 @@ def test_groups_break_by_their_probability_too() -> None:
             r"severity is above 0 and at most 1, ascending, not \(0.0, 0.2",
         ),
         (FaultSchedule(FaultsCfg(severity=(0.5, 2.0))), r"at most 1, ascending, not \(0.5, 2.0\)"),
-        (FaultSchedule(FaultsCfg(count=(0, 1))), "count is at least 1, ascending"),
-        (FaultSchedule(FaultsCfg(count=(2, 1))), "count is at least 1, ascending, not"),
+        (FaultSchedule(FaultsCfg(count=(-1, 1))), "count is at least 0, ascending"),
+        (FaultSchedule(FaultsCfg(count=(0, 0))), "count is at least 0, ascending and up to 1 or more"),
+        (FaultSchedule(FaultsCfg(count=(2, 1))), "count is at least 0, ascending and up to 1 or more, not"),
+        (FaultSchedule(FaultsCfg(duration_s=(1.0, 1.0), pause_s=(0.0, 1.0))), "pause_s is above 0 s, ascending"),
+        (FaultSchedule(FaultsCfg(pause_s=(0.5, 1.0))), "pause_s needs faults.duration_s: what never ends"),
+        (FaultSchedule(FaultsCfg(), groups=(("torso",),), count_by_index=True), "count_by_index and groups both"),
         (FaultSchedule(FaultsCfg(duration_s=(0.0, 1.0))), "duration_s is above 0 s, ascending"),
         (FaultSchedule(FaultsCfg(duration_s=(2.0, 1.0))), "duration_s is above 0 s, ascending"),
         (FaultSchedule(FaultsCfg(duration_s=(2.0, float("inf")))), "duration_s is above 0 s, ascending"),
@@ -214,15 +231,15 @@ def test_kinds_that_cannot_act_on_a_joint_are_refused(kind: Any) -> None:
         env(FaultsCfg(joints=("mast",), kinds=(kind,)), groups=(("mast",), ("vane",)))
     check_fault(worlds.ROVER, "mast", kind)
     env(FaultsCfg(joints=("mast",), kinds=(kind,)))
-    for other in set(KINDS) - {"locked", "limited_range", "sensor_bias"}:
+    for other in set(KINDS) - {"locked", "limited_range", "encoder_offset"}:
         check_fault(worlds.ROVER, "left_wheel", other)
 
 
 def test_a_wheels_angle_has_no_offset_to_notice() -> None:
-    with pytest.raises(KoboshiError, match="'sensor_bias' cannot act on joint 'left_wheel' of .*, a wheel"):
-        check_fault(worlds.ROVER, "left_wheel", "sensor_bias")
+    with pytest.raises(KoboshiError, match="'encoder_offset' cannot act on joint 'left_wheel' of .*, a wheel"):
+        check_fault(worlds.ROVER, "left_wheel", "encoder_offset")
     for name in ("mast", "vane"):
-        check_fault(worlds.ROVER, name, "sensor_bias")
+        check_fault(worlds.ROVER, name, "encoder_offset")
 
 
 def test_with_groups_only_their_joints_matter() -> None:

@@ -39,7 +39,7 @@ def test_the_broken_joint_comes_first_then_the_likeliest(walk: Callable[..., Tra
     [
         (FaultMark("torso", "torque_loss", 1.0, 3), "torso dead at 3.00 s"),
         (FaultMark("torso", "torque_loss", 0.7, 3), "torso at 30 % torque at 3.00 s"),
-        (FaultMark("torso", "sensor_bias", 0.5, 1.5), "torso sensor bias 0.50 at 1.50 s"),
+        (FaultMark("torso", "encoder_offset", 0.5, 1.5), "torso encoder offset 0.50 at 1.50 s"),
     ],
 )
 def test_a_fault_in_words(mark: FaultMark, text: str) -> None:

@@ -52,12 +52,9 @@ def faults_of(recording: Recording) -> FaultRows:
     found = []
     for row, (episode, fall) in enumerate(zip(recording.scenarios.episodes, recording.end.tolist(), strict=True)):
         for fault in episode.faults:
-            onset = round(fault.onset_s / dt)
-            over = steps if fault.duration_s is None else onset + 1 + round(fault.duration_s / dt)
-            # The robot still decides in the step in which it falls.
-            end = min(over, fall + 1, steps)
-            if onset < min(fall, steps):
-                found.append((row, robot.joint_id(fault.joint), onset + 1, end))
+            for onset, over in fault.times(dt, min(fall, steps)):
+                # The robot still decides in the step in which it falls.
+                found.append((row, robot.joint_id(fault.joint), onset + 1, min(over + 1, fall + 1, steps)))
     columns = np.array(found, dtype=np.int64).reshape(-1, 4).T
     return FaultRows(*columns)
 

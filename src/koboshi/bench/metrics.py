@@ -5,6 +5,10 @@ Definitions
   left out of every figure and counted in `fell_before_onset`. One without a fault counts from its first step.
 - **vx_rmse, vy_rmse, yaw_rmse**: root mean square of command less velocity over all control steps before a fall.
 - **progress**: distance in the commanded direction over distance commanded, the fallen standing still from then on.
+- **heading_error**: mean distance between the heading asked for and the robot's, over the last second, of those that
+  survive. **path_error**: root mean square distance from the straight line on which the episode's onset, the heading
+  and the command put it, over all control steps before a fall. **path_progress**: as progress, but along that line.
+  They are figures of episodes that hold a heading (`Scenario.heading`).
 - **recovery**: share of episodes that survive and whose forward velocity, averaged over each second of the last
   half, stays within 0.2 m/s of the command on average.
 
@@ -43,6 +47,9 @@ class EpisodeRows:
     vy_rmse: list[float | None]
     yaw_rmse: list[float | None]
     progress: list[float | None]
+    heading_error: list[float | None]
+    path_error: list[float | None]
+    path_progress: list[float | None]
 
     def to_dict(self) -> dict[str, list[Any]]:
         """JSON data."""
@@ -68,7 +75,10 @@ class _Window:
         self.alive = torch.arange(steps)[:, None] < (recording.end - recording.onset)[None, :]
         """(S, N) bool."""
         self.velocity = aligned(recording, recording.velocity, seconds)
-        self.error = recording.command - self.velocity
+        command = aligned(recording, recording.command, seconds)
+        self.error = command - self.velocity
+        self.command = command[0, :, :2]
+        """(N, 2) v_x and v_y, which a scenario keeps, m/s."""
 
 
 def controller_metrics(recording: Recording, seconds: float) -> dict[str, Any]:
@@ -76,7 +86,7 @@ def controller_metrics(recording: Recording, seconds: float) -> dict[str, Any]:
     window = _Window(recording, seconds)
     by_joint = _by_joint(recording, window)
     measured = [share for share in by_joint.values() if share is not None]
-    travelled = _progress(recording.command, window)
+    travelled, course = _progress(window), _Course(recording, window, seconds)
     return {
         "survival_mean": sum(measured) / len(measured) if measured else None,
         "survival_worst": min(measured, default=None),
@@ -85,7 +95,11 @@ def controller_metrics(recording: Recording, seconds: float) -> dict[str, Any]:
         "vx_rmse": _rms(window.error[..., 0], window.alive),
         "vy_rmse": _rms(window.error[..., 1], window.alive),
         "yaw_rmse": _rms(window.error[..., 2], window.alive),
-        "progress": _mean(travelled[~travelled.isnan()]),
+        "progress": _mean_known(travelled),
+        "heading_error": _mean_known(course.heading_error),
+        "heading_error_worst": max(_course_by_joint(recording, course.heading_error).values(), default=None),
+        "path_error": _rms(course.aside, window.alive & course.held),
+        "path_progress": _mean_known(course.progress),
         "recovery": _recovery(window, recording.step_dt),
     }
 
@@ -97,13 +111,19 @@ def episode_rows(recording: Recording, seconds: float) -> EpisodeRows:
     squares = window.error.square().masked_fill(~window.alive[..., None], 0.0).sum(0)
     vx, vy, yaw = (squares / steps[:, None]).sqrt().T  # 0 / 0 is NaN: it never stood
     survived = [bool(s) if c else None for s, c in zip(window.survived, window.counts, strict=True)]
-    return EpisodeRows(survived, *map(_known, (vx, vy, yaw, _progress(recording.command, window))))
+    course = _Course(recording, window, seconds)
+    aside = course.aside.square().masked_fill(~window.alive, 0.0).sum(0)
+    path = (aside / steps).sqrt().masked_fill(~course.held, math.nan)
+    numbers = (vx, vy, yaw, _progress(window), course.heading_error, path, course.progress)
+    return EpisodeRows(survived, *map(_known, numbers))
 
 
 def _known(values: Tensor) -> list[float | None]:
     return [None if math.isnan(value) else value for value in values.tolist()]
 
 
+COURSE = ("heading_error", "heading_error_worst", "path_error", "path_progress")
+"""Figures that only episodes with a heading have; tables leave them out where nobody has any."""
 PAIRED = tuple(f.name for f in fields(EpisodeRows) if f.name != "survived")
 """What `paired` compares."""
 
@@ -144,9 +164,48 @@ def _rms(error: Tensor, mask: Tensor) -> float | None:
     return float(error[mask].square().mean().sqrt()) if mask.any() else None
 
 
-def _progress(command: Tensor, window: _Window) -> Tensor:
+class _Course:
+    """How episodes that hold a heading keep to the line that it means; S steps, N episodes."""
+
+    def __init__(self, recording: Recording, window: _Window, seconds: float) -> None:
+        pose = aligned(recording, recording.pose, seconds)
+        target = aligned(recording, recording.target, seconds)[0]
+        self.held = target.isfinite() & window.counts
+        """(N,) bool."""
+        speed = window.command.norm(dim=1)
+        bearing = target + torch.atan2(window.command[:, 1], window.command[:, 0])
+        east, north = (pose[..., :2] - pose[0, :, :2]).unbind(-1)
+        along = east * bearing.cos() + north * bearing.sin()
+        self.aside = north * bearing.cos() - east * bearing.sin()
+        """(S, N) m to the left of the line."""
+        last = (window.alive.sum(0) - 1).clamp(min=0)
+        asked = speed * (len(pose) - 1) * recording.step_dt
+        self.progress = (along.gather(0, last[None])[0] / asked).clamp(0, 1)
+        """(N,) 0..1; NaN where no heading was held or no movement asked for."""
+        self.progress = self.progress.masked_fill(~self.held | (speed <= MOVING), math.nan)
+        wrong = torch.remainder(pose[..., 2] - target + math.pi, 2 * math.pi) - math.pi
+        second = round(1 / recording.step_dt)
+        self.heading_error = wrong[-second:].abs().mean(0).masked_fill(~self.held | ~window.survived, math.nan)
+        """(N,) rad; NaN where no heading was held or the robot fell."""
+
+
+def _course_by_joint(recording: Recording, values: Tensor) -> dict[str, float]:
+    """Joint -> mean over the episodes in which it fails and that have a value."""
+    rows: dict[str, list[float]] = {}
+    for episode, value in zip(recording.scenarios.episodes, values.tolist(), strict=True):
+        for joint in dict.fromkeys(fault.joint for fault in episode.faults) or [HEALTHY]:
+            if not math.isnan(value):
+                rows.setdefault(joint, []).append(value)
+    return {joint: sum(found) / len(found) for joint, found in rows.items()}
+
+
+def _mean_known(values: Tensor) -> float | None:
+    return _mean(values[~values.isnan()])
+
+
+def _progress(window: _Window) -> Tensor:
     """(N,) 0..1; NaN where no movement was asked for or the episode does not count."""
-    direction, speed = command[:, :2], command[:, :2].norm(dim=1)
+    direction, speed = window.command, window.command.norm(dim=1)
     along = (window.velocity[..., :2] * direction).sum(-1).masked_fill(~window.alive, 0.0)
     share = (along.mean(0) / speed.square()).clamp(0, 1)
     return share.masked_fill((speed <= MOVING) | ~window.counts, math.nan)

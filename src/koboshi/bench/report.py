@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from koboshi.bench.metrics import HEALTHY
+from koboshi.bench.metrics import COURSE, HEALTHY
 from koboshi.errors import KoboshiError
 from koboshi.runs import write_atomic
 from koboshi.view.plots import HEAT, LABELS
@@ -24,6 +24,10 @@ _CONTROLLER_ROWS = (
     ("vy_rmse", "sideways speed RMSE", "m/s"),
     ("yaw_rmse", "yaw rate RMSE", "rad/s"),
     ("progress", "progress", "plain"),
+    ("heading_error", "heading error at the end", "rad"),
+    ("heading_error_worst", "heading error at the end, worst joint", "rad"),
+    ("path_error", "distance from the path", "m"),
+    ("path_progress", "progress along the path", "plain"),
     ("recovery", "sustained recovery", "percent"),
     ("duty_difference", "duty, left less right", "plain"),
 )
@@ -42,9 +46,14 @@ _DIFFERENCE_ROWS = (
     ("vy_rmse", "sideways speed RMSE, m/s", "signed"),
     ("yaw_rmse", "yaw rate RMSE, rad/s", "signed"),
     ("progress", "progress", "signed"),
+    ("heading_error", "heading error at the end, rad", "signed"),
+    ("path_error", "distance from the path, m", "signed"),
+    ("path_progress", "progress along the path", "signed"),
 )
 _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 
+Row = tuple[str, str, str]
+"""Key, words, unit."""
 Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
 """Caption, column heads, rows of cells."""
 
@@ -168,6 +177,8 @@ def _scenario_line(metrics: Mapping[str, Any]) -> str:
         words.append(f"{_number(scenario['episodes'], 'plain')} frozen episodes")
     if scenario.get("hash"):
         words.append(f"scenario <code>{escape(str(scenario['hash'])[:16])}</code>")
+    if metrics.get("world"):
+        words.append(f"world <code>{escape(str(metrics['world']))}</code>")
     return ", ".join(words) or "Evaluation on frozen scenarios"
 
 
@@ -201,12 +212,17 @@ def _heads(controllers: Iterable[str]) -> list[str]:
     return ["", *(escape(LABELS.get(name, name)) for name in controllers)]
 
 
+def _measured(rows: Iterable[Row], columns: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """Without the figures of headings where no episode held one."""
+    return [row for row in rows if row[0] not in COURSE or any(c.get(row[0]) is not None for c in columns.values())]
+
+
 def _controller_table(controllers: Mapping[str, Mapping[str, Any]]) -> str:
     if not controllers:
         return ""
     rows = []
-    for key, words, unit in _CONTROLLER_ROWS:
-        name = escape(words) + (f' <span class="unit">{unit}</span>' if unit in ("m/s", "rad/s") else "")
+    for key, words, unit in _measured(_CONTROLLER_ROWS, controllers):
+        name = escape(words) + (f' <span class="unit">{unit}</span>' if unit in ("m/s", "rad/s", "rad", "m") else "")
         rows.append((name, [f"<td>{_number(c.get(key), unit)}</td>" for c in controllers.values()]))
     return _grid(_heads(controllers), rows)
 
@@ -227,7 +243,7 @@ def _difference_table(differences: Mapping[str, Mapping[str, Any]]) -> str:
         return ""
     rows = [
         (escape(words), [f"<td>{_number(found.get(key), unit)}</td>" for found in differences.values()])
-        for key, words, unit in _DIFFERENCE_ROWS
+        for key, words, unit in _measured(_DIFFERENCE_ROWS, differences)
     ]
     caption = "Mean of the episodes' differences, over those that both controllers survive"
     return _grid(["", *map(escape, differences)], rows, caption=caption)

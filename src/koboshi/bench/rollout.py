@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from koboshi.bench.worlds import in_world
 from koboshi.envs import Env, EnvCfg
+from koboshi.envs.cfg import EventTerm
 from koboshi.faults import Scenarios
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import Route
@@ -31,9 +34,13 @@ class Recording:
     end: Tensor
     """(N,) the control step in which the episode fell; T where it never did."""
     command: Tensor
-    """(N, 3) m/s, m/s, rad/s."""
+    """(T, N, 3) m/s, m/s, rad/s: in force in step t. Where a heading is held the yaw rate follows from it."""
     velocity: Tensor
     """(T, N, 3) v_x, v_y in the yaw frame (m/s), yaw rate (rad/s)."""
+    pose: Tensor
+    """(T, N, 3) the base's x, y (m) and heading (rad) in the world."""
+    target: Tensor
+    """(T, N) heading asked for, rad in the world; NaN where none is held."""
     contact: Tensor
     """(T, N, F) bool: the foot touches the ground."""
     member: Tensor
@@ -50,21 +57,28 @@ class Recording:
     """Seconds spent deciding, all scenarios in one batch; None where a device decides while we go on."""
 
 
-def scenario_cfg(cfg: EnvCfg, scenarios: Scenarios) -> EnvCfg:
+def scenario_cfg(cfg: EnvCfg, scenarios: Scenarios, world: str | None = None) -> EnvCfg:
     """The task on frozen scenarios: their faults and constant commands, episodes from their first step, no time-out.
 
-    Events that strike in mid-episode (pushes) are out: a scenario says all that happens. Those at startup and at a
-    reset stay, for they are the world and how a robot starts in it.
+    Without a `world` (of `worlds.WORLDS`) it is the task's own: events that strike in mid-episode (pushes) are out, for
+    a scenario says all that happens. Those at startup and at a reset stay: they are the world and how a robot starts.
     """
+    if world is None:
+        cfg = replace(cfg, events=_kept(cfg.events))
+    else:
+        cfg = in_world(cfg, world)
     return replace(
         cfg,
         num_envs=len(scenarios.episodes),
         faults=scenarios,
-        events={n: term for n, term in cfg.events.items() if term is not None and term.mode != "interval"},
         terminations={n: term for n, term in cfg.terminations.items() if term is not None and not term.time_out},
         curriculum={},
         random_initial_length=False,
     )
+
+
+def _kept(events: Mapping[str, EventTerm | None]) -> dict[str, EventTerm | None]:
+    return {name: term for name, term in events.items() if term is not None and term.mode != "interval"}
 
 
 def rollout(
@@ -73,16 +87,17 @@ def rollout(
     scenarios: Scenarios,
     seconds: float,
     *,
+    world: str | None = None,
     detail: bool = False,
     film: tuple[int, ...] = (),
     report: Callable[[int], None] | None = None,
 ) -> Recording:
-    """Runs all scenarios side by side until `seconds` after the latest onset.
+    """Runs all scenarios side by side, in the task's own world or a named one, until `seconds` after the latest onset.
 
     `detail` also records belief and alarms; `film` the poses of these scenarios. Columns stay where the
     environment is until the end, so that a GPU is never asked to wait.
     """
-    env = Env(scenario_cfg(cfg, scenarios))
+    env = Env(scenario_cfg(cfg, scenarios, world))
     steps = scenarios.steps(env.step_dt, seconds)
     obs = env.reset(scenarios.seed)
     state = controller.initial_state(env.num_envs, env.device)
@@ -107,7 +122,6 @@ def rollout(
         step_dt=env.step_dt,
         onset=scenarios.onset(env.step_dt),
         end=end.cpu(),
-        command=scenarios.commands(),
         filmed=film,
         decision_s=decision_s if env.device.type == "cpu" else None,
         **columns.stacked(),
@@ -119,13 +133,17 @@ class _Columns:
 
     def __init__(self, env: Env, film: Tensor, detail: bool) -> None:
         self._env, self._film, self._detail = env, film, detail
-        self._rows: dict[str, list[Tensor]] = {n: [] for n in ("member", "velocity", "contact", "qpos")}
+        self._rows: dict[str, list[Tensor]] = {
+            name: [] for name in ("command", "target", "member", "velocity", "pose", "contact", "qpos")
+        }
         if detail:
             self._rows |= {"probability": [], "alarm": []}
 
     def before(self, route: Route) -> None:
         """What was decided."""
-        rows = self._rows
+        rows, command = self._rows, self._env.command
+        rows["command"].append(command.value.clone())
+        rows["target"].append(command.heading.masked_fill(~command.holds_heading, math.nan))
         rows["member"].append(route.member.to(torch.int16))
         if self._detail:
             rows["probability"].append(route.belief.probability.clone())
@@ -135,6 +153,7 @@ class _Columns:
         """What came of it."""
         state, rows = self._env.state, self._rows
         rows["velocity"].append(torch.cat((state.lin_vel_yaw, state.base_ang_vel[:, 2:]), dim=1))
+        rows["pose"].append(torch.cat((state.base_pos[:, :2], state.heading[:, None]), dim=1))
         rows["contact"].append(state.foot_contact.clone())
         rows["qpos"].append(self._env.qpos[self._film])
 

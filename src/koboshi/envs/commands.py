@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from koboshi.envs.cfg import VelocityCommandCfg
+from koboshi.envs.cfg import HeadingCfg, VelocityCommandCfg
 from koboshi.sim import anyone
 
 
@@ -17,8 +17,11 @@ class VelocityCommand:
     Where a heading is held, heading (N,) rad is the target and the yaw rate follows from the error at each step.
     """
 
-    def __init__(self, cfg: VelocityCommandCfg, num_envs: int, step_dt: float, device: torch.device) -> None:
-        self.cfg = cfg
+    def __init__(
+        self, cfg: VelocityCommandCfg, num_envs: int, step_dt: float, device: torch.device, *, holds: bool = False
+    ) -> None:
+        """`holds`: whether somebody will ask for headings, though the settings name none."""
+        self.cfg, self._heading = cfg, cfg.heading or (HeadingCfg() if holds else None)
         self.scale = 1.0
         """Share of the ranges that is drawn from; a curriculum may widen it."""
         self._step_dt = step_dt
@@ -49,6 +52,11 @@ class VelocityCommand:
         self._left = self._left.masked_fill(mask, math.inf)
         self.holds_heading = self.holds_heading & ~mask
 
+    def hold(self, mask: Tensor, heading: Tensor) -> None:
+        """Holds headings (N,) rad in place of the yaw rates."""
+        self.heading = torch.where(mask, heading, self.heading)
+        self.holds_heading = self.holds_heading | mask
+
     def step(self, heading: Tensor, generator: torch.Generator) -> None:
         """A control step has passed; heading (N,) where the robots look now, rad."""
         self._left = self._left - self._step_dt
@@ -59,10 +67,10 @@ class VelocityCommand:
 
     def track(self, heading: Tensor) -> None:
         """Sets the yaw rates that turn towards the headings that are held."""
-        if self.cfg.heading is None:
+        if self._heading is None:
             return
         error = torch.remainder(self.heading - heading + math.pi, 2 * math.pi) - math.pi
-        rate = (self.cfg.heading.stiffness * error).clamp(self.cfg.ang_vel_z[0], self.cfg.ang_vel_z[1])
+        rate = (self._heading.stiffness * error).clamp(self.cfg.ang_vel_z[0], self.cfg.ang_vel_z[1])
         turned = torch.cat((self.value[:, :2], rate[:, None]), dim=1)
         self.value = torch.where(self.holds_heading[:, None], turned, self.value)
 

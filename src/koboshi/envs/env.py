@@ -77,12 +77,14 @@ class Env:
         self.scene.attach(self.backend)
         self.fields = ModelFields(self.backend)
         self.state = RobotState(self.backend, self.robot, self.joints, self.scene, self.step_dt)
-        self.command = VelocityCommand(self.cfg.command, self.num_envs, self.step_dt, self.device)
         self.faults = FaultLayer(self.cfg.faults, self.robot, self.joints, self.backend, self.fields, self.step_dt)
         self.actions = ActionManager(self.cfg.actions, self)
         self.action_space = self.actions.space
-        scripted = isinstance(self.cfg.faults, Scenarios)
-        self._fixed_command = self.cfg.faults.commands().to(self.device) if scripted else None  # type: ignore[union-attr]
+        script = self.cfg.faults if isinstance(self.cfg.faults, Scenarios) else None
+        self._fixed_command = None if script is None else script.commands().to(self.device)
+        self._fixed_heading = None if script is None else script.headings().to(self.device)
+        holds = script is not None and any(episode.heading is not None for episode in script.episodes)
+        self.command = VelocityCommand(self.cfg.command, self.num_envs, self.step_dt, self.device, holds=holds)
 
     def _row(self, values: Any) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self.device)
@@ -251,6 +253,8 @@ class Env:
         self.backend.forward(mask)
         self.episode_step.masked_fill_(mask, 0)
         self.state.restart(mask)
+        if self._fixed_heading is not None:
+            self.command.hold(mask & self._fixed_heading.isfinite(), self.state.heading + self._fixed_heading)
         self.command.track(self.state.heading)
 
     def _stand(self, mask: Tensor) -> None:

@@ -1,12 +1,13 @@
 """Faults: which there are, who breaks when, frozen scenarios, and how they act on physics and senses."""
 
-from koboshi.faults.cfg import Fault, FaultsCfg, FaultSchedule
+from koboshi.faults.cfg import NEVER, Fault, FaultsCfg, FaultSchedule
 from koboshi.faults.kinds import KINDS, Kind, check_fault
 from koboshi.faults.layer import FaultLayer
 from koboshi.faults.scenarios import CommandRanges, Scenario, Scenarios, sweep
 
 __all__ = [
     "KINDS",
+    "NEVER",
     "CommandRanges",
     "Fault",
     "FaultLayer",

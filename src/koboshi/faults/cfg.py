@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from koboshi.errors import KoboshiError
 from koboshi.faults.kinds import KINDS, Kind, check_fault, check_kind
 from koboshi.robots import Robot
 
-__all__ = ["KINDS", "Fault", "FaultSchedule", "FaultsCfg"]
+__all__ = ["KINDS", "NEVER", "Fault", "FaultSchedule", "FaultsCfg"]
+NEVER = 2**31 - 1
+"""The control step that no episode reaches."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Fault:
     """Time in the episode, s."""
     duration_s: float | None = None
     """None: until the episode ends."""
+    period_s: float | None = None
+    """From one onset to the next of a fault that comes and goes; None: it comes once."""
 
     def check(self, robot: Robot) -> None:
         """KoboshiError where it cannot happen to the robot."""
@@ -34,6 +39,24 @@ class Fault:
                 f"fault of {self.joint}: severity is above 0 and at most 1, onset ≥ 0 s, duration above 0 s, "
                 f"not {self.severity}, {self.onset_s}, {self.duration_s}"
             )
+        if self.period_s is not None and not (self.duration_s or math.inf) < self.period_s < math.inf:
+            raise KoboshiError(
+                f"fault of {self.joint}: one that comes and goes lasts less than its period, "
+                f"not {self.duration_s} s of {self.period_s} s"
+            )
+
+    def planned(self, step_dt: float) -> tuple[int, int, int]:
+        """(start, stop, period) in control steps, the shortest fault one step; NEVER where there is none."""
+        start = round(self.onset_s / step_dt)
+        length = NEVER if self.duration_s is None else max(1, round(self.duration_s / step_dt))
+        period = NEVER if self.period_s is None else max(length + 1, round(self.period_s / step_dt))
+        return start, min(start + length, NEVER), period
+
+    def times(self, step_dt: float, until: int) -> Iterator[tuple[int, int]]:
+        """(first, one past the last) control step of each time that it is in force and that begins before `until`."""
+        start, stop, period = self.planned(step_dt)
+        for later in range(0, until - start, period):
+            yield start + later, min(stop + later, NEVER)
 
 
 @dataclass(frozen=True)
@@ -46,9 +69,11 @@ class FaultsCfg:
     severity: tuple[float, float] = (1.0, 1.0)
     """1 is dead."""
     count: tuple[int, int] = (1, 1)
-    """Least and greatest number of joints that break in an episode."""
+    """Least and greatest number of joints that break in an episode; 0 is allowed as the least."""
     duration_s: tuple[float, float] | None = None
     """How long a fault lasts; None: until the episode ends."""
+    pause_s: tuple[float, float] | None = None
+    """How long it is gone before it comes back; None: it comes once."""
 
     def validate(self) -> None:
         for kind in self.kinds:
@@ -58,10 +83,14 @@ class FaultsCfg:
                 raise KoboshiError(f"faults.{name} are at least one and none twice, not {value}")
         if not 0 < self.severity[0] <= self.severity[1] <= 1:
             raise KoboshiError(f"faults.severity is above 0 and at most 1, ascending, not {self.severity}")
-        if not 1 <= self.count[0] <= self.count[1]:
-            raise KoboshiError(f"faults.count is at least 1, ascending, not {self.count}")
+        if not 0 <= self.count[0] <= self.count[1] or self.count[1] == 0:
+            raise KoboshiError(f"faults.count is at least 0, ascending and up to 1 or more, not {self.count}")
         if self.duration_s is not None and not 0 < self.duration_s[0] <= self.duration_s[1] < math.inf:
             raise KoboshiError(f"faults.duration_s is above 0 s, ascending and finite, not {self.duration_s}")
+        if self.pause_s is not None and not 0 < self.pause_s[0] <= self.pause_s[1] < math.inf:
+            raise KoboshiError(f"faults.pause_s is above 0 s, ascending and finite, not {self.pause_s}")
+        if self.pause_s is not None and self.duration_s is None:
+            raise KoboshiError("faults.pause_s needs faults.duration_s: what never ends cannot come back")
 
     def candidates(self, robot: Robot) -> tuple[str, ...]:
         """The joints that may break; KoboshiError where a kind cannot act on one or they are too few."""
@@ -91,10 +120,14 @@ class FaultSchedule:
     """Time in the episode, s; each fault's is drawn on its own."""
     groups: tuple[tuple[str, ...], ...] | None = None
     """Where anything breaks in an environment, one of these joints does, by the environment's index, and first."""
+    count_by_index: bool = False
+    """Whether environment i carries count[0] + i % (count[1] − count[0] + 1) faults, instead of a number drawn anew."""
 
     def validate(self) -> None:
         if self.groups is not None and (not self.groups or () in self.groups):
             raise KoboshiError(f"a fault schedule's groups name at least one joint each, not {self.groups}")
+        if self.groups is not None and self.count_by_index:
+            raise KoboshiError("a fault schedule's count_by_index and groups both give a meaning to the index")
         if not 0 <= self.probability <= 1:
             raise KoboshiError(f"a fault schedule's probability is from 0 to 1, not {self.probability}")
         if not 0 <= self.onset_s[0] <= self.onset_s[1] < math.inf:

@@ -1,4 +1,4 @@
-"""The kinds of fault: what each changes, and on which joints it can act."""
+"""The kinds of fault: what each changes, what its severity means, and on which joints it can act."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from torch import Tensor
 from koboshi.errors import KoboshiError, unknown
 from koboshi.robots import Robot
 
-Kind = Literal["torque_loss", "locked", "limited_range", "braking", "sensor_freeze", "sensor_bias"]
+Kind = Literal[
+    "torque_loss", "locked", "limited_range", "braking", "encoder_offset", "encoder_freeze", "torque_sensor_loss"
+]
 KINDS: tuple[str, ...] = get_args(Kind)
+"""In the order in which they act where several meet on a joint: an offset is added to what a frozen encoder shows."""
 
 LOCK_SLACK = 0.01
-"""A locked joint keeps this much play to either side, rad."""
+"""A joint locked with severity 1 keeps this much play to either side, rad."""
+LOCK_PLAY = 0.3
+"""Further play of one locked with severity 0, rad."""
 BRAKE_DAMPING = 40.0
 """Damping that braking of severity 1 adds, N·m·s/rad (a knee's PD damping is 5)."""
-SENSOR_BIAS = 0.3
-"""Offset that a biased encoder of severity 1 shows, rad."""
+ENCODER_OFFSET = 0.3
+"""Offset that an encoder of severity 1 shows, rad."""
 
 Columns = Literal["joint", "dof", "actuator"]
 
@@ -35,39 +40,82 @@ class FieldEffect(NamedTuple):
     columns: Columns
     """Which columns of the field belong to the joints; see `JointMap`."""
     apply: Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class FaultKind(NamedTuple):
+    """A kind of fault."""
+
+    severity: str
+    """What a severity s in (0, 1] means, for people."""
+    effects: tuple[FieldEffect, ...] = ()
+    """On physics; what sensors show is `FaultLayer`'s."""
     needs_range: bool = False
     """Whether it acts through a joint's range, so that a joint without one cannot have it."""
 
 
 def _torque_loss(value: Tensor, severity: Tensor, held: Tensor) -> Tensor:
-    """The actuator's force range shrinks; at severity 1 it gives no torque."""
     return value * (1 - severity)[..., None]
 
 
 def _locked(value: Tensor, severity: Tensor, held: Tensor) -> Tensor:
-    """Held where it was."""
-    range_ = torch.stack((held - LOCK_SLACK, held + LOCK_SLACK), dim=-1)
-    return torch.where(severity[..., None] > 0, range_, value)
+    play = LOCK_SLACK + LOCK_PLAY * (1 - severity)
+    return torch.where(severity[..., None] > 0, torch.stack((held - play, held + play), dim=-1), value)
 
 
 def _limited_range(value: Tensor, severity: Tensor, held: Tensor) -> Tensor:
-    """The range shrinks by the severity around where the joint was."""
     place = held[..., None]
     return torch.where(severity[..., None] > 0, place + (value - place) * (1 - severity)[..., None], value)
 
 
 def _braking(value: Tensor, severity: Tensor, held: Tensor) -> Tensor:
-    """Damping is added."""
     return value + BRAKE_DAMPING * severity
 
 
-EFFECTS: dict[str, FieldEffect] = {
-    "torque_loss": FieldEffect("actuator_forcerange", "actuator", _torque_loss),
-    "locked": FieldEffect("jnt_range", "joint", _locked, needs_range=True),
-    "limited_range": FieldEffect("jnt_range", "joint", _limited_range, needs_range=True),
-    "braking": FieldEffect("dof_damping", "dof", _braking),
+def _drive_offset(value: Tensor, severity: Tensor, held: Tensor) -> Tensor:
+    """The drive's law position · q with q + offset for q: biasprm is (constant, position, velocity, …)."""
+    value = value.clone()
+    value[..., 0] += value[..., 1] * ENCODER_OFFSET * severity
+    return value
+
+
+def _drive_freeze(value: Tensor, severity: Tensor, held: Tensor) -> Tensor:
+    """The same with s · held + (1 − s) · q for q, and (1 − s) · q̇ for q̇."""
+    value = value.clone()
+    value[..., 0] += value[..., 1] * severity * held
+    value[..., 1:3] *= (1 - severity)[..., None]
+    return value
+
+
+_LIMIT = FieldEffect("actuator_forcerange", "actuator", _torque_loss)
+FAULT_KINDS: dict[str, FaultKind] = {
+    "torque_loss": FaultKind("the actuator's force limit is (1 − s) of its own; at 1 it gives no torque", (_LIMIT,)),
+    "locked": FaultKind(
+        f"the joint keeps {LOCK_SLACK} + {LOCK_PLAY} (1 − s) rad of play to either side of where it was",
+        (FieldEffect("jnt_range", "joint", _locked),),
+        needs_range=True,
+    ),
+    "limited_range": FaultKind(
+        "the range shrinks to (1 − s) of itself around where the joint was",
+        (FieldEffect("jnt_range", "joint", _limited_range),),
+        needs_range=True,
+    ),
+    "braking": FaultKind(
+        f"the drive is shorted: (1 − s) of its force limit, and {BRAKE_DAMPING:g} s N·m·s/rad of damping",
+        (_LIMIT, FieldEffect("dof_damping", "dof", _braking)),
+    ),
+    "encoder_offset": FaultKind(
+        f"position is shown {ENCODER_OFFSET} s rad too great, to the drive too",
+        (FieldEffect("actuator_biasprm", "actuator", _drive_offset),),
+    ),
+    "encoder_freeze": FaultKind(
+        "position is shown as s · where it was + (1 − s) · where it is and velocity as (1 − s) of itself, "
+        "to the drive too",
+        (FieldEffect("actuator_biasprm", "actuator", _drive_freeze),),
+    ),
+    "torque_sensor_loss": FaultKind("measured torque is (1 − s) of the true one"),
 }
-"""Kinds that act on physics; the others act on what the encoders show."""
+CAPTURING = ("locked", "limited_range", "encoder_freeze")
+"""Kinds that hold on to the position that the joint had when they began."""
 
 
 def check_kind(kind: str) -> None:
@@ -80,9 +128,9 @@ def check_fault(robot: Robot, joint: str, kind: str) -> None:
     """KoboshiError where there is no such joint or kind, or where the kind cannot act on the joint."""
     check_kind(kind)
     j = robot.joint_id(joint)
-    if kind in EFFECTS and EFFECTS[kind].needs_range and not robot.limited[j]:
+    if FAULT_KINDS[kind].needs_range and not robot.limited[j]:
         raise KoboshiError(f"a fault '{kind}' cannot act on joint '{joint}' of {robot.name}, which has no range")
-    if kind == "sensor_bias" and _is_wheel(robot, j):
+    if kind == "encoder_offset" and _is_wheel(robot, j):
         # Tasks leave the angle out, for it grows without bound, and the drive knows speeds alone.
         raise KoboshiError(
             f"a fault '{kind}' cannot act on joint '{joint}' of {robot.name}, a wheel driven by its speed"

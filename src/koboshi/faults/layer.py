@@ -6,16 +6,13 @@ import torch
 from torch import Tensor
 
 from koboshi.errors import KoboshiError
-from koboshi.faults.cfg import FaultSchedule
-from koboshi.faults.kinds import EFFECTS, KINDS, SENSOR_BIAS, FieldEffect, check_fault
+from koboshi.faults.cfg import NEVER, FaultSchedule
+from koboshi.faults.kinds import CAPTURING, ENCODER_OFFSET, FAULT_KINDS, KINDS, FieldEffect, check_fault
 from koboshi.faults.scenarios import Scenarios
 from koboshi.robots import JointMap, Robot
 from koboshi.sim import Backend, ModelFields, anyone
 
-NEVER = 2**31 - 1
-_CAPTURE = ("locked", "limited_range", "sensor_freeze")
-"""Kinds that hold on to the position that the joint had when they began."""
-_PLAN = ("joint", "which", "level", "start", "stop")
+_PLAN = ("joint", "which", "level", "start", "stop", "period")
 
 
 class FaultLayer:
@@ -23,7 +20,8 @@ class FaultLayer:
 
     severity (N, J) in force now, 0 healthy to 1 dead; kind (N, J) index into KINDS of the gravest one, −1 none.
     The plan, (N, S) each: joint and which (index into KINDS) int64, level, start and stop (control steps of the
-    episode, NEVER where there is none). Without a schedule there is nothing to do, and no field is expanded.
+    episode, NEVER where there is none), and period, control steps from one start to the next (NEVER: it comes once).
+    Without a schedule there is nothing to do, and no field is expanded.
     """
 
     def __init__(
@@ -43,13 +41,13 @@ class FaultLayer:
         self.kind = torch.full((n, j), -1, device=self._device)
         self._kinds = _kinds(cfg) if s else ()
         self._level = {kind: torch.zeros(n, j, device=self._device) for kind in self._kinds}
-        self._held = {kind: torch.zeros(n, j, device=self._device) for kind in self._kinds if kind in _CAPTURE}
+        self._held = {kind: torch.zeros(n, j, device=self._device) for kind in self._kinds if kind in CAPTURING}
         self.joint, self.which = (torch.zeros(n, s, dtype=torch.int64, device=self._device) for _ in range(2))
         self.level = torch.zeros(n, s, device=self._device)
-        self.start, self.stop = (torch.full((n, s), NEVER, device=self._device) for _ in range(2))
+        self.start, self.stop, self.period = (torch.full((n, s), NEVER, device=self._device) for _ in range(3))
         self._active = torch.zeros(n, s, dtype=torch.bool, device=self._device)
         self._prepare_plan()
-        for name in {EFFECTS[kind].field for kind in self._kinds if kind in EFFECTS}:
+        for name in self._changed:
             fields.expand(name)
             fields.overlay(name, lambda value, name=name: self._faulty(name, value))  # type: ignore[misc]
 
@@ -85,12 +83,11 @@ class FaultLayer:
         plan = self._scripted if isinstance(self._cfg, Scenarios) else self._draw(generator)
         self.set_plan(mask, **plan)
 
-    def set_plan(self, mask: Tensor, joint: Tensor, which: Tensor, level: Tensor, start: Tensor, stop: Tensor) -> None:
-        """Plans the episodes of the environments in `mask` outright; each (N, S), see the class."""
+    def set_plan(self, mask: Tensor, **plan: Tensor) -> None:
+        """Plans the episodes of the environments in `mask` outright; all of the class's plan, each (N, S)."""
         rows = mask[:, None]
-        new = dict(zip(_PLAN, (joint, which, level, start, stop), strict=True))
-        for name, value in new.items():
-            setattr(self, name, torch.where(rows, value, getattr(self, name)))
+        for name in _PLAN:
+            setattr(self, name, torch.where(rows, plan[name], getattr(self, name)))
         for table in (*self._level.values(), *self._held.values(), self.severity, self._active):
             table.masked_fill_(rows, 0)
         self.kind.masked_fill_(rows, -1)
@@ -101,8 +98,8 @@ class FaultLayer:
         cfg = self._cfg
         assert isinstance(cfg, FaultSchedule)
         n, s, faults = self._num_envs, self.joint.shape[1], cfg.faults
-        u = torch.rand(n, 4 * s + 2, generator=generator, device=self._device)
-        severity, onset, kind, lasts = u[:, : 4 * s].unflatten(1, (4, s)).unbind(1)
+        u = torch.rand(n, 5 * s + 2, generator=generator, device=self._device)
+        severity, onset, kind, lasts, pause = u[:, : 5 * s].unflatten(1, (5, s)).unbind(1)
         low, high = faults.severity
         first, last = (round(t / self._step_dt) for t in cfg.onset_s)
         start = (first + (last - first + 1) * onset).long().clamp(max=last)
@@ -111,24 +108,35 @@ class FaultLayer:
             start = start.sort(1).values
         joint, number = self._who(u[:, -2], generator)
         breaks = (torch.arange(s, device=self._device) < number[:, None]) & (u[:, -1:] < cfg.probability)
-        stop = torch.full_like(start, NEVER)
+        stop, period = (torch.full_like(start, NEVER) for _ in range(2))
         if faults.duration_s is not None:
-            shortest, longest = (max(1, round(t / self._step_dt)) for t in faults.duration_s)
-            stop = start + (shortest + (longest - shortest + 1) * lasts).long().clamp(max=longest)
+            length = self._steps(faults.duration_s, lasts)
+            stop = start + length
+            if faults.pause_s is not None:
+                period = length + self._steps(faults.pause_s, pause)
         return {
             "joint": joint,
             "which": self._choices[(kind * len(self._choices)).long().clamp(max=len(self._choices) - 1)],
             "level": low + (high - low) * severity,
             "start": torch.where(breaks, start, NEVER),
             "stop": torch.where(breaks, stop, NEVER),
+            "period": torch.where(breaks, period, NEVER),
         }
+
+    def _steps(self, seconds: tuple[float, float], u: Tensor) -> Tensor:
+        """Control steps, at least one, between two times, for numbers in 0..1."""
+        least, most = (max(1, round(t / self._step_dt)) for t in seconds)
+        return (least + (most - least + 1) * u).long().clamp(max=most)
 
     def _who(self, u: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """(N, S) joints in a random order (with groups, the own one first) and (N,) how many of them break."""
         cfg = self._cfg
         assert isinstance(cfg, FaultSchedule)
         low, high = cfg.faults.count
-        number = (low + (high - low + 1) * u).long().clamp(max=high)
+        if cfg.count_by_index:
+            number = low + torch.arange(len(u), device=self._device) % (high - low + 1)
+        else:
+            number = (low + (high - low + 1) * u).long().clamp(max=high)
         if cfg.groups is not None and high == 1:
             return self._own[:, None], number
         order = torch.rand(len(u), len(self._candidates), generator=generator, device=self._device)
@@ -143,7 +151,7 @@ class FaultLayer:
         if not self._kinds:
             return
         now = episode_step[:, None]
-        active = (self.start <= now) & (now < self.stop)
+        active = (self.start <= now) & ((now - self.start) % self.period < self.stop - self.start)
         # Not by equal steps: an episode may begin at an age that an onset has passed.
         if anyone(active != self._active):
             self._update(active, active & ~self._active)
@@ -166,35 +174,45 @@ class FaultLayer:
         self._refresh_fields()
 
     def _refresh_fields(self) -> None:
-        for name in {EFFECTS[kind].field for kind in self._kinds if kind in EFFECTS}:
+        for name in self._changed:
             self._fields.refresh(name)
 
     def _faulty(self, name: str, value: Tensor) -> Tensor:
         """(N, …) a field as the faults in force leave it."""
         value = value.clone()
-        for kind, effect in self._effects(name).items():
+        for kind, effect in self._effects(name):
             columns = getattr(self._joints, effect.columns)
             own = value[:, columns]
             held = self._held.get(kind, self.severity)
             value[:, columns] = effect.apply(own, self._level[kind].to(own.dtype), held.to(own.dtype))
         return value
 
-    def _effects(self, name: str) -> dict[str, FieldEffect]:
-        return {kind: EFFECTS[kind] for kind in self._kinds if kind in EFFECTS and EFFECTS[kind].field == name}
+    def _effects(self, name: str) -> list[tuple[str, FieldEffect]]:
+        return [(kind, each) for kind in self._kinds for each in FAULT_KINDS[kind].effects if each.field == name]
+
+    @property
+    def _changed(self) -> list[str]:
+        """The model fields that faults may change."""
+        return sorted({each.field for kind in self._kinds for each in FAULT_KINDS[kind].effects})
 
     def sense(self, joint_pos: Tensor) -> Tensor:
-        """(N, J) what the encoders show for these positions."""
-        if "sensor_bias" in self._kinds:
-            joint_pos = joint_pos + SENSOR_BIAS * self._level["sensor_bias"]
-        if "sensor_freeze" in self._kinds:
-            joint_pos = torch.where(self._level["sensor_freeze"] > 0, self._held["sensor_freeze"], joint_pos)
+        """(N, J) what the encoders show for these positions, rad."""
+        if "encoder_freeze" in self._kinds:
+            joint_pos = torch.lerp(joint_pos, self._held["encoder_freeze"], self._level["encoder_freeze"])
+        if "encoder_offset" in self._kinds:
+            joint_pos = joint_pos + ENCODER_OFFSET * self._level["encoder_offset"]
         return joint_pos
 
     def sense_rate(self, joint_vel: Tensor) -> Tensor:
-        """(N, J) what the encoders show for these velocities."""
-        if "sensor_freeze" in self._kinds:
-            return torch.where(self._level["sensor_freeze"] > 0, 0.0, joint_vel)
-        return joint_vel
+        """(N, J) what the encoders show for these velocities, rad/s."""
+        return self._weakened(joint_vel, "encoder_freeze")
+
+    def sense_torque(self, joint_torque: Tensor) -> Tensor:
+        """(N, J) what the torque sensors show for these torques, N·m."""
+        return self._weakened(joint_torque, "torque_sensor_loss")
+
+    def _weakened(self, value: Tensor, kind: str) -> Tensor:
+        return value * (1 - self._level[kind]) if kind in self._kinds else value
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in self._tables().items()}
@@ -229,12 +247,11 @@ def _script(scenarios: Scenarios, robot: Robot, step_dt: float) -> dict[str, Ten
     """The plan of frozen scenarios, each (N, S)."""
     shape = (len(scenarios.episodes), _slots(scenarios))
     plan = {name: torch.zeros(shape, dtype=torch.int64) for name in ("joint", "which")}
-    plan |= {"level": torch.zeros(shape)} | {name: torch.full(shape, NEVER) for name in ("start", "stop")}
+    plan |= {"level": torch.zeros(shape)} | {name: torch.full(shape, NEVER) for name in ("start", "stop", "period")}
     for i, episode in enumerate(scenarios.episodes):
         for s, fault in enumerate(episode.faults):
-            start = round(fault.onset_s / step_dt)
-            lasts = NEVER if fault.duration_s is None else start + max(1, round(fault.duration_s / step_dt))
-            row = (robot.joint_id(fault.joint), KINDS.index(fault.kind), fault.severity, start, lasts)
+            who = (robot.joint_id(fault.joint), KINDS.index(fault.kind), fault.severity)
+            row = (*who, *fault.planned(step_dt))
             for name, value in zip(_PLAN, row, strict=True):
                 plan[name][i, s] = value
     return plan

@@ -13,6 +13,7 @@ from koboshi.bench.metrics import controller_metrics, episode_rows, gait_metrics
 from koboshi.bench.report import write_report
 from koboshi.bench.rollout import Recording
 from koboshi.bench.speed import controller_speed
+from koboshi.bench.worlds import in_world
 from koboshi.envs import Env, EnvCfg
 from koboshi.errors import KoboshiError
 from koboshi.faults import Scenarios, sweep
@@ -84,13 +85,18 @@ def frozen_scenarios(task: TaskCfg, path: Path | None, folder: Path) -> Scenario
     return scenarios
 
 
-def evaluate(task: TaskCfg, path: Path, folder: Path, scenario_file: Path | None = None) -> dict[str, Any]:
+def evaluate(
+    task: TaskCfg, path: Path, folder: Path, scenario_file: Path | None = None, world: str | None = None
+) -> dict[str, Any]:
     """Writes `metrics.json`, `episodes.json`, `report.html`, plots and videos to `folder`; gives the metrics.
 
     `path` is a controller's file or any policy's checkpoint. Beside what bench.metrics and bench.detection define,
     `cost_us` is what a decision costs each robot of the batch, and `controller_us` what detector and router cost
-    one robot alone on one core; `changed` says where the world differs from the one trained in.
+    one robot alone on one core; `changed` says where the task differs from the one trained in, `world` which of
+    `bench.worlds` it was judged in (null: the task's own).
     """
+    if world is not None:
+        in_world(task.env, world)  # refused before anything is stepped
     stored = load(path, task) if is_controller(path) else None
     controllers = _routed(stored, task) if stored is not None else {"healthy": policy_alone(path, task)}
     scenarios, seconds = frozen_scenarios(task, scenario_file, folder), task.evaluate.seconds
@@ -101,6 +107,7 @@ def evaluate(task: TaskCfg, path: Path, folder: Path, scenario_file: Path | None
         "controller_sha256": runs.digest(path),
         "commit": runs.git_commit(),
         "changed": config.diff(task_of(path), task),
+        "world": world,
         "scenario": {"hash": scenarios.hash, "episodes": len(scenarios.episodes), "seconds": seconds},
         "controllers": {},
     }
@@ -109,7 +116,7 @@ def evaluate(task: TaskCfg, path: Path, folder: Path, scenario_file: Path | None
         shown = name in ("healthy", "learned")
         recording = watched_rollout(
             f"evaluate {name}", task, controller, scenarios, seconds,
-            detail=name == "learned", film=film_candidates(scenarios) if shown else (),
+            world=world, detail=name == "learned", film=film_candidates(scenarios) if shown else (),
         )  # fmt: skip
         metrics["controllers"][name] = _figures(recording, seconds)
         rows[name] = episode_rows(recording, seconds)
@@ -117,7 +124,7 @@ def evaluate(task: TaskCfg, path: Path, folder: Path, scenario_file: Path | None
             recordings[name] = recording
     metrics["differences"] = {f"{a} - {b}": paired(rows[a], rows[b]) for a, b in PAIRS if a in rows and b in rows}
     if stored is not None:
-        metrics["controllers"]["learned"] |= _switch_figures(task, stored, recordings["learned"])
+        metrics["controllers"]["learned"] |= _switch_figures(task, stored, recordings["learned"], world)
     metrics = json_safe(metrics)
     runs.write_json(folder / "metrics.json", metrics)
     episodes = {name: found.to_dict() for name, found in rows.items()}
@@ -141,16 +148,17 @@ def _figures(recording: Recording, seconds: float) -> dict[str, Any]:
     return controller_metrics(recording, seconds) | gait_metrics(recording, seconds) | {"cost_us": cost}
 
 
-def _switch_figures(task: TaskCfg, stored: StoredController, recording: Recording) -> dict[str, Any]:
-    figures = detection_metrics(recording, stored.assignment) | _healthy_hours(task, stored.learned())
+def _switch_figures(task: TaskCfg, stored: StoredController, recording: Recording, world: str | None) -> dict[str, Any]:
+    figures = detection_metrics(recording, stored.assignment) | _healthy_hours(task, stored.learned(), world)
     return figures | controller_speed(task.env, stored.learned(), recording.scenarios)
 
 
-def _healthy_hours(task: TaskCfg, controller: Controller) -> dict[str, float]:
+def _healthy_hours(task: TaskCfg, controller: Controller, world: str | None) -> dict[str, float]:
     cfg, count = task.evaluate, FALSE_ALARM_ROBOTS
+    env = task.env if world is None else in_world(task.env, world)
     steps = healthy_steps(cfg.healthy_hours, task.env.step_dt, count)
     with progress("false alarms", steps * count) as update:
-        return false_alarms(task.env, controller, cfg.healthy_hours, count, cfg.seed + 1, lambda t: update(t * count))
+        return false_alarms(env, controller, cfg.healthy_hours, count, cfg.seed + 1, lambda t: update(t * count))
 
 
 def film_candidates(scenarios: Scenarios) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from koboshi import robots
 from koboshi.bench.rollout import Recording
 from koboshi.envs import EnvCfg
 from koboshi.envs.scene import visual_scene
+from koboshi.faults import NEVER
 from koboshi.specialists.assignment import Assignment
 from koboshi.stages.progress import console, progress
 from koboshi.view import AlarmMark, FaultMark, Trajectory
@@ -36,9 +37,9 @@ def trajectory(recording: Recording, row: int, title: str, assignment: Assignmen
         control_dt=recording.step_dt,
         joint_names=robot.joint_names,
         title=title,
-        command=recording.command[row].expand(last, 3).double().numpy(),
+        command=recording.command[:last, row].double().numpy(),
         velocity=recording.velocity[:last, row].double().numpy(),
-        fault=_fault_marks(recording, row, last * recording.step_dt),
+        fault=_fault_marks(recording, row, last),
         alarms=_alarm_marks(alarm, recording.step_dt, robot.joint_names) if alarm is not None else (),
         actor=_actors(recording.member[:last, row], assignment),
         probability=probability[:last, row].double().numpy() if probability is not None else None,
@@ -46,10 +47,14 @@ def trajectory(recording: Recording, row: int, title: str, assignment: Assignmen
     )
 
 
-def _fault_marks(recording: Recording, row: int, until: float) -> list[FaultMark]:
-    faults = [fault for fault in recording.scenarios.episodes[row].faults if fault.onset_s < until]
-    ends = (math.inf if fault.duration_s is None else fault.onset_s + fault.duration_s for fault in faults)
-    return [FaultMark(f.joint, f.kind, f.severity, f.onset_s, end) for f, end in zip(faults, ends, strict=True)]
+def _fault_marks(recording: Recording, row: int, until: int) -> list[FaultMark]:
+    """The faults that begin before control step `until`."""
+    dt, faults = recording.step_dt, recording.scenarios.episodes[row].faults
+    return [
+        FaultMark(fault.joint, fault.kind, fault.severity, start * dt, math.inf if stop == NEVER else stop * dt)
+        for fault in faults
+        for start, stop in fault.times(dt, until)
+    ]
 
 
 def _alarm_marks(alarm: torch.Tensor, step_dt: float, names: Sequence[str]) -> list[AlarmMark]:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from koboshi import config, robots, runs
 from koboshi.bench.detection import detection_metrics
-from koboshi.bench.metrics import controller_metrics
+from koboshi.bench.metrics import COURSE, controller_metrics
 from koboshi.bench.report import write_report
 from koboshi.bench.rollout import Recording
 from koboshi.errors import KoboshiError
@@ -33,30 +33,33 @@ DEMO_EPISODES_A_JOINT = 2
 DEMO_SECONDS = 10.0
 DEMO_SEED = 7
 ASSET = "controller.safetensors"
-WRITTEN_AS = "joint@seconds[:kind[:severity[:duration]]], left_knee@3.0 or left_knee@3.0:braking:0.5:2.0"
+WRITTEN_AS = (
+    "joint@seconds[:kind[:severity[:duration[:period]]]], left_knee@3.0, left_knee@3.0:braking:0.5:2.0 or, "
+    "coming and going, left_knee@3.0:torque_loss:1:0.5:1.5"
+)
 
 FIGURES = (
-    "survival_mean", "survival_worst", "fell_before_onset", "vx_rmse", "vy_rmse", "yaw_rmse", "progress", "recovery",
-    "duty_difference", "delay_ms_median", "delay_ms_p95", "switch_ms_median", "switch_ms_p95", "missed",
+    "survival_mean", "survival_worst", "fell_before_onset", "vx_rmse", "vy_rmse", "yaw_rmse", "progress", *COURSE,
+    "recovery", "duty_difference", "delay_ms_median", "delay_ms_p95", "switch_ms_median", "switch_ms_p95", "missed",
     "false_alarms_per_hour", "macro_f1", "cost_us", "controller_us", "controller_gru_ratio",
 )  # fmt: skip
 """Keys of `metrics.json` that the table in the terminal shows."""
 
 
 def parse_fault(text: str, robot: Robot) -> Fault:
-    """`joint@seconds[:kind[:severity[:duration]]]`; KoboshiError where that cannot happen to the robot."""
+    """`joint@seconds[:kind[:severity[:duration[:period]]]]`; KoboshiError where that cannot happen to the robot."""
     joint, at, rest = text.partition("@")
     onset, *more = rest.split(":")
-    if not at or len(more) > 3:
+    if not at or len(more) > 4:
         raise KoboshiError(f"'{text}' is not a fault; write {WRITTEN_AS}")
     kind: Any = more[0] if more else "torque_loss"
     try:
-        seconds = float(onset)
-        severity = float(more[1]) if len(more) > 1 else 1.0
-        duration = float(more[2]) if len(more) > 2 else None
+        seconds, numbers = float(onset), [float(text) for text in more[1:]]
     except ValueError:
         raise KoboshiError(f"'{text}' is not a fault; write {WRITTEN_AS}") from None
-    fault = Fault(joint, kind, severity, seconds, duration)
+    fault = Fault(
+        joint, kind, onset_s=seconds, **dict(zip(("severity", "duration_s", "period_s"), numbers, strict=False))
+    )
     fault.check(robot)
     return fault
 

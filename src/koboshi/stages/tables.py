@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from koboshi import robots, tasks
+from koboshi.bench.worlds import WORLDS
+from koboshi.faults.kinds import FAULT_KINDS
 from koboshi.runs import RunFolder
 from koboshi.stages.check import Finding
 from koboshi.stages.folders import CONTROLLER, names
@@ -56,6 +59,25 @@ def show_findings(robot: str, findings: list[Finding]) -> None:
         console.print(f"{robot}: nothing missing, nothing wrong")
     for found in findings:
         console.print(f"{found.kind}  {found.part}: {found.text}", highlight=False, soft_wrap=True)
+
+
+def _two_columns(title: str, rows: Mapping[str, str]) -> None:
+    table = Table(title=title, show_header=False)
+    for row in rows.items():
+        table.add_row(*row)
+    console.print(table)
+
+
+def show_worlds() -> None:
+    """The worlds that `koboshi evaluate --world` knows."""
+    _two_columns("worlds", {name: world.about for name, world in WORLDS.items()})
+
+
+def show_faults(picture: Path) -> None:
+    """The kinds of fault and what their severity means."""
+    title = "kinds of fault, severity s above 0 and at most 1"
+    _two_columns(title, {name: kind.severity for name, kind in FAULT_KINDS.items()})
+    console.print(str(picture), highlight=False, soft_wrap=True)
 
 
 def show_everything(root: Path) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from koboshi.errors import KoboshiError
 from koboshi.runs import write_atomic
-from koboshi.view.trajectory import Trajectory
+from koboshi.view.trajectory import Array, Trajectory
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#7f8790")
 _FAULT = "#d55e00"
@@ -179,6 +180,45 @@ def timeline(trajectory: Trajectory, path: Path_ = None) -> bytes:
             _mark_events(axes, t, label=axes is top)
             axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
         grid[-1, 0].set(xlabel="time, s", xlim=(0, max(t.duration, t.control_dt)))
+        return _png(figure, path)
+
+
+@dataclass(frozen=True, eq=False)
+class FaultTrace:
+    """A joint around the onset of a fault, (T,) each."""
+
+    time: Array
+    """s since the onset."""
+    angle: Array
+    """rad."""
+    shown_angle: Array
+    """What the encoder shows."""
+    torque: Array
+    """N·m."""
+    shown_torque: Array
+    """What the torque sensor shows."""
+
+
+def fault_traces(
+    title: str, well: FaultTrace, broken: Mapping[str, Mapping[float, FaultTrace]], path: Path_ = None
+) -> bytes:
+    """Kinds of fault down, angle and torque across: severity -> trace, beside one that stays well."""
+    with _figure(len(broken), 2, (10, 1.7 * len(broken) + 0.7), squeeze=False, sharex=True) as (figure, grid):
+        for row, (kind, levels) in zip(grid, broken.items(), strict=True):
+            for axes, name, unit in zip(row, ("angle", "torque"), ("rad", "N·m"), strict=True):
+                axes.axvline(0, color=_FAULT, lw=1.2)
+                axes.plot(well.time, getattr(well, name), color=_MUTED, lw=1.2, label="well")
+                for colour, (level, trace) in zip((COLOURS[0], COLOURS[1]), levels.items(), strict=True):
+                    true, shown = getattr(trace, name), getattr(trace, f"shown_{name}")
+                    axes.plot(trace.time, true, color=colour, lw=1.6, label=f"severity {level:g}")
+                    if not np.array_equal(true, shown):
+                        axes.plot(trace.time, shown, color=colour, lw=1.2, ls=":", label=f"shown, {level:g}")
+                axes.set(title=kind.replace("_", " "), ylabel=f"{name}, {unit}")
+            lines = {line.get_label(): line for axes in row for line in axes.get_lines()[1:]}
+            row[1].legend(lines.values(), lines, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+        for axes in grid[-1]:
+            axes.set(xlabel="time since the onset, s", xlim=(well.time[0], well.time[-1]))
+        figure.suptitle(title)
         return _png(figure, path)
 
 

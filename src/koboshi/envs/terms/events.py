@@ -20,7 +20,7 @@ Range = tuple[float, float]
 
 
 def randomises(*fields: str, derives: bool = False) -> Callable[[Event], Event]:
-    """Notes on an event the model fields it changes; `derives`: other constants follow from them."""
+    """Notes on an event the model fields it changes, or none; `derives`: other constants follow from them."""
 
     def note(event: Event) -> Event:
         event.randomises = tuple((field, derives) for field in fields)  # type: ignore[attr-defined]
@@ -112,11 +112,11 @@ def randomise_armature(env: Env, mask: Tensor, range: Range = (0.8, 1.2)) -> Non
 
 
 @randomises("dof_frictionloss")
-def randomise_joint_friction(env: Env, mask: Tensor, add: Range = (0.0, 0.5)) -> None:
-    """Dry friction added to each joint, N·m."""
-    columns = env.joints.dof
+def randomise_joint_friction(env: Env, mask: Tensor, add: Range = (0.0, 0.5), of_effort: Range = (0.0, 0.0)) -> None:
+    """Dry friction added to each joint: N·m, and a share of the joint's effort limit."""
+    columns, shape = env.joints.dof, (env.num_envs, len(env.robot.joint_names))
     friction = env.fields.nominal("dof_frictionloss").expand(env.num_envs, -1).clone()
-    friction[:, columns] += env.uniform((env.num_envs, len(env.robot.joint_names)), *add)
+    friction[:, columns] += env.uniform(shape, *add) + env.uniform(shape, *of_effort) * env.effort_limit
     env.fields.randomise("dof_frictionloss", mask, friction)
 
 
@@ -127,6 +127,7 @@ def _scaled_joints(env: Env, field: str, range: Range) -> Tensor:
     return value
 
 
+@randomises()
 def randomise_encoder_bias(env: Env, mask: Tensor, range: Range = (-0.02, 0.02)) -> None:
     """What each encoder shows too much, rad: for the policy and the detector, not for the drive's own loop."""
     bias = env.uniform(env.encoder_bias.shape, *range)

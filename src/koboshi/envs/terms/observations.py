@@ -65,20 +65,20 @@ def joint_pos(env: Env, sensed: bool = True, joints: tuple[str, ...] = (".*",)) 
 
 @mirrored("joint")
 def joint_vel(env: Env, sensed: bool = True) -> Tensor:
-    """(N, J) joint velocities, rad/s; 0 where a sensor is frozen."""
+    """(N, J) joint velocities, rad/s; `sensed`: through sensors that may be faulty."""
     return env.faults.sense_rate(env.state.joint_vel) if sensed else env.state.joint_vel
 
 
 @mirrored("joint")
-def joint_torque(env: Env) -> Tensor:
-    """(N, J) torques at the joints, N·m."""
-    return env.state.joint_torque
+def joint_torque(env: Env, sensed: bool = True) -> Tensor:
+    """(N, J) torques at the joints, N·m; `sensed`: through sensors that may be faulty."""
+    return env.faults.sense_torque(env.state.joint_torque) if sensed else env.state.joint_torque
 
 
 @mirrored("joint")
-def joint_effort(env: Env) -> Tensor:
-    """(N, J) torques as shares of each joint's effort limit."""
-    return env.state.joint_torque / env.effort_limit
+def joint_effort(env: Env, sensed: bool = True) -> Tensor:
+    """(N, J) `joint_torque` as shares of each joint's effort limit."""
+    return joint_torque(env, sensed) / env.effort_limit
 
 
 @mirrored("action")
