@@ -14,13 +14,13 @@ from koboshi.envs.cfg import CurriculumTerm, EventTerm, HeadingCfg, ObsTerm, Vel
 from koboshi.envs.terms import curriculum, events, observations
 from koboshi.faults import KINDS, FaultsCfg, FaultSchedule
 
-N = 6
+N = 8
 
 
 def eventful(**changes: Any) -> EnvCfg:
     """Short episodes with every kind of fault, delays, histories, headings, pushes, a curriculum and randomisations."""
     cfg = worlds.go2(num_envs=N, episode_length_s=0.5)
-    faults = FaultsCfg(kinds=KINDS, count=(1, 4), severity=(0.2, 1.0), duration_s=(0.1, 0.4))
+    faults = FaultsCfg(kinds=KINDS, count=(1, 4), severity=(0.2, 1.0), duration_s=(0.1, 0.4), pause_s=(0.02, 0.1))
     policy = dict(cfg.observations["policy"].terms)
     policy["joint_pos"] = ObsTerm(observations.joint_pos, noise=0.01, delay=(0, 3), history=2)
     random = {
