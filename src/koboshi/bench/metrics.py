@@ -27,6 +27,7 @@ from torch import Tensor
 
 from koboshi import robots
 from koboshi.bench.rollout import Recording
+from koboshi.envs.math import wrapped
 from koboshi.errors import KoboshiError
 
 RECOVERED = 0.2
@@ -84,9 +85,10 @@ class _Window:
 def controller_metrics(recording: Recording, seconds: float) -> dict[str, Any]:
     """The figures of one controller; keys as in `metrics.json`."""
     window = _Window(recording, seconds)
-    by_joint = _by_joint(recording, window)
+    by_joint = _by_joint(recording, window.survived.double().masked_fill(~window.counts, math.nan))
     measured = [share for share in by_joint.values() if share is not None]
     travelled, course = _progress(window), _Course(recording, window, seconds)
+    turned = _by_joint(recording, course.heading_error).values()
     return {
         "survival_mean": sum(measured) / len(measured) if measured else None,
         "survival_worst": min(measured, default=None),
@@ -97,7 +99,7 @@ def controller_metrics(recording: Recording, seconds: float) -> dict[str, Any]:
         "yaw_rmse": _rms(window.error[..., 2], window.alive),
         "progress": _mean_known(travelled),
         "heading_error": _mean_known(course.heading_error),
-        "heading_error_worst": max(_course_by_joint(recording, course.heading_error).values(), default=None),
+        "heading_error_worst": max((error for error in turned if error is not None), default=None),
         "path_error": _rms(course.aside, window.alive & course.held),
         "path_progress": _mean_known(course.progress),
         "recovery": _recovery(window, recording.step_dt),
@@ -144,16 +146,16 @@ def paired(a: EpisodeRows, b: EpisodeRows) -> dict[str, Any]:
     return found
 
 
-def _by_joint(recording: Recording, window: _Window) -> dict[str, float | None]:
-    """Joint -> share of survivors among the episodes in which it fails; episodes without a fault under HEALTHY."""
+def _by_joint(recording: Recording, values: Tensor) -> dict[str, float | None]:
+    """Joint -> mean of `values` (N,), NaN where there is none, over the episodes in which it fails; episodes without a
+    fault under HEALTHY."""
     rows: dict[str, list[float]] = {}
-    outcome = zip(recording.scenarios.episodes, window.survived.tolist(), window.counts.tolist(), strict=True)
-    for episode, survived, counts in outcome:
+    for episode, value in zip(recording.scenarios.episodes, values.tolist(), strict=True):
         for joint in dict.fromkeys(fault.joint for fault in episode.faults) or [HEALTHY]:
-            values = rows.setdefault(joint, [])
-            if counts:
-                values.append(float(survived))
-    return {joint: sum(values) / len(values) if values else None for joint, values in rows.items()}
+            found = rows.setdefault(joint, [])
+            if not math.isnan(value):
+                found.append(value)
+    return {joint: sum(found) / len(found) if found else None for joint, found in rows.items()}
 
 
 def _mean(values: Tensor) -> float | None:
@@ -183,20 +185,10 @@ class _Course:
         self.progress = (along.gather(0, last[None])[0] / asked).clamp(0, 1)
         """(N,) 0..1; NaN where no heading was held or no movement asked for."""
         self.progress = self.progress.masked_fill(~self.held | (speed <= MOVING), math.nan)
-        wrong = torch.remainder(pose[..., 2] - target + math.pi, 2 * math.pi) - math.pi
         second = round(1 / recording.step_dt)
-        self.heading_error = wrong[-second:].abs().mean(0).masked_fill(~self.held | ~window.survived, math.nan)
+        wrong = wrapped(pose[-second:, :, 2] - target)
+        self.heading_error = wrong.abs().mean(0).masked_fill(~self.held | ~window.survived, math.nan)
         """(N,) rad; NaN where no heading was held or the robot fell."""
-
-
-def _course_by_joint(recording: Recording, values: Tensor) -> dict[str, float]:
-    """Joint -> mean over the episodes in which it fails and that have a value."""
-    rows: dict[str, list[float]] = {}
-    for episode, value in zip(recording.scenarios.episodes, values.tolist(), strict=True):
-        for joint in dict.fromkeys(fault.joint for fault in episode.faults) or [HEALTHY]:
-            if not math.isnan(value):
-                rows.setdefault(joint, []).append(value)
-    return {joint: sum(found) / len(found) for joint, found in rows.items()}
 
 
 def _mean_known(values: Tensor) -> float | None:

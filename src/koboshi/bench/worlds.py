@@ -1,8 +1,8 @@
-"""Named worlds that a controller is judged in: each differs from the one trained in by one thing, always the same.
+"""Named worlds that a controller is judged in: each differs from the nominal one by one thing, always the same.
 
 In every one of them the task's own randomisations, pushes and delays are off and sensors are as noisy as the task
-says, so that figures of two worlds differ by that one thing. Values are settled here and are no ranges: training
-draws from ranges, and so has never seen them exactly.
+says, so that figures of two worlds differ by that one thing. Values are settled here and are no ranges: a training
+that draws from ranges never sees them exactly.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from koboshi.envs.cfg import HeadingCfg, VelocityCommandCfg
+from koboshi.envs.math import wrapped
 from koboshi.sim import anyone
 
 
@@ -69,7 +70,7 @@ class VelocityCommand:
         """Sets the yaw rates that turn towards the headings that are held."""
         if self._heading is None:
             return
-        error = torch.remainder(self.heading - heading + math.pi, 2 * math.pi) - math.pi
+        error = wrapped(self.heading - heading)
         rate = (self._heading.stiffness * error).clamp(self.cfg.ang_vel_z[0], self.cfg.ang_vel_z[1])
         turned = torch.cat((self.value[:, :2], rate[:, None]), dim=1)
         self.value = torch.where(self.holds_heading[:, None], turned, self.value)

@@ -1,6 +1,8 @@
-"""Rotations as MuJoCo writes them: unit quaternions (w, x, y, z), body to world."""
+"""Rotations as MuJoCo writes them: unit quaternions (w, x, y, z), body to world; and angles."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -25,6 +27,11 @@ def rotation_table() -> Tensor:
         for factor, a, b in sums:
             table[a, b, entry] = factor
     return table.flatten(0, 1)
+
+
+def wrapped(angle: Tensor) -> Tensor:
+    """The same angles in [−π, π), rad."""
+    return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
 
 
 def to_yaw_frame(forward: Tensor, vec: Tensor) -> Tensor:

@@ -40,6 +40,11 @@ class FaultLayer:
         self.severity = torch.zeros(n, j, device=self._device)
         self.kind = torch.full((n, j), -1, device=self._device)
         self._kinds = _kinds(cfg) if s else ()
+        # Model field -> what acts on it, in KINDS' order.
+        self._effects: dict[str, list[tuple[str, FieldEffect]]] = {}
+        for kind in self._kinds:
+            for effect in FAULT_KINDS[kind].effects:
+                self._effects.setdefault(effect.field, []).append((kind, effect))
         self._level = {kind: torch.zeros(n, j, device=self._device) for kind in self._kinds}
         self._held = {kind: torch.zeros(n, j, device=self._device) for kind in self._kinds if kind in CAPTURING}
         self.joint, self.which = (torch.zeros(n, s, dtype=torch.int64, device=self._device) for _ in range(2))
@@ -47,7 +52,7 @@ class FaultLayer:
         self.start, self.stop, self.period = (torch.full((n, s), NEVER, device=self._device) for _ in range(3))
         self._active = torch.zeros(n, s, dtype=torch.bool, device=self._device)
         self._prepare_plan()
-        for name in self._changed:
+        for name in self._effects:
             fields.expand(name)
             fields.overlay(name, lambda value, name=name: self._faulty(name, value))  # type: ignore[misc]
 
@@ -174,26 +179,18 @@ class FaultLayer:
         self._refresh_fields()
 
     def _refresh_fields(self) -> None:
-        for name in self._changed:
+        for name in self._effects:
             self._fields.refresh(name)
 
     def _faulty(self, name: str, value: Tensor) -> Tensor:
         """(N, …) a field as the faults in force leave it."""
         value = value.clone()
-        for kind, effect in self._effects(name):
+        for kind, effect in self._effects[name]:
             columns = getattr(self._joints, effect.columns)
             own = value[:, columns]
             held = self._held.get(kind, self.severity)
             value[:, columns] = effect.apply(own, self._level[kind].to(own.dtype), held.to(own.dtype))
         return value
-
-    def _effects(self, name: str) -> list[tuple[str, FieldEffect]]:
-        return [(kind, each) for kind in self._kinds for each in FAULT_KINDS[kind].effects if each.field == name]
-
-    @property
-    def _changed(self) -> list[str]:
-        """The model fields that faults may change."""
-        return sorted({each.field for kind in self._kinds for each in FAULT_KINDS[kind].effects})
 
     def sense(self, joint_pos: Tensor) -> Tensor:
         """(N, J) what the encoders show for these positions, rad."""

@@ -95,8 +95,7 @@ def evaluate(
     one robot alone on one core; `changed` says where the task differs from the one trained in, `world` which of
     `bench.worlds` it was judged in (null: the task's own).
     """
-    if world is not None:
-        in_world(task.env, world)  # refused before anything is stepped
+    there = task if world is None else replace(task, env=in_world(task.env, world))
     stored = load(path, task) if is_controller(path) else None
     controllers = _routed(stored, task) if stored is not None else {"healthy": policy_alone(path, task)}
     scenarios, seconds = frozen_scenarios(task, scenario_file, folder), task.evaluate.seconds
@@ -124,12 +123,13 @@ def evaluate(
             recordings[name] = recording
     metrics["differences"] = {f"{a} - {b}": paired(rows[a], rows[b]) for a, b in PAIRS if a in rows and b in rows}
     if stored is not None:
-        metrics["controllers"]["learned"] |= _switch_figures(task, stored, recordings["learned"], world)
+        metrics["controllers"]["learned"] |= _switch_figures(there, stored, recordings["learned"])
+        metrics["controllers"]["learned"] |= controller_speed(task.env, stored.learned(), scenarios)
     metrics = json_safe(metrics)
     runs.write_json(folder / "metrics.json", metrics)
     episodes = {name: found.to_dict() for name, found in rows.items()}
     runs.write_json(folder / "episodes.json", {"scenario": scenarios.hash, "controllers": episodes})
-    _report(task, metrics, recordings, folder, stored.assignment if stored is not None else None, path)
+    _report(there, metrics, recordings, folder, stored.assignment if stored is not None else None, path)
     return metrics
 
 
@@ -148,17 +148,15 @@ def _figures(recording: Recording, seconds: float) -> dict[str, Any]:
     return controller_metrics(recording, seconds) | gait_metrics(recording, seconds) | {"cost_us": cost}
 
 
-def _switch_figures(task: TaskCfg, stored: StoredController, recording: Recording, world: str | None) -> dict[str, Any]:
-    figures = detection_metrics(recording, stored.assignment) | _healthy_hours(task, stored.learned(), world)
-    return figures | controller_speed(task.env, stored.learned(), recording.scenarios)
+def _switch_figures(task: TaskCfg, stored: StoredController, recording: Recording) -> dict[str, Any]:
+    return detection_metrics(recording, stored.assignment) | _healthy_hours(task, stored.learned())
 
 
-def _healthy_hours(task: TaskCfg, controller: Controller, world: str | None) -> dict[str, float]:
+def _healthy_hours(task: TaskCfg, controller: Controller) -> dict[str, float]:
     cfg, count = task.evaluate, FALSE_ALARM_ROBOTS
-    env = task.env if world is None else in_world(task.env, world)
     steps = healthy_steps(cfg.healthy_hours, task.env.step_dt, count)
     with progress("false alarms", steps * count) as update:
-        return false_alarms(env, controller, cfg.healthy_hours, count, cfg.seed + 1, lambda t: update(t * count))
+        return false_alarms(task.env, controller, cfg.healthy_hours, count, cfg.seed + 1, lambda t: update(t * count))
 
 
 def film_candidates(scenarios: Scenarios) -> tuple[int, ...]:
