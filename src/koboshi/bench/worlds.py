@@ -11,12 +11,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from koboshi import robots
 from koboshi.envs import EnvCfg
 from koboshi.envs.cfg import EventTerm
 from koboshi.envs.terms import events
 from koboshi.errors import unknown
-from koboshi.robots.model import physics_spec
 from koboshi.terrain import PlaneCfg
 
 PUSH, EVERY_S = 0.6, 3.0
@@ -48,11 +46,6 @@ def _with(cfg: EnvCfg, name: str, event: Callable[..., None], mode: Any = "reset
     return replace(cfg, events=cfg.events | {name: term})
 
 
-def _loaded(cfg: EnvCfg) -> EnvCfg:
-    load = LOAD * float(physics_spec(robots.find(cfg.robot)).compile().body_mass.sum())
-    return _with(cfg, "mass", events.randomise_mass, add=(load, load))
-
-
 def _gains(cfg: EnvCfg, factor: float) -> EnvCfg:
     return _with(cfg, "gains", events.randomise_gains, stiffness=(factor, factor), damping=(factor, factor))
 
@@ -73,7 +66,10 @@ WORLDS: dict[str, World] = {
         f"a shove of up to {PUSH} m/s in each direction every {EVERY_S:g} s",
         lambda cfg: _with(cfg, "push", events.push, "interval", velocity=PUSH),
     ),
-    "loaded": World(f"{LOAD:.0%} of the robot's mass more on its base", _loaded),
+    "loaded": World(
+        f"{LOAD:.0%} of the robot's mass more on its base",
+        lambda cfg: _with(cfg, "mass", events.randomise_mass, add=(0.0, 0.0), of_robot=(LOAD, LOAD)),
+    ),
     "slippery": World(
         f"sliding friction {FRICTION}",
         lambda cfg: _with(cfg, "friction", events.randomise_friction, range=(FRICTION, FRICTION)),

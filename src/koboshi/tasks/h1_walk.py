@@ -18,7 +18,7 @@ def env_cfg() -> EnvCfg:
     """Policy 69, critic 74, detector 88 numbers."""
     return EnvCfg(
         robot=UNITREE_H1.name,
-        actions=velocity.position_targets(scale=0.5),
+        actions=velocity.position_targets(scale=0.5, delay=velocity.LATE),
         observations=velocity.walking_groups() | velocity.fault_groups(UNITREE_H1),
         rewards={
             "track_lin_vel_xy": RewardTerm(rewards.lin_vel_xy_error, 1.0, shape="exp", scale=0.5),
@@ -35,7 +35,8 @@ def env_cfg() -> EnvCfg:
             "termination": RewardTerm(rewards.termination, -200.0),
         },
         terminations=velocity.falls(UNITREE_H1),
-        events=velocity.resets() | velocity.randomisations(),
+        command=velocity.courses(),
+        events=velocity.resets() | velocity.differing_worlds(),
         num_envs=512,
     )
 

@@ -7,11 +7,22 @@ from inspect import Parameter, signature
 from typing import Any
 
 from koboshi.algos.ppo import NetworkCfg, PPOCfg
-from koboshi.envs.cfg import ActionsCfg, ActionTerm, EventTerm, ObsGroup, ObsTerm, TerminationTerm
+from koboshi.envs.cfg import (
+    ActionsCfg,
+    ActionTerm,
+    EventTerm,
+    HeadingCfg,
+    ObsGroup,
+    ObsTerm,
+    TerminationTerm,
+    VelocityCommandCfg,
+)
 from koboshi.envs.terms import actions, events, observations, terminations
 from koboshi.robots import Robot
 from koboshi.specialists.training import SpecialistsCfg
 
+LATE = (0, 2)
+"""Physics steps from an action to its effect, at random for each episode."""
 TORQUE_NOISE = 0.005
 """Noise of a measured torque as a share of the joint's effort limit: currents are measured to a share of the range."""
 
@@ -59,9 +70,14 @@ def fault_groups(robot: Robot) -> dict[str, ObsGroup]:
     }
 
 
-def position_targets(scale: float) -> ActionsCfg:
+def position_targets(scale: float, delay: tuple[int, int] = (0, 0)) -> ActionsCfg:
     """Every joint's position target around the default pose, `scale` rad a unit."""
-    return ActionsCfg({"joint_position": ActionTerm(actions.joint_position, scale=scale)})
+    return ActionsCfg({"joint_position": ActionTerm(actions.joint_position, scale=scale)}, delay)
+
+
+def courses() -> VelocityCommandCfg:
+    """Half of the commands hold a heading, which a robot can see itself leave; the others a yaw rate."""
+    return VelocityCommandCfg(heading=HeadingCfg(stiffness=1.0, fraction=0.5))
 
 
 def resets(velocity: float = 0.5) -> dict[str, EventTerm | None]:
@@ -87,6 +103,24 @@ def randomisations() -> dict[str, EventTerm | None]:
     }
     terms = {name: EventTerm(func, "reset", _ranges(func), active=False) for name, func in at_reset.items()}
     return {**terms, "push": EventTerm(events.push, "interval", _ranges(events.push), active=False)}
+
+
+def differing_worlds() -> dict[str, EventTerm | None]:
+    """Randomisations for policies that are to walk in a world that nobody has measured; delays: `LATE`."""
+    drawn = {
+        "friction": EventTerm(events.randomise_friction, params={"range": (0.35, 1.25)}),
+        "mass": EventTerm(events.randomise_mass, params={"add": (0.0, 0.0), "of_robot": (-0.03, 0.18)}),
+        "com": EventTerm(events.randomise_com, params={"shift": (-0.02, 0.02)}),
+        "gains": EventTerm(
+            events.randomise_gains, params={"stiffness": (0.93, 1.07), "damping": (0.93, 1.07), "shared": (0.8, 1.25)}
+        ),
+        "strength": EventTerm(events.randomise_strength, params={"range": (0.9, 1.0), "shared": (0.65, 1.0)}),
+        "joint_friction": EventTerm(
+            events.randomise_joint_friction, params={"add": (0.0, 0.0), "of_effort": (0.0, 0.02)}
+        ),
+        "push": EventTerm(events.push, "interval", {"velocity": 0.8}, interval_s=(2.0, 6.0)),
+    }
+    return randomisations() | drawn
 
 
 def _ranges(func: Callable[..., None]) -> dict[str, Any]:

@@ -63,11 +63,19 @@ def randomise_friction(env: Env, mask: Tensor, range: Range = (0.5, 1.25)) -> No
 
 
 @randomises("body_mass", "body_inertia", derives=True)
-def randomise_mass(env: Env, mask: Tensor, add: Range = (-1.0, 3.0), bodies: tuple[str, ...] | None = None) -> None:
-    """kg more or less on some bodies (None: the base), their inertia scaled alike."""
+def randomise_mass(
+    env: Env,
+    mask: Tensor,
+    add: Range = (-1.0, 3.0),
+    of_robot: Range = (0.0, 0.0),
+    bodies: tuple[str, ...] | None = None,
+) -> None:
+    """kg more or less on some bodies (None: the base), and shares of the robot's mass; their inertia scaled alike."""
     ids = env.body_ids(tuple(bodies or (env.robot.base_body,)))
-    nominal = env.fields.nominal("body_mass")[ids]
-    mass = (nominal + env.uniform((env.num_envs, len(ids)), *add)).clamp(min=0.1 * nominal)
+    nominal, shape = env.fields.nominal("body_mass")[ids], (env.num_envs, len(ids))
+    whole = env.model.body_subtreemass[env.model.body(env.robot.base_body).id]
+    load = env.uniform(shape, *add) + env.uniform(shape, *of_robot) * float(whole)
+    mass = (nominal + load).clamp(min=0.1 * nominal)
     for field, value in (("body_mass", mass), ("body_inertia", env.fields.nominal("body_inertia")[ids])):
         whole = env.fields.randomised(field).clone()
         whole[:, ids] = value if field == "body_mass" else value * (mass / nominal)[..., None]
@@ -84,10 +92,19 @@ def randomise_com(env: Env, mask: Tensor, shift: Range = (-0.05, 0.05)) -> None:
 
 
 @randomises("actuator_gainprm", "actuator_biasprm")
-def randomise_gains(env: Env, mask: Tensor, stiffness: Range = (0.9, 1.1), damping: Range = (0.9, 1.1)) -> None:
-    """Factors on each actuator's stiffness and damping (a velocity servo's gain is its damping, a motor has none)."""
-    shape = (env.num_envs, env.model.nu)
-    kp, kd = env.uniform(shape, *stiffness), env.uniform(shape, *damping)
+def randomise_gains(
+    env: Env,
+    mask: Tensor,
+    stiffness: Range = (0.9, 1.1),
+    damping: Range = (0.9, 1.1),
+    shared: Range = (1.0, 1.0),
+) -> None:
+    """Factors on each actuator's stiffness and damping (a velocity servo's gain is its damping, a motor has none).
+
+    `shared`: one more, that all of a robot's have in common.
+    """
+    shape, common = (env.num_envs, env.model.nu), env.uniform((env.num_envs, 1), *shared)
+    kp, kd = common * env.uniform(shape, *stiffness), common * env.uniform(shape, *damping)
     nominal = (env.fields.nominal(f"actuator_{name}prm") for name in ("gain", "bias"))
     gain, bias = (value.expand(env.num_envs, -1, -1).clone() for value in nominal)
     holds_position = bias[:, :, 1] != 0
@@ -99,9 +116,9 @@ def randomise_gains(env: Env, mask: Tensor, stiffness: Range = (0.9, 1.1), dampi
 
 
 @randomises("actuator_forcerange")
-def randomise_strength(env: Env, mask: Tensor, range: Range = (0.8, 1.0)) -> None:
-    """A factor on the largest torque of each actuator."""
-    factor = env.uniform((env.num_envs, env.model.nu, 1), *range)
+def randomise_strength(env: Env, mask: Tensor, range: Range = (0.8, 1.0), shared: Range = (1.0, 1.0)) -> None:
+    """A factor on the largest torque of each actuator, and one (`shared`, a battery's) that all have in common."""
+    factor = env.uniform((env.num_envs, env.model.nu, 1), *range) * env.uniform((env.num_envs, 1, 1), *shared)
     env.fields.randomise("actuator_forcerange", mask, env.fields.nominal("actuator_forcerange") * factor)
 
 

@@ -1,0 +1,33 @@
+"""The command line's groups of verbs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Legged robots that keep moving when their joints fail.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+detector_app = typer.Typer(help="Train or judge a fault detector.", no_args_is_help=True)
+bench_app = typer.Typer(help="Benchmarks.", no_args_is_help=True)
+app.add_typer(detector_app, name="detector")
+app.add_typer(bench_app, name="bench")
+
+
+@app.callback()
+def outside(
+    module: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="File or module with TASKS, ROBOTS, ACTORS or AGENTS of your own; may be given several times."
+        ),
+    ] = None,
+) -> None:
+    """Legged robots that keep moving when their joints fail."""
+    from koboshi import plugins
+
+    plugins.load(module or [])

@@ -1,0 +1,114 @@
+"""Verbs that look at what was made, and at robots."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from koboshi.cli.app import app
+from koboshi.cli.options import RUNS, Overrides, Root, task_named
+
+WALK = (0.7, 0.0, 0.0)
+
+
+@app.command()
+def evaluate(
+    controller: Annotated[str, typer.Argument(help="Controller or policy: a file, a pipeline or a run.")],
+    overrides: Overrides = None,
+    scenarios: Annotated[Path | None, typer.Option(help="Frozen scenario file.")] = None,
+    world: Annotated[str | None, typer.Option(help="soft_gains, pushed, …; koboshi list worlds says which.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of metrics, report, videos.")] = Path("runs/evaluate"),
+    root: Root = RUNS,
+) -> None:
+    """Judge a controller on frozen scenarios, beside the healthy policy alone and oracles."""
+    from koboshi import config
+    from koboshi.stages import evaluate as stage
+    from koboshi.stages import play as playing
+    from koboshi.stages.folders import find, task_of
+    from koboshi.stages.progress import console
+
+    path = find(controller, root)
+    task = config.override(task_of(path), overrides or [])
+    console.print(playing.controllers_table(stage.evaluate(task, path, out, scenarios, world)))
+
+
+@app.command()
+def play(
+    run: Annotated[str, typer.Argument(help="Run, checkpoint or controller.")],
+    overrides: Overrides = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="joint@seconds[:kind[:severity[:duration[:period]]]], left_knee@3.0; any number of them."),
+    ] = None,
+    command: Annotated[tuple[float, float, float], typer.Option(help="v_x v_y (m/s) yaw rate (rad/s).")] = WALK,
+    seconds: float = 12.0,
+    camera: str = "three_quarter",
+    video: Path = Path("play.mp4"),
+    root: Root = RUNS,
+) -> None:
+    """Film a checkpoint, perhaps with faults."""
+    from koboshi.stages import play as playing
+    from koboshi.stages.folders import find
+
+    path = find(run, root)
+    for key, value in playing.play(path, fault or [], command, seconds, camera, video, overrides or []).items():
+        print(f"{key}: {value}")
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        Literal["everything", "faults", "worlds"],
+        typer.Argument(help="faults: their kinds, and a picture of what each does; worlds: to judge controllers in."),
+    ] = "everything",
+    task: Annotated[str, typer.Option(help="faults: the task whose shipped robot is shown.")] = "h1-walk",
+    joint: Annotated[str | None, typer.Option(help="faults: the joint that fails; a knee by default.")] = None,
+    out: Annotated[Path, typer.Option(help="faults: folder of the picture.")] = Path("runs/faults"),
+    root: Root = RUNS,
+) -> None:
+    """Tasks, robots with their joints, and runs; or the kinds of fault; or the worlds."""
+    from koboshi.stages import fault_traces, tables
+
+    if what == "worlds":
+        tables.show_worlds()
+    elif what == "faults":
+        tables.show_faults(fault_traces.picture(task_named(task, None), joint, out))
+    else:
+        tables.show_everything(root)
+
+
+@app.command()
+def check(
+    robot: Annotated[str, typer.Argument(help="Robot, for instance unitree_go2.")],
+    out: Annotated[Path, typer.Option(help="Folder of the joints' step responses.")] = Path("runs/check"),
+) -> None:
+    """Say what is missing or wrong in a robot, before anything is trained on it; exit code 1 where anything is.
+
+    What it says of gains is advice.
+    """
+    from koboshi import robots
+    from koboshi.stages import check as stage
+    from koboshi.stages import tables
+
+    findings = stage.check(robots.find(robot), out / robot)
+    tables.show_findings(robot, findings)
+    print(out / robot / stage.PICTURE)
+    if any(found.kind != stage.ADVICE for found in findings):
+        sys.exit(1)
+
+
+@app.command()
+def demo(
+    overrides: Overrides = None,
+    task: Annotated[str, typer.Option(help="Task whose shipped controller is shown.")] = "h1-walk",
+    out: Path = Path("runs/demo"),
+) -> None:
+    """A shipped controller loses joints and walks on."""
+    from koboshi.stages import play as playing
+
+    playing.demo(out, task, overrides or [])
+    written = [out / name for name in ("metrics.json", "video.mp4", "report.html")]
+    print("  ".join(str(path) for path in written if path.exists()))
