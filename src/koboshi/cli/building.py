@@ -19,6 +19,7 @@ from koboshi.cli.options import (
     Task,
     say,
     split,
+    start_of,
     task_named,
 )
 from koboshi.errors import KoboshiError
