@@ -23,7 +23,9 @@ def make_card(num_envs: int, **changes) -> DatasetCard:
     fields = {
         "num_envs": num_envs,
         "columns": transition_columns(
-            {"detector": Column("float32", (17,))}, Column("float32", (4,)), {"severity": Column("float32", (4,))}
+            {"detector": Column("float32", (17,))},
+            Column("float32", (4,)),
+            {"severity": Column("float32", (4,)), "kind": Column("int8", (4,))},
         ),
         "layouts": {"detector": LAYOUT},
         "joint_names": JOINTS,
@@ -77,6 +79,7 @@ def simulate(steps: int, envs: int, seed: int, faulty: float = 0.7) -> Sequences
         episode[done] = int(episode.max()) + 1 + torch.arange(n)
     obs, severity, episodes, reset = (torch.stack(column) for column in zip(*rows, strict=True))
     ends = torch.stack(ends)
-    columns = {"obs.detector": obs, "severity": severity, "episode": episodes, "reset": reset}
+    kind = torch.where(severity > 0, 0, -1).to(torch.int8)
+    columns = {"obs.detector": obs, "severity": severity, "kind": kind, "episode": episodes, "reset": reset}
     columns |= {"truncated": ends, "terminated": torch.zeros_like(ends)}
     return Sequences(make_card(envs), columns, torch.zeros(reset.shape, dtype=torch.int8))
