@@ -56,10 +56,10 @@ class JointReader(nn.Module):
         own = torch.cat((own, missing - missing.median(-1, keepdim=True).values), -2).mT
         robot = self.context(context)[..., None, :].expand(-1, -1, self._joints, -1)
         rows = F.elu(self.embed(torch.cat((own, robot), -1)))
-        carried = state.view(envs * self._joints, -1)
+        carried = state.reshape(envs * self._joints, -1)
         remembered, carried = self.memory(rows.flatten(1, 2), keep.repeat_interleave(self._joints, 1), carried)
         logit, severity, *kinds = self.head(remembered).view(steps, envs, self._joints, -1).unbind(-1)
-        return Reading(logit, torch.stack(kinds, -2), severity.sigmoid()), carried.view(envs, -1)
+        return Reading(logit, torch.stack(kinds, -2), severity.sigmoid()), carried.reshape(envs, -1)
 
 
 def _places(spec: DetectorSpec) -> Tensor:

@@ -25,8 +25,7 @@ class SpecialistEnv:
     through it. `extras["valid"]` marks the transitions in which the environment's own member acted, through the
     mirror or not as that joint asks; in all others the frozen healthy policy did, and nothing is learnt from them.
     `extras["anew"]` marks where it takes charge next.
-    Advantages do not end at a switch: where the healthy policy takes over again, those of the member's last steps
-    hold rewards that it did not earn, and the value of states that its critic has not learnt.
+    Where another acts next, the learner's advantages end: they hold no reward that the member did not earn.
     """
 
     def __init__(

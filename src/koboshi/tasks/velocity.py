@@ -146,7 +146,7 @@ def falls(robot: Robot) -> dict[str, TerminationTerm | None]:
 
 def faults() -> FaultsCfg:
     """Every kind, from a quarter on, up to three joints at once; some heal."""
-    return FaultsCfg(kinds=KINDS, severity=(0.25, 1.0), count=(1, 3), duration_s=(2.0, 30.0))
+    return FaultsCfg(kinds=tuple(KINDS), severity=(0.25, 1.0), count=(1, 3), duration_s=(2.0, 30.0))
 
 
 def evaluation() -> EvaluateCfg:
