@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from koboshi.algos.ppo import PPOCfg, TrainerCfg
 from koboshi.envs import EnvCfg
 from koboshi.envs.cfg import RewardTerm
 from koboshi.envs.terms import rewards
+from koboshi.faults import FaultsCfg
 from koboshi.robots import UNITREE_H1
 from koboshi.tasks import velocity
 from koboshi.tasks.task import CollectCfg, DetectorStageCfg, TaskCfg
@@ -19,7 +18,7 @@ def env_cfg() -> EnvCfg:
     """Policy 69, critic 74, detector 88 numbers."""
     return EnvCfg(
         robot=UNITREE_H1.name,
-        actions=velocity.position_targets(scale=0.5, delay=velocity.LATE),
+        actions=velocity.position_targets(scale=0.5),
         observations=velocity.walking_groups() | velocity.fault_groups(UNITREE_H1),
         rewards={
             "track_lin_vel_xy": RewardTerm(rewards.lin_vel_xy_error, 1.0, shape="exp", scale=0.5),
@@ -36,8 +35,7 @@ def env_cfg() -> EnvCfg:
             "termination": RewardTerm(rewards.termination, -200.0),
         },
         terminations=velocity.falls(UNITREE_H1),
-        command=velocity.courses(),
-        events=velocity.resets() | velocity.differing_worlds(),
+        events=velocity.resets() | velocity.randomisations(),
         num_envs=512,
     )
 
@@ -53,14 +51,8 @@ def h1_walk() -> TaskCfg:
         "h1-walk",
         env_cfg(),
         agent_cfg(),
-        faults=velocity.faults(),
+        faults=FaultsCfg(),
         collect=CollectCfg(),
         detector=DetectorStageCfg(),
-        specialists=replace(
-            velocity.specialists_cfg(final_kl=0.003),
-            informed=True,
-            kinds=velocity.MOVING,
-            severity=(0.4, 0.7, 1.0),
-        ),
-        evaluate=velocity.evaluation(),
+        specialists=velocity.specialists_cfg(final_kl=0.003),
     )

@@ -11,21 +11,19 @@ from koboshi.algos.ppo import NetworkCfg, PPOCfg
 from koboshi.envs.cfg import (
     ActionsCfg,
     ActionTerm,
+    EnvCfg,
     EventTerm,
     HeadingCfg,
     ObsGroup,
     ObsTerm,
     TerminationTerm,
-    VelocityCommandCfg,
 )
 from koboshi.envs.terms import actions, events, observations, terminations
 from koboshi.faults import KINDS, CommandRanges, FaultsCfg, Kind
 from koboshi.robots import Robot
 from koboshi.specialists.training import SpecialistsCfg
-from koboshi.tasks.task import EvaluateCfg
+from koboshi.tasks.task import TaskCfg, required
 
-LATE = (0, 2)
-"""Physics steps from an action to its effect, at random for each episode."""
 MOVING: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind != "torque_sensor_loss")
 """Kinds of fault that change how a robot moves: only these need another policy."""
 TORQUE_NOISE = 0.005
@@ -77,14 +75,9 @@ def fault_groups(robot: Robot) -> dict[str, ObsGroup]:
     }
 
 
-def position_targets(scale: float, delay: tuple[int, int] = (0, 0)) -> ActionsCfg:
+def position_targets(scale: float) -> ActionsCfg:
     """Every joint's position target around the default pose, `scale` rad a unit."""
-    return ActionsCfg({"joint_position": ActionTerm(actions.joint_position, scale=scale)}, delay)
-
-
-def courses() -> VelocityCommandCfg:
-    """Half of the commands hold a heading, which a robot can see itself leave; the others a yaw rate."""
-    return VelocityCommandCfg(heading=HeadingCfg(stiffness=1.0, fraction=0.5))
+    return ActionsCfg({"joint_position": ActionTerm(actions.joint_position, scale=scale)})
 
 
 def resets(velocity: float = 0.5) -> dict[str, EventTerm | None]:
@@ -112,24 +105,6 @@ def randomisations() -> dict[str, EventTerm | None]:
     return {**terms, "push": EventTerm(events.push, "interval", _ranges(events.push), active=False)}
 
 
-def differing_worlds() -> dict[str, EventTerm | None]:
-    """Randomisations for policies that are to walk in a world that nobody has measured; delays: `LATE`."""
-    drawn = {
-        "friction": EventTerm(events.randomise_friction, params={"range": (0.35, 1.25)}),
-        "mass": EventTerm(events.randomise_mass, params={"add": (0.0, 0.0), "of_robot": (-0.03, 0.18)}),
-        "com": EventTerm(events.randomise_com, params={"shift": (-0.02, 0.02)}),
-        "gains": EventTerm(
-            events.randomise_gains, params={"stiffness": (0.93, 1.07), "damping": (0.93, 1.07), "shared": (0.8, 1.25)}
-        ),
-        "strength": EventTerm(events.randomise_strength, params={"range": (0.9, 1.0), "shared": (0.65, 1.0)}),
-        "joint_friction": EventTerm(
-            events.randomise_joint_friction, params={"add": (0.0, 0.0), "of_effort": (0.0, 0.02)}
-        ),
-        "push": EventTerm(events.push, "interval", {"velocity": 0.8}, interval_s=(2.0, 6.0)),
-    }
-    return randomisations() | drawn
-
-
 def _ranges(func: Callable[..., None]) -> dict[str, Any]:
     """An event's own default parameters, spelt out so that each is a key that can be set."""
     return {name: p.default for name, p in signature(func).parameters.items() if p.default is not Parameter.empty}
@@ -142,17 +117,6 @@ def falls(robot: Robot) -> dict[str, TerminationTerm | None]:
         "base_low": TerminationTerm(terminations.base_low, {"height": robot.fall_height}),
         "bad_orientation": TerminationTerm(terminations.bad_orientation, {"limit": 0.5}),
     }
-
-
-def faults() -> FaultsCfg:
-    """Every kind, from a quarter on, up to three joints at once; some heal."""
-    return FaultsCfg(kinds=tuple(KINDS), severity=(0.25, 1.0), count=(1, 3), duration_s=(2.0, 30.0))
-
-
-def evaluation() -> EvaluateCfg:
-    """One joint at a time, for good, while a heading is held."""
-    one = replace(faults(), count=(1, 1), duration_s=None)
-    return EvaluateCfg(faults=one, commands=CommandRanges(heading=(0.0, 0.0)))
 
 
 def specialists_cfg(final_kl: float | None = None) -> SpecialistsCfg:
@@ -169,4 +133,45 @@ def specialists_cfg(final_kl: float | None = None) -> SpecialistsCfg:
             mirror_coef=0.0,
             final_kl=final_kl,
         )
+    )
+
+
+def in_differing_worlds(env: EnvCfg) -> EnvCfg:
+    """The environment in a world that nobody has measured, drawn anew for each episode; half of the commands hold a
+    heading, which a robot can see itself leave.
+
+    No range has a value of `bench.worlds` for one of its ends, and the delays end below that of `late`.
+    """
+    drawn: dict[str, EventTerm | None] = {
+        "friction": EventTerm(events.randomise_friction, params={"range": (0.35, 1.25)}),
+        "mass": EventTerm(events.randomise_mass, params={"add": (0.0, 0.0), "of_robot": (-0.03, 0.18)}),
+        "com": EventTerm(events.randomise_com, params={"shift": (-0.02, 0.02)}),
+        "gains": EventTerm(
+            events.randomise_gains, params={"stiffness": (0.93, 1.07), "damping": (0.93, 1.07), "shared": (0.8, 1.25)}
+        ),
+        "strength": EventTerm(events.randomise_strength, params={"range": (0.9, 1.0), "shared": (0.65, 1.0)}),
+        "joint_friction": EventTerm(
+            events.randomise_joint_friction, params={"add": (0.0, 0.0), "of_effort": (0.0, 0.02)}
+        ),
+        "push": EventTerm(events.push, "interval", {"velocity": 0.8}, interval_s=(2.0, 6.0)),
+    }
+    return replace(
+        env,
+        actions=replace(env.actions, delay=(0, 2)),
+        command=replace(env.command, heading=HeadingCfg(stiffness=1.0, fraction=0.5)),
+        events=env.events | drawn,
+    )
+
+
+def under_any_faults(task: TaskCfg) -> TaskCfg:
+    """The task under every kind of fault, from a quarter on, up to three joints at once, of which some heal; it is
+    evaluated with one joint at a time, for good, while a heading is held."""
+    faults = FaultsCfg(kinds=tuple(KINDS), severity=(0.25, 1.0), count=(1, 3), duration_s=(2.0, 30.0))
+    one = replace(faults, count=(1, 1), duration_s=None)
+    specialists = required(task, "specialists", task.specialists)
+    return replace(
+        task,
+        faults=faults,
+        specialists=replace(specialists, informed=True, kinds=MOVING, severity=(0.4, 0.7, 1.0)),
+        evaluate=replace(task.evaluate, faults=one, commands=CommandRanges(heading=(0.0, 0.0))),
     )
