@@ -64,6 +64,7 @@ class Strain:
         levels = getattr(decision.route.belief, "levels", None)
         if levels is None or not bool((self._asked_kind == self._t).any()):
             return
-        said = levels.cpu().unflatten(1, (len(KINDS), -1)).argmax(1)
+        most, said = levels.cpu().unflatten(1, (len(KINDS), -1)).max(1)
+        said = said.masked_fill(most <= 0, -1)
         before = torch.full_like(said, -1) if self.kind is None else self.kind
         self.kind = torch.where((self._asked_kind == self._t)[:, None], said, before)

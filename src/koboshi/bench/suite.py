@@ -175,7 +175,7 @@ class _Draw:
         """`faults`: (joint, kind, severity), each from a moment of its own on."""
         u = [self.random.random() for _ in range(3)]
         command = self.commands.draw(u) if moves else (0.0, 0.0, 0.0)
-        planned = tuple(Fault(j, kind, s, self._onset(), **coming) for j, kind, s in faults)  # type: ignore[arg-type]
+        planned = tuple(Fault(j, kind, s, self._onset(), **coming) for j, kind, s in faults)
         start = min((fault.onset_s for fault in planned), default=ONSET_S[0])
         return Scenario(planned, (command[0], command[1], 0.0), start, heading=0.0)
 
@@ -226,7 +226,8 @@ def _nothing_breaks(draw: _Draw) -> tuple[list[Scenario], list[Scenario]]:
 
 def _one_joint(draw: _Draw) -> tuple[list[Scenario], list[Scenario]]:
     """Every joint, kind and severity; everywhere one severity of each, so that each joint and kind has all in turn."""
-    first, rest = [], []
+    first: list[Scenario] = []
+    rest: list[Scenario] = []
     for j, joint in enumerate(draw.names):
         for k, kind in enumerate(k for k in KINDS if can_have(draw.robot, joint, k)):
             for s, severity in enumerate(SEVERITIES):
