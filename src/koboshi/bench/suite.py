@@ -47,7 +47,7 @@ GONE_S, PERIOD_S = 0.5, 1.5
 HELD_OUT = 0.25
 """Share of the pairs (with their mirror images) that a training should not meet."""
 BATCH = 512
-"""Episodes side by side beyond the first `everywhere`; noise is drawn for a whole batch, so it is part of the suite."""
+"""Episodes side by side at most; noise is drawn for a whole batch, so it is part of the suite."""
 
 FROZEN = {"h1-walk": "0229786bbae3", "go2-flat": "3bf39624c5e7", "g1-walk": "5d8170a5eee8"}
 """Task -> the hash that its suite of VERSION has."""
@@ -73,12 +73,27 @@ class Suite:
         return len(self.scenarios.episodes) if world == "nominal" else self.everywhere
 
     def batches(self, world: str) -> Iterator[Scenarios]:
-        """What is walked side by side, in order. The first batch is the same in every world."""
-        bounds = [0, self.everywhere, *range(self.everywhere + BATCH, self.count(world), BATCH), self.count(world)]
-        for i, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
-            if first < last:
-                episodes = self.scenarios.episodes[first:last]
-                yield replace(self.scenarios, seed=self.scenarios.seed + i, episodes=episodes)
+        """What is walked side by side, in order; what is walked everywhere comes in the same batches in every world.
+
+        Episodes in which nothing breaks keep to themselves: where a robot falls and begins again it draws numbers,
+        and from then on the noise of its whole batch is another one.
+        """
+        first = 0
+        for i, size in enumerate(self._sizes(world)):
+            episodes = self.scenarios.episodes[first : first + size]
+            yield replace(self.scenarios, seed=self.scenarios.seed + i, episodes=episodes)
+            first += size
+
+    def _sizes(self, world: str) -> list[int]:
+        sizes: list[int] = []
+        before: tuple[bool, bool] | None = None
+        for i, episode in enumerate(self.scenarios.episodes[: self.count(world)]):
+            kind = (i < self.everywhere, bool(episode.faults))
+            if kind != before or sizes[-1] == BATCH:
+                sizes.append(0)
+            sizes[-1] += 1
+            before = kind
+        return sizes
 
     def smaller(self, episodes: int | None, seconds: float | None) -> Suite:
         """At most so many episodes, spread over the list, each counting for so long: to try something out."""
@@ -175,7 +190,7 @@ class _Draw:
         """`faults`: (joint, kind, severity), each from a moment of its own on."""
         u = [self.random.random() for _ in range(3)]
         command = self.commands.draw(u) if moves else (0.0, 0.0, 0.0)
-        planned = tuple(Fault(j, kind, s, self._onset(), **coming) for j, kind, s in faults)
+        planned = tuple(Fault(j, kind, s, self._onset(), **coming) for j, kind, s in faults)  # type: ignore[arg-type]
         start = min((fault.onset_s for fault in planned), default=ONSET_S[0])
         return Scenario(planned, (command[0], command[1], 0.0), start, heading=0.0)
 
@@ -198,7 +213,7 @@ class _Draw:
 def can_have(robot: Robot, joint: str, kind: str) -> bool:
     """Whether a kind of fault can act on a joint."""
     try:
-        check_fault(robot, joint, kind)  # type: ignore[arg-type]
+        check_fault(robot, joint, kind)
     except KoboshiError:
         return False
     return True
