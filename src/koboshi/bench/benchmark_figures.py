@@ -32,6 +32,7 @@ from koboshi.robots import Robot
 
 Part = dict[str, Any]
 NOMINAL = "nominal"
+COUNTED = ("k=1", "k=2", "k=3", "k=4")
 Json = dict[str, Any]
 
 
@@ -114,20 +115,25 @@ def _about(results: Results, name: str) -> Json:
 
 
 def survival(results: Results, name: str, world: str) -> Json:
-    """Each stratum's survival and that of its worst joint, where one joint breaks."""
+    """Each stratum's survival, and that of the worst joint: the least mean of the episodes in which it breaks."""
     found: Json = {}
     for stratum in STRATA:
         found[stratum] = as_json(bootstrap(list(results.values(name, metrics.survived, stratum, world).values())))
-    found["k=1, worst joint"] = as_json(_worst(results, name, metrics.survived, world, least))
+        if stratum in COUNTED:
+            found[f"{stratum}, worst joint"] = as_json(_worst(results, name, metrics.survived, stratum, world, least))
     return found
 
 
 def _worst(
-    results: Results, name: str, value: Callable[[Columns], Values], world: str, statistic: Callable[[Values], float]
+    results: Results,
+    name: str,
+    value: Callable[[Columns], Values],
+    stratum: str,
+    world: str,
+    statistic: Callable[[Values], float],
 ) -> Any:
-    joint = results.episodes(world).joint
-    rows = results.values(name, value, "k=1", world).values()
-    return bootstrap([metrics.by_group(each, joint) for each in rows], statistic)
+    rows = results.values(name, value, stratum, world).values()
+    return bootstrap([metrics.by_joint(each, results.episodes(world)) for each in rows], statistic)
 
 
 def course(results: Results, name: str) -> Json:
@@ -142,7 +148,7 @@ def course(results: Results, name: str) -> Json:
     return {
         "recovery": figure(lambda rows: metrics.of_all(rows, "recovered")),
         "heading_error": figure(turned),
-        "heading_error_worst": as_json(_worst(results, name, turned, NOMINAL, greatest)),
+        "heading_error_worst": as_json(_worst(results, name, turned, "k=1", NOMINAL, greatest)),
         "path_error": figure(lambda rows: metrics.of_all(rows, "path_error")),
         "path_progress": figure(lambda rows: metrics.of_all(rows, "path_progress")),
         "peak": figure(lambda rows: metrics.of_survivors(rows, "peak")),
@@ -268,7 +274,7 @@ def delays(results: Results, name: str) -> dict[str, list[float | None]]:
 def difference(results: Results, a: str, b: str) -> Json:
     """Stratum -> survival of a less that of b, on the same episodes."""
     found: Json = {}
-    for stratum in ("k=1", "k=2", "k=3", "k=4"):
+    for stratum in COUNTED:
         ours, theirs = (results.values(name, metrics.survived, stratum) for name in (a, b))
         found[stratum] = as_json(paired(ours, theirs))
     return found

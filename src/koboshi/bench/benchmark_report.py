@@ -56,13 +56,16 @@ def _headline(lines: Sequence[Line]) -> str:
         (
             escape(line.figure),
             [
-                f"<td>{escape(line.wanted)}</td><td>{escape(line.measured)}</td>"
+                # A figure of several numbers needs more than one line.
+                f'<td style="white-space:normal">{escape(line.wanted)}</td>'
+                f'<td style="white-space:normal">{escape(line.measured)}</td>'
                 f'<td style="color:{colours[line.reached]}">{MARKS[line.reached]}</td>'
             ],
         )
         for line in lines
     ]
-    return report._section("Targets", report._grid(("", "wanted", "measured (95 % interval)", ""), rows))
+    table = report._grid(("", "wanted", "measured [95 % interval]", ""), rows, "targets")
+    return report._section("Targets", table)
 
 
 def _some(tables: Iterable[Table | None]) -> list[Table]:

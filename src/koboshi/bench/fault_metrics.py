@@ -60,9 +60,12 @@ class Episodes:
         return np.array([bool(s.faults) and all(f.kind in kinds for f in s.faults) for s in self.scenarios])
 
     @property
-    def joint(self) -> Values:
-        """Index of the first joint that breaks, −1 where none does."""
-        return np.array([self.robot.joint_id(s.faults[0].joint) if s.faults else -1 for s in self.scenarios])
+    def joints(self) -> Values:
+        """(E, J) bool: which joints break."""
+        found = np.zeros((len(self.scenarios), len(self.robot.joint_names)), dtype=bool)
+        for row, joints in zip(found, self.sets, strict=True):
+            row[list(joints)] = True
+        return found
 
     @property
     def sets(self) -> list[frozenset[int]]:
@@ -94,9 +97,9 @@ def common_survivors(of: Sequence[Columns]) -> Values:
     return np.logical_and.reduce([survived(rows) == 1 for rows in of])
 
 
-def by_group(values: Values, group: Values) -> Values:
-    """(E, 2) for `statistics.least` and `greatest`."""
-    return np.stack((values, group.astype(float)), axis=1)
+def by_joint(values: Values, episodes: Episodes) -> Values:
+    """(E, 1 + J) for `statistics.least` and `greatest`: an episode counts for each joint that breaks in it."""
+    return np.column_stack((values, episodes.joints))
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ tbody th{font-weight:500}
 .wide+.wide{margin-top:1.2rem}
 .heat td{text-align:center;min-width:5.2rem;border:2px solid var(--paper)}
 .heat th{border-color:var(--paper)}
+.targets tbody th{white-space:normal}
 .unit{color:var(--soft);font-weight:400;font-size:.85em}
 details{border:1px solid var(--line);border-radius:10px;padding:.7rem .95rem;margin-top:.8rem}
 summary{cursor:pointer;font-weight:500}

@@ -54,7 +54,7 @@ def quantile(share: float) -> Statistic:
 
 
 def least(values: Values) -> float:
-    """The smallest mean of any group: (E, 2) value and group, a whole number."""
+    """The smallest mean of any group: (E, 1 + G) value, and for each group whether the row is in it, 0 or 1."""
     return float(_group_means(values).min())
 
 
@@ -64,9 +64,9 @@ def greatest(values: Values) -> float:
 
 
 def _group_means(values: Values) -> Values:
-    group = values[:, 1].astype(np.int64)
-    count, total = np.bincount(group), np.bincount(group, weights=values[:, 0])
-    return total[count > 0] / count[count > 0]
+    member = values[:, 1:]
+    count = member.sum(0)
+    return (values[:, 0] @ member)[count > 0] / count[count > 0]
 
 
 def ratio(values: Values) -> float:

@@ -56,7 +56,7 @@ def share(interval: Json | None) -> str:
     if interval is None:
         return "–"
     value, low, high = (100 * interval[name] for name in ("value", "low", "high"))
-    return f"{value:.1f} % ({low:.1f} to {high:.1f})"
+    return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
 
 
 def number(unit: str, digits: int = 2, sign: str = "") -> Callable[[Json | None], str]:
@@ -67,7 +67,7 @@ def number(unit: str, digits: int = 2, sign: str = "") -> Callable[[Json | None]
             return "–"
         value, low, high = (interval.get(name) for name in ("value", "low", "high"))
         words = ["∞" if x is None else f"{x:{sign}.{digits}f}" for x in (value, low, high)]
-        return f"{words[0]} {unit}".rstrip() + f" ({words[1]} to {words[2]})"
+        return f"{words[0]} {unit}".rstrip() + f" [{words[1]}, {words[2]}]"
 
     return write
 
