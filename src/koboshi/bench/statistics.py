@@ -85,14 +85,17 @@ def macro_f1(values: Values) -> float:
     return float(np.mean(scores))
 
 
-def bootstrap(by_seed: Sequence[Values], statistic: Statistic = mean, draws: int = DRAWS) -> Interval | None:
-    """The statistic of all rows together and its interval; None where no row counts. Always the same draws."""
+def bootstrap(by_seed: Sequence[Values], statistic: Statistic = mean, draws: int | None = None) -> Interval | None:
+    """The statistic of all rows together and its interval; None where no row counts. Always the same draws.
+
+    `draws`: how many; None: DRAWS.
+    """
     kept = [values[~np.isnan(values if values.ndim == 1 else values[:, 0])] for values in by_seed]
     kept = [values for values in kept if len(values)]
     if not kept:
         return None
     random = np.random.default_rng(0)
-    found = np.array([statistic(_draw(kept, random)) for _ in range(draws)])
+    found = np.array([statistic(_draw(kept, random)) for _ in range(draws or DRAWS)])
     tail = (1 - LEVEL) / 2
     # Of infinite delays no mean must be taken, so percentiles are values that occurred.
     low, high = np.quantile(found, (tail, 1 - tail), method="inverted_cdf")
@@ -106,7 +109,7 @@ def _draw(kept: Sequence[Values], random: np.random.Generator) -> Values:
     return np.concatenate([kept[k][random.integers(len(kept[k]), size=len(kept[k]))] for k in seeds])
 
 
-def paired(a: Mapping[int, Values], b: Mapping[int, Values], draws: int = DRAWS) -> Interval | None:
+def paired(a: Mapping[int, Values], b: Mapping[int, Values], draws: int | None = None) -> Interval | None:
     """Mean of a − b (seed -> (E,), the same episodes in the same order) over the seeds that both have."""
     return bootstrap([a[seed] - b[seed] for seed in a if seed in b], mean, draws)
 
