@@ -25,6 +25,7 @@ SHIPPED = files("koboshi") / "assets" / "h1_walk" / "controller.safetensors"
 SMALL = [
     "env.num_envs=16", "agent.trainer.timesteps=16", "agent.trainer.rollout=8", "collect.num_envs=2", "collect.steps=4",
     "specialists.num_envs=27", "specialists.stages=[8,8]", "specialists.agent.trainer.rollout=8",
+    "agent.epochs=1", "agent.minibatches=1", "specialists.agent.epochs=1",
     "specialists.onset_s=[0.0,0.02]", "specialists.switch_delay_s=[0.0,0.0]", "specialists.solved=0",
 ]  # fmt: skip
 

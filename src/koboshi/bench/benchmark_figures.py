@@ -14,17 +14,18 @@ from koboshi.bench import fault_metrics as metrics
 from koboshi.bench.episode_columns import Columns
 from koboshi.bench.fault_metrics import STRATA, Episodes, FaultRows
 from koboshi.bench.statistics import (
+    Statistic,
     Values,
     as_json,
     bootstrap,
     greatest,
     least,
     macro_f1,
-    mean,
     paired,
     quantile,
     rate,
     ratio,
+    root_ratio,
 )  # fmt: skip
 from koboshi.bench.suite import SEVERITIES, Suite
 from koboshi.faults import KINDS
@@ -130,7 +131,7 @@ def _worst(
     value: Callable[[Columns], Values],
     stratum: str,
     world: str,
-    statistic: Callable[[Values], float],
+    statistic: Statistic,
 ) -> Any:
     rows = results.values(name, value, stratum, world).values()
     return bootstrap([metrics.by_joint(each, results.episodes(world)) for each in rows], statistic)
@@ -222,7 +223,8 @@ def detection(results: Results, name: str, world: str) -> Json:
 
 def _false(results: Results, name: str, world: str, ways: Sequence[str]) -> Any:
     """False alarms an hour over all seeds, and the hours."""
-    counted = [p["alarms"][way] for (_, c, w), p in results.parts.items() if (c, w) == (name, world) for way in ways]
+    parts = [p for (_, c, w), p in results.parts.items() if (c, w) == (name, world) and "alarms" in p]
+    counted = [part["alarms"][way] for part in parts for way in ways]
     hours = sum(each["healthy_hours"] for each in counted)
     found = as_json(rate(sum(int(each["false_alarms"]) for each in counted), hours))
     return None if found is None else found | {"hours": hours}
@@ -230,7 +232,7 @@ def _false(results: Results, name: str, world: str, ways: Sequence[str]) -> Any:
 
 def severity(results: Results, name: str) -> Json:
     """Severity -> survival at k=1."""
-    sizes = np.array([s.faults[0].severity if s.faults else 0.0 for s in results.episodes(NOMINAL).scenarios])
+    sizes = results.episodes(NOMINAL).severity
     rows = results.values(name, metrics.survived, "k=1").values()
     return {f"{s:g}": as_json(bootstrap([np.where(sizes == s, x, np.nan) for x in rows])) for s in SEVERITIES}
 
@@ -238,13 +240,14 @@ def severity(results: Results, name: str) -> Json:
 def heat(results: Results, name: str) -> Json:
     """Joint -> kind -> mean survival at k=1 over seeds and severities."""
     episodes = results.episodes(NOMINAL)
-    rows = results.values(name, metrics.survived, "k=1").values()
+    rows = list(results.values(name, metrics.survived, "k=1").values())
     found: Json = {}
     for joint in results.robot.fault_candidates:
-        for kind in KINDS:
-            here = np.array([any((f.joint, f.kind) == (joint, kind) for f in s.faults) for s in episodes.scenarios])
+        breaks = episodes.joints[:, results.robot.joint_id(joint)]
+        for k, kind in enumerate(KINDS):
+            here = breaks & (episodes.kind == k)
             known = np.concatenate([each[here & ~np.isnan(each)] for each in rows])
-            found.setdefault(joint, {})[kind] = mean(known) if len(known) else None
+            found.setdefault(joint, {})[kind] = float(known.mean()) if len(known) else None
     return found
 
 
@@ -256,7 +259,7 @@ def recall(results: Results, name: str) -> Json:
         shares = {}
         for each in SEVERITIES:
             hits = np.concatenate([metrics.recalled(f)[(f.kind == k) & (f.severity == each)] for f in faults])
-            shares[f"{each:g}"] = mean(hits) if len(hits) else None
+            shares[f"{each:g}"] = float(hits.mean()) if len(hits) else None
         found[kind] = shares | {"smallest": metrics.smallest_severity(faults, kind)}
     return found
 
@@ -286,7 +289,7 @@ def tax(results: Results, main: str, healthy: str) -> Json:
     chosen = STRATA["k=0, walking"](results.episodes(NOMINAL))
     both = [metrics.healthy_tax(ours[seed], alone[seed], chosen) for seed in ours if seed in alone]
     return {
-        "tracking": as_json(bootstrap([squares for squares, _ in both], metrics.root_ratio)),
+        "tracking": as_json(bootstrap([squares for squares, _ in both], root_ratio)),
         "survival": as_json(bootstrap([lost for _, lost in both])),
     }
 

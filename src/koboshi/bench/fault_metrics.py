@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,20 +37,20 @@ class Episodes:
     scenarios: tuple[Scenario, ...]
     robot: Robot
 
-    @property
+    @cached_property
     def broken(self) -> Values:
         """How many joints break for good; −1 where a fault comes and goes."""
         return np.array([-1 if comes_and_goes(s) else len(joints_of(s)) for s in self.scenarios])
 
-    @property
+    @cached_property
     def moves(self) -> Values:
         return np.array([any(s.command) for s in self.scenarios])
 
-    @property
+    @cached_property
     def dead(self) -> Values:
         return np.array([is_dead(s) for s in self.scenarios])
 
-    @property
+    @cached_property
     def held_out(self) -> Values:
         """Whether its two joints are a pair that trainings should leave out."""
         out = held_out_pairs(self.robot)
@@ -59,7 +60,7 @@ class Episodes:
         """Whether something breaks, and only in these ways."""
         return np.array([bool(s.faults) and all(f.kind in kinds for f in s.faults) for s in self.scenarios])
 
-    @property
+    @cached_property
     def joints(self) -> Values:
         """(E, J) bool: which joints break."""
         found = np.zeros((len(self.scenarios), len(self.robot.joint_names)), dtype=bool)
@@ -67,7 +68,17 @@ class Episodes:
             row[list(joints)] = True
         return found
 
-    @property
+    @cached_property
+    def kind(self) -> Values:
+        """Index into KINDS of the first fault's kind, −1 where nothing breaks."""
+        return np.array([KINDS.index(s.faults[0].kind) if s.faults else -1 for s in self.scenarios])
+
+    @cached_property
+    def severity(self) -> Values:
+        """Of the first fault, 0 where nothing breaks."""
+        return np.array([s.faults[0].severity if s.faults else 0.0 for s in self.scenarios])
+
+    @cached_property
     def sets(self) -> list[frozenset[int]]:
         """The joints that break."""
         return [frozenset(self.robot.joint_id(j) for j in joints_of(s)) for s in self.scenarios]
@@ -178,17 +189,11 @@ def healthy_tax(judged: Columns, alone: Columns, chosen: Values) -> tuple[Values
     """((E, 2) tracking, (E,) survival) of episodes in which nothing breaks.
 
     The first: squared v_x RMSE of the judged and of the healthy policy alone, of those that both survive; their
-    ratio's root less one is the tax (`root_ratio`). The second: survival of the healthy policy less that of the judged.
+    `statistics.root_ratio` is the tax. The second: survival of the healthy policy less that of the judged.
     """
     both = chosen & common_survivors([judged, alone])
     squares = np.stack([np.where(both, of_all(rows, "vx_rmse"), np.nan) ** 2 for rows in (judged, alone)], axis=1)
     return squares, np.where(chosen, survived(alone) - survived(judged), np.nan)
-
-
-def root_ratio(values: Values) -> float:
-    """√(Σ first / Σ second) − 1 of (E, 2): how much larger the one RMSE is, as a share."""
-    below = float(values[:, 1].sum())
-    return math.sqrt(float(values[:, 0].sum()) / below) - 1 if below else math.nan
 
 
 Choice = Callable[[Episodes], Values]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,10 @@ LEVEL = 0.95
 DRAWS = 1000
 Values = np.ndarray
 """(E,) or (E, C) float, a row an episode; a row whose first number is NaN does not count."""
-Statistic = Callable[[Values], float]
+Weights = np.ndarray
+"""(D, E) float: how often each of D draws holds each row."""
+Statistic = Callable[[Values, Weights], Values]
+"""(D,): the statistic of each draw."""
 
 
 @dataclass(frozen=True)
@@ -39,50 +43,60 @@ class Interval:
         return {name: value for name, value in asdict(self).items() if math.isfinite(value)}
 
 
-def mean(values: Values) -> float:
+def mean(values: Values, weights: Weights) -> Values:
     """Of (E,)."""
-    return float(values.mean())
+    return weights @ values / weights.sum(1)
 
 
 def quantile(share: float) -> Statistic:
     """The smallest of (E,) values that at least this share does not exceed; infinite where too many are infinite."""
 
-    def statistic(values: Values) -> float:
-        return float(np.sort(values)[max(0, math.ceil(share * len(values)) - 1)])
+    def statistic(values: Values, weights: Weights) -> Values:
+        order = np.argsort(values, kind="stable")
+        below = weights[:, order].cumsum(1)
+        # Weights are whole numbers, and the share of their sum need not be.
+        return values[order][(below >= share * below[:, -1:] - 1e-6).argmax(1)]
 
     return statistic
 
 
-def least(values: Values) -> float:
+def least(values: Values, weights: Weights) -> Values:
     """The smallest mean of any group: (E, 1 + G) value, and for each group whether the row is in it, 0 or 1."""
-    return float(_group_means(values).min())
+    return np.nanmin(_group_means(values, weights), axis=1)
 
 
-def greatest(values: Values) -> float:
+def greatest(values: Values, weights: Weights) -> Values:
     """The largest mean of any group."""
-    return float(_group_means(values).max())
+    return np.nanmax(_group_means(values, weights), axis=1)
 
 
-def _group_means(values: Values) -> Values:
+def _group_means(values: Values, weights: Weights) -> Values:
+    """(D, G); NaN for a group of which a draw holds nothing."""
     member = values[:, 1:]
-    count = member.sum(0)
-    return (values[:, 0] @ member)[count > 0] / count[count > 0]
+    return _over(weights @ (values[:, :1] * member), weights @ member)
 
 
-def ratio(values: Values) -> float:
+def _over(above: Values, below: Values) -> Values:
+    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
+
+
+def ratio(values: Values, weights: Weights) -> Values:
     """Sum of the first column of (E, 2) over that of the second."""
-    below = float(values[:, 1].sum())
-    return float(values[:, 0].sum()) / below if below else math.nan
+    return _over(*(weights @ values).T)
 
 
-def macro_f1(values: Values) -> float:
+def root_ratio(values: Values, weights: Weights) -> Values:
+    """√(Σ first / Σ second) − 1 of (E, 2): of squared errors, how much larger the one RMSE is, as a share."""
+    return np.sqrt(ratio(values, weights)) - 1
+
+
+def macro_f1(values: Values, weights: Weights) -> Values:
     """Mean over classes of F1 from (E, 2) true and believed class, whole numbers, −1 none."""
-    true, said = values.astype(np.int64).T
-    scores = []
-    for each in np.unique(true):
-        hits = float(((true == each) & (said == each)).sum())
-        scores.append(2 * hits / float((true == each).sum() + (said == each).sum()))
-    return float(np.mean(scores))
+    classes = np.unique(values[:, 0])
+    true, said = (values[:, k, None] == classes for k in (0, 1))
+    hits, all_true, all_said = (weights @ x for x in (true & said, true, said))
+    # A class that a draw does not hold has no F1.
+    return np.nanmean(np.where(all_true > 0, _over(2 * hits, all_true + all_said), np.nan), axis=1)
 
 
 def bootstrap(by_seed: Sequence[Values], statistic: Statistic = mean, draws: int | None = None) -> Interval | None:
@@ -94,19 +108,28 @@ def bootstrap(by_seed: Sequence[Values], statistic: Statistic = mean, draws: int
     kept = [values for values in kept if len(values)]
     if not kept:
         return None
-    random = np.random.default_rng(0)
-    found = np.array([statistic(_draw(kept, random)) for _ in range(draws or DRAWS)])
+    rows = np.concatenate(kept)
+    found = statistic(rows, _draws(tuple(len(values) for values in kept), draws or DRAWS))
     tail = (1 - LEVEL) / 2
-    # Of infinite delays no mean must be taken, so percentiles are values that occurred.
+    # Between a finite and an infinite delay there is no mean, so percentiles are values that occurred.
     low, high = np.quantile(found, (tail, 1 - tail), method="inverted_cdf")
-    return Interval(
-        statistic(np.concatenate(kept)), float(low), float(high), len(kept), sum(len(values) for values in kept)
-    )
+    value = statistic(rows, np.ones((1, len(rows))))
+    return Interval(float(value[0]), float(low), float(high), len(kept), len(rows))
 
 
-def _draw(kept: Sequence[Values], random: np.random.Generator) -> Values:
-    seeds = random.integers(len(kept), size=len(kept))
-    return np.concatenate([kept[k][random.integers(len(kept[k]), size=len(kept[k]))] for k in seeds])
+@lru_cache(maxsize=16)
+def _draws(sizes: tuple[int, ...], draws: int) -> Weights:
+    """(D, Σ sizes): as many seeds as there are, and from each as many episodes as it has, both with replacement."""
+    random = np.random.default_rng(0)
+    starts = np.cumsum((0, *sizes))
+    weights = np.zeros((draws, starts[-1]))
+    for picked in random.integers(len(sizes), size=(len(sizes), draws)):
+        for k, size in enumerate(sizes):
+            who = np.flatnonzero(picked == k)
+            episodes = random.integers(size, size=(len(who), size)) + size * np.arange(len(who))[:, None]
+            counts = np.bincount(episodes.ravel(), minlength=len(who) * size).reshape(len(who), size)
+            weights[who, starts[k] : starts[k + 1]] += counts
+    return weights
 
 
 def paired(a: Mapping[int, Values], b: Mapping[int, Values], draws: int | None = None) -> Interval | None:

@@ -234,7 +234,7 @@ def _made(benchmark: Benchmark, wanted: Wanted, seed: Seed) -> dict[str, Any]:
         "step_us": step_us(task.env, controller) if wanted.world == "nominal" else None,
         "columns": rows,
     }
-    if entrant.detects:
+    if entrant.counted:
         hours = benchmark.hours * (1.0 if wanted.world == "nominal" else HOURS_ELSEWHERE / HOURS)
         part["alarms"] = _alarms(str(wanted), in_world(task.env, wanted.world), controller, hours)
     return part

@@ -73,6 +73,8 @@ class Entrant(NamedTuple):
     """Environment steps that it was trained with, over all members."""
     detects: bool = False
     """Whether its alarms are its own."""
+    counted: bool = False
+    """Whether its false alarms are counted for hours; banks under the same detector have the same ones."""
     everywhere: bool = True
     """Whether it walks in other worlds than the nominal one."""
     train: Train | None = None
@@ -136,7 +138,7 @@ ENTRANTS: dict[str, Entrant] = {
     "B3d500": _oracle("the oracle 500 ms late", 0.5),
     "B4": Entrant(
         "the learned switch", lambda seed: seed.stored.learned(), _controller, ("healthy", "bank", "detector"), _whole,
-        detects=True,
+        detects=True, counted=True,
     ),
     "B5joint": _bank("B5joint", "joint", "the learned switch, one specialist a joint"),
     "B5pair": _bank("B5pair", "mirrored_pair", "the learned switch, one specialist a mirrored pair"),
