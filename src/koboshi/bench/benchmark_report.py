@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,12 @@ def write(folder: Path, title: str, figures: Json, lines: Sequence[Line]) -> tup
     page, table = folder / "report.html", folder / "table.md"
     write_atomic(table, markdown(figures, lines).encode())
     parts = [f"<h1>{escape(title)}</h1>", f'<p class="lead">{_lead(figures)}</p>', _headline(lines)]
+    parts.append(report._section("Plots", report._gallery(report._picture(*each) for each in _pictures(figures))))
     parts += [
-        report._section(name, "".join(report._table(*each) for each in _some(tables)))
+        report._section(name, "".join(report._table(*each) for each in tables if each is not None and each[2]))
         for name, tables in _tables(figures)
     ]
     parts += _heats(figures)
-    parts.append(report._section("Plots", report._gallery(report._picture(*each) for each in _pictures(figures))))
     report.write_page(page, title, parts)
     return page, table
 
@@ -68,16 +68,13 @@ def _headline(lines: Sequence[Line]) -> str:
     return report._section("Targets", table)
 
 
-def _some(tables: Iterable[Table | None]) -> list[Table]:
-    return [each for each in tables if each is not None and each[2]]
-
-
 def _tables(figures: Json) -> list[tuple[str, list[Table | None]]]:
     return [
         ("Controllers", [_controllers(figures)]),
-        ("Survival by number of joints", [_survival(figures)]),
+        ("Survival by number of joints", _survival(figures)),
         ("Course and strain, one joint broken", [_course(figures), _tracking(figures)]),
         ("Detection", [_detection(figures), _recall(figures)]),
+        (f"{figures['main']} in every world", [_worlds(figures)]),
         ("False alarms", [_alarms(figures)]),
         ("Differences", [_differences(figures)]),
         ("Kinds that training did not have", [_held_out(figures)]),
@@ -93,11 +90,16 @@ def _controllers(figures: Json) -> Table:
     return "Steps are those of all members together", heads, rows
 
 
-def _survival(figures: Json) -> Table:
+def _survival(figures: Json) -> list[Table | None]:
+    """In two tables, up to one joint and beyond, for a page is only so wide."""
     strata = list(next(iter(next(iter(figures["survival"].values())).values())))
     found = {name: worlds[NOMINAL] for name, worlds in figures["survival"].items() if NOMINAL in worlds}
-    rows = [[name, *(share(each[stratum]) for stratum in strata)] for name, each in found.items()]
-    return "Nominal world, 20 s after the first onset", ("", *strata), rows
+    few = [stratum for stratum in strata if stratum.startswith(("k=0", "k=1", "comes"))]
+    tables: list[Table | None] = []
+    for columns in (few, [stratum for stratum in strata if stratum not in few]):
+        rows = [[name, *(share(each[stratum]) for stratum in columns)] for name, each in found.items()]
+        tables.append(("Nominal world, 20 s after the first onset", ("", *columns), rows))
+    return tables
 
 
 def _course(figures: Json) -> Table:
@@ -137,15 +139,30 @@ def _recall(figures: Json) -> Table | None:
     return caption, ("", *sizes, "smallest"), rows
 
 
+def _worlds(figures: Json) -> Table:
+    """The main controller's most telling figures by world."""
+    main, ms = figures["main"], number("ms", 0)
+    survived, heard = (figures[part].get(main, {}) for part in ("survival", "detection"))
+    rows = [
+        [world, share(each["k=1"]), share(each["k=1, worst joint"]), share(each["k=2"]),
+         *(ms(heard[world][f"delay dead, {which}"]) for which in ("median", "p95")),
+         *(share(heard[world][key]) for key in ("recall", "exact k=1", "exact k=2"))]
+        for world, each in survived.items()
+    ]  # fmt: skip
+    heads = ("", "k=1", "worst joint", "k=2", "delay, dead, median", "p95", "recall", "exact k=1", "exact k=2")
+    return "Survival, delays, recall within a second and exact sets", heads, rows
+
+
 def _alarms(figures: Json) -> Table:
     write = number("")
     rows = [
         [world, name, *(write(found["false alarms"][way]) for way in ("walking", "standing", "both")),
-         (found["false alarms"]["both"] or {}).get("hours"), write(found["wrong alarms"])]
+         found["false alarms"]["both"]["hours"], write(found["wrong alarms"])]
         for name, worlds in figures["detection"].items() for world, found in worlds.items()
+        if found["false alarms"]["both"] is not None
     ]  # fmt: skip
     heads = ("", "controller", "walking", "standing", "both", "hours", "on healthy joints while others are broken")
-    return "An hour of one robot", heads, rows
+    return "An hour of one robot; banks under one detector share them", heads, rows
 
 
 def _differences(figures: Json) -> Table:
