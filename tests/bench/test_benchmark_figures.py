@@ -117,11 +117,15 @@ def test_targets_say_what_is_reached_and_what_nobody_measured(found: dict[str, A
     assert share(None) == points(None) == "–"
 
 
-def test_few_hours_prove_no_rate_of_false_alarms() -> None:
-    parts = {(1, "B4", "nominal"): part([True] * 4, delays=DELAYS, alarms=alarms(0, 29.0))}
-    few = figures(Results(parts, SUITE, H1), "B4", "B0", "B3")
-    line = next(line for line in headline(few, "B4", ()) if line.figure.startswith("false alarms"))
-    assert line.reached is None and "in 29.0 h" in line.measured
+@pytest.mark.parametrize(("hours", "reached"), [(29.0, None), (30.0, True)])
+def test_few_hours_prove_no_rate_of_false_alarms(hours: float, reached: bool | None) -> None:
+    parts = {
+        (1, "B4", "nominal"): part([True] * 4, delays=DELAYS, alarms=alarms(0, hours)),
+        (1, "B4", "late"): part([True, True], delays=DELAYS[:2], alarms=alarms(0, 5.0)),
+    }
+    some = figures(Results(parts, SUITE, H1), "B4", "B0", "B3")
+    line = next(line for line in headline(some, "B4", ()) if line.figure.startswith("false alarms"))
+    assert line.reached is reached and f"in {hours} h" in line.measured
 
 
 def test_a_page_and_a_table_of_whatever_there_is(found: dict[str, Any], tmp_path: Path) -> None:
