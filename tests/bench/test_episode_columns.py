@@ -104,6 +104,7 @@ class _Step:
     """An environment of one robot as `Strain` sees it."""
 
     def __init__(self, target: float, torque: float, fell: bool = False) -> None:
+        self.device = torch.device("cpu")
         self.terminated = torch.tensor([fell])
         zeros = torch.zeros(1, J)
         self.ctrl = zeros.clone()

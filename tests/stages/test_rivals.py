@@ -15,7 +15,7 @@ from koboshi.policies.storage import load_single
 from koboshi.stages import benchmark as stage
 from koboshi.stages import rivals
 from koboshi.stages.benchmark import Benchmark, load_part
-from koboshi.stages.entrants import ENTRANTS, Seed, about, seed_of
+from koboshi.stages.entrants import ENTRANTS, Seed, about, same_as, seed_of
 from koboshi.stages.evaluate import loading_env
 from koboshi.stages.folders import task_of
 from koboshi.stages.rivals import Budget, Place, budget
@@ -47,6 +47,11 @@ def test_the_budget_counts_every_member_and_the_detectors_data(task: TaskCfg) ->
     assert h1.total == 5280 * 512 + 5760 * 1728 + 2 * 800 * 1024
 
 
+def test_the_documentation_names_every_controller() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    assert [name for name in ENTRANTS if name not in text] == []
+
+
 def test_one_policy_takes_the_whole_budget_under_faults(place: Place) -> None:
     for name, history in (("B1", False), ("B1h", True)):
         ENTRANTS[name].train(place)  # type: ignore[misc]
@@ -76,6 +81,17 @@ def test_a_bank_shared_otherwise_serves_the_same_detector(place: Place, tmp_path
     assert [m.name for m in controller.bank.assignment.members] == list(seed.stored.robot.groups)
     assert controller.router.detector is seed.stored.detector
     assert about("B5limb", place)["parameters"] > about("B0", place)["parameters"] * 6
+
+
+def test_a_bank_shared_as_the_pipelines_is_not_made_again(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert [same_as(name, place) for name in ("B5pair", "B5limb", "B4")] == ["B4", None, None]
+    assert about("B4", place)["about"] == "the learned switch, one specialist a mirrored pair"
+    plan = Benchmark(place.task, str(SHIPPED), tmp_path, place.root, (3,), ("B5pair",), ("nominal",), episodes=2)
+    stage.train(plan)
+    assert stage.make(plan) == [] and "left out: B5pair of seed 3 is its B4" in capsys.readouterr().out
+    assert not place.folder("B5pair").exists()
 
 
 def test_a_trained_rival_is_judged_by_its_name(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

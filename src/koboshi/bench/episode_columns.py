@@ -37,6 +37,7 @@ def columns(recording: Recording, strain: Strain, seconds: float, detects: bool)
     raised on joints that were well in the alive_s seconds from the handover on; one that stands then counts. kinds: a
     list of the kinds believed, None where there is none.
     """
+    strain = strain.to("cpu")
     found = _walked(recording, seconds)
     faults = list(_faults(recording))
     found |= {"peak": strain.peak.tolist(), "felt": [[f.felt for f in row] for row in faults]}

@@ -157,7 +157,7 @@ def train(benchmark: Benchmark) -> None:
         place = benchmark.seed(number).place
         for name in entrants.chosen(benchmark.controllers):
             how = ENTRANTS[name].train
-            if how is not None and entrants.missing(name, place):
+            if how is not None and entrants.missing(name, place) and not entrants.same_as(name, place):
                 console.print(f"[bold]train {name}, seed {number}[/]: {ENTRANTS[name].about}", highlight=False)
                 how(place)
 
@@ -181,6 +181,10 @@ def make(benchmark: Benchmark) -> list[Path]:
 def _lacking(benchmark: Benchmark, seed: Seed) -> set[str]:
     found = set()
     for name in entrants.chosen(benchmark.controllers):
+        if same := entrants.same_as(name, seed.place):
+            console.print(f"left out: {name} of seed {seed.number} is its {same}", highlight=False)
+            found.add(name)
+            continue
         missing = entrants.missing(name, seed.place)
         if missing and benchmark.controllers:
             raise KoboshiError(f"{name} of seed {seed.number} needs {missing[0]}; --train makes it")

@@ -79,6 +79,8 @@ class Entrant(NamedTuple):
     """Whether it walks in other worlds than the nominal one."""
     train: Train | None = None
     """How it is made where it does not come from the pipeline."""
+    sharing: Sharing | None = None
+    """How its specialists are shared, where that is what it is about."""
 
 
 def _controller(place: Place) -> list[Path]:
@@ -120,7 +122,7 @@ def _bank(rival: str, sharing: Sharing, about: str) -> Entrant:
 
     return Entrant(
         about, make, lambda place: [place.controller, file(place)], ("healthy", "policy", "detector"), _whole,
-        detects=True, train=rivals.bank(rival, sharing),
+        detects=True, train=rivals.bank(rival, sharing), sharing=sharing,
     )  # fmt: skip
 
 
@@ -165,6 +167,12 @@ def seed_of(task: TaskCfg, pipeline: str, number: int, root: Path) -> Seed:
     return Seed(task, Place(task_of(path), path, root, f"rivals-{number}", number))
 
 
+def same_as(name: str, place: Place) -> str | None:
+    """The controller that this one would only repeat: the pipeline's own has its specialists shared like this."""
+    task, sharing = place.task, ENTRANTS[name].sharing
+    return MAIN if sharing and task.specialists is not None and task.specialists.sharing == sharing else None
+
+
 def missing(name: str, place: Place) -> list[Path]:
     """Files that an entrant lacks."""
     return [path for path in ENTRANTS[name].files(place) if not path.is_file()]
@@ -173,8 +181,9 @@ def missing(name: str, place: Place) -> list[Path]:
 def about(name: str, place: Place) -> dict[str, Any]:
     """What a part says of its controller beside its files: the steps that it took, what it met, and its size."""
     entrant, task = ENTRANTS[name], place.task
+    told = f", one specialist a {task.specialists.sharing}" if name == MAIN and task.specialists is not None else ""
     return {
-        "about": entrant.about,
+        "about": entrant.about + told.replace("_", " "),
         "steps": entrant.steps(task),
         "parameters": sum(_parameters(path, entrant.parts) for path in entrant.files(place)),
         "kinds": list(task.faults.kinds) if task.faults is not None else [],
