@@ -134,6 +134,9 @@ def test_a_page_and_a_table_of_whatever_there_is(found: dict[str, Any], tmp_path
     assert "a &lt; b" in text and "did not take over the very same robots" in text and "<script" not in text
     assert text.count("<img") == 5 and "seeds 1, 2" in text
     assert table.read_text().count("\n| B4, someone | 75.0 % [") == 1
-    only = figures(Results({(1, "B0", "late"): part([True, False])}, SUITE, H1), "B4", "B0", "B3")
-    page, _ = benchmark_report.write(tmp_path, "t", only | {"suite": found["suite"]}, headline(only, "B4", ()))
-    assert "intervals are over episodes alone" in page.read_text()
+    elsewhere = part([True, False], delays=DELAYS[:2], alarms=alarms(0, 1.0))
+    for name, one in (("B0", part([True, False])), ("B4", elsewhere)):
+        only = figures(Results({(1, name, "late"): one}, SUITE, H1), "B4", "B0", "B3")
+        assert list(only["detection"]) == ["B4"] * (name == "B4")
+        page, _ = benchmark_report.write(tmp_path, "t", only | {"suite": found["suite"]}, headline(only, "B4", ()))
+        assert "intervals are over episodes alone" in page.read_text()

@@ -72,9 +72,14 @@ class Results:
         found = self.of(controller, world).items()
         return {seed: metrics.felt_faults(rows, episodes, chosen(episodes)) for seed, rows in found}
 
-    def detects(self, controller: str, world: str = NOMINAL) -> bool:
-        part = self.about(controller, world)
-        return part is not None and bool(part["about"]["detects"])
+    @property
+    def detecting(self) -> dict[str, list[str]]:
+        """Controller that detects -> the worlds that it walked in."""
+        found: dict[str, list[str]] = {}
+        for (_, controller, world), part in self.parts.items():
+            if part["about"]["detects"] and world not in found.setdefault(controller, []):
+                found[controller].append(world)
+        return found
 
 
 def _extents() -> Iterator[tuple[bool, str]]:
@@ -85,7 +90,7 @@ def _extents() -> Iterator[tuple[bool, str]]:
 def figures(results: Results, main: str, healthy: str, oracle: str) -> Json:
     """All figures. `main`: the controller that targets are set for; `healthy`, `oracle`: what it is held against."""
     names = results.controllers
-    detecting = [name for name in names if results.detects(name)]
+    heard = [name for name in results.detecting if results.of(name)]
     return {
         "main": main,
         "seeds": sorted({seed for seed, _, _ in results.parts}),
@@ -94,13 +99,11 @@ def figures(results: Results, main: str, healthy: str, oracle: str) -> Json:
         "survival": {n: {w: survival(results, n, w) for w in results.worlds if results.of(n, w)} for n in names},
         "course": {name: course(results, name) for name in names if results.of(name)},
         "tracking": tracking(results),
-        "detection": {
-            n: {w: detection(results, n, w) for w in results.worlds if results.detects(n, w)} for n in detecting
-        },
+        "detection": {n: {w: detection(results, n, w) for w in worlds} for n, worlds in results.detecting.items()},
         "severity": {name: severity(results, name) for name in names if results.of(name)},
         "heat": {name: heat(results, name) for name in names if results.of(name)},
-        "recall": {name: recall(results, name) for name in detecting},
-        "delays": {name: delays(results, name) for name in detecting},
+        "recall": {name: recall(results, name) for name in heard},
+        "delays": {name: delays(results, name) for name in heard},
         "differences": {n: difference(results, main, n) for n in names if n != main and results.of(n)},
         "regret": difference(results, oracle, main),
         "tax": tax(results, main, healthy),
