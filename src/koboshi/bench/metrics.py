@@ -204,14 +204,30 @@ def _progress(window: _Window) -> Tensor:
 
 
 def _recovery(window: _Window, step_dt: float) -> float | None:
+    recovered = _recovered(window, step_dt)
+    if recovered is None or not window.counts.any():
+        return None
+    return float(recovered[window.counts].float().mean())
+
+
+def _recovered(window: _Window, step_dt: float) -> Tensor | None:
+    """(N,) bool; None where the last half is shorter than a second."""
     second = round(1 / step_dt)
     error = window.error[..., 0]
     half = error[len(error) // 2 :]
     whole = half[: len(half) // second * second]
-    if not len(whole) or not window.counts.any():
+    if not len(whole):
         return None
-    recovered = whole.unflatten(0, (-1, second)).mean(1).abs().mean(0) <= RECOVERED
-    return float((window.survived & recovered)[window.counts].float().mean())
+    return window.survived & (whole.unflatten(0, (-1, second)).mean(1).abs().mean(0) <= RECOVERED)
+
+
+def recovered_rows(recording: Recording, seconds: float) -> list[bool | None]:
+    """Which of N episodes recover; None for one that fell before its fault, and where no second-long mean exists."""
+    window = _Window(recording, seconds)
+    found = _recovered(window, recording.step_dt)
+    if found is None:
+        return [None] * len(window.counts)
+    return [bool(r) if c else None for r, c in zip(found, window.counts, strict=True)]
 
 
 def gait_metrics(recording: Recording, seconds: float) -> dict[str, Any]:

@@ -50,6 +50,7 @@ _DIFFERENCE_ROWS = (
     ("path_error", "distance from the path, m", "signed"),
     ("path_progress", "progress along the path", "signed"),
 )
+_FOOTER = "Written by koboshi. This file needs no network: pictures and videos are inside it."
 _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 
 Row = tuple[str, str, str]
@@ -92,6 +93,7 @@ tbody th{font-weight:500}
 .wide+.wide{margin-top:1.2rem}
 .heat td{text-align:center;min-width:5.2rem;border:2px solid var(--paper)}
 .heat th{border-color:var(--paper)}
+.targets tbody th{white-space:normal}
 .unit{color:var(--soft);font-weight:400;font-size:.85em}
 details{border:1px solid var(--line);border-radius:10px;padding:.7rem .95rem;margin-top:.8rem}
 summary{cursor:pointer;font-weight:500}
@@ -131,15 +133,19 @@ def write_report(
         _section("Plots", _gallery(_picture(*picture) for picture in pictures)),
         _section("More videos", _gallery(_video(*video) for video in videos[1:])),
         _section("Raw figures", _raw(metrics)),
-        "<footer>Written by koboshi. This file needs no network: pictures and videos are inside it.</footer>",
     ]
+    write_page(path, title, parts)
+
+
+def write_page(path: str | os.PathLike[str], title: str, parts: Iterable[str]) -> None:
+    """Writes one HTML file of parts that are HTML already (empty ones are left out), whole or not at all."""
     document = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f'<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_CSS}</style></head>\n<body><main>\n"
         + "\n".join(part for part in parts if part)
-        + "\n</main></body></html>\n"
+        + f"\n<footer>{_FOOTER}</footer>\n</main></body></html>\n"
     )
     write_atomic(path, document.encode())
 

@@ -15,7 +15,7 @@ from koboshi.bench.worlds import in_world
 from koboshi.envs import Env, EnvCfg
 from koboshi.envs.cfg import EventTerm
 from koboshi.faults import Scenarios
-from koboshi.specialists.controller import Controller
+from koboshi.specialists.controller import Controller, Decision
 from koboshi.specialists.routing import Route
 
 
@@ -91,11 +91,13 @@ def rollout(
     detail: bool = False,
     film: tuple[int, ...] = (),
     report: Callable[[int], None] | None = None,
+    watch: Callable[[Env, Decision], None] | None = None,
 ) -> Recording:
     """Runs all scenarios side by side, in the task's own world or a named one, until `seconds` after the latest onset.
 
-    `detail` also records belief and alarms; `film` the poses of these scenarios. Columns stay where the
-    environment is until the end, so that a GPU is never asked to wait.
+    `detail` also records belief and alarms; `film` the poses of these scenarios; `watch` sees the environment after
+    each step, and what was decided before it. Columns stay where the environment is until the end, so that a GPU is
+    never asked to wait.
     """
     env = Env(scenario_cfg(cfg, scenarios, world))
     steps = scenarios.steps(env.step_dt, seconds)
@@ -112,6 +114,8 @@ def rollout(
         columns.before(decision.route)
         step = env.step(decision.action)
         columns.after()
+        if watch is not None:
+            watch(env, decision)
         end = torch.where(step.terminated & (end == steps), t, end)
         obs, reset = step.obs, step.terminated
         if report is not None:

@@ -1,0 +1,253 @@
+"""The benchmark's page, one HTML file, and its table in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from koboshi.bench import report
+from koboshi.bench.report import Table
+from koboshi.bench.targets import Line, number, points, share
+from koboshi.runs import write_atomic
+from koboshi.view import benchmark_plots, plots
+
+NOMINAL = "nominal"
+K = ("k=0, walking", "k=1", "k=2", "k=3", "k=4")
+MARKS = {True: "reached", False: "not reached", None: "not measured"}
+Json = Mapping[str, Any]
+
+
+def write(folder: Path, title: str, figures: Json, lines: Sequence[Line]) -> tuple[Path, Path]:
+    """Writes `report.html` and `table.md`; gives both."""
+    page, table = folder / "report.html", folder / "table.md"
+    write_atomic(table, markdown(figures, lines).encode())
+    parts = [f"<h1>{escape(title)}</h1>", f'<p class="lead">{_lead(figures)}</p>', _headline(lines)]
+    parts.append(report._section("Plots", report._gallery(report._picture(*each) for each in _pictures(figures))))
+    parts += [
+        report._section(name, "".join(report._table(*each) for each in tables if each is not None and each[2]))
+        for name, tables in _tables(figures)
+    ]
+    parts += _heats(figures)
+    report.write_page(page, title, parts)
+    return page, table
+
+
+def _lead(figures: Json) -> str:
+    seeds = figures["seeds"]
+    words = f"suite <code>{escape(figures['suite']['name'])}</code>, hash <code>{figures['suite']['hash']}</code>; "
+    if len(seeds) == 1:
+        words += f"one training seed ({seeds[0]}): intervals are over episodes alone"
+    else:
+        words += (
+            f"training seeds {', '.join(map(str, seeds))}: intervals (95 %) are over seeds and the episodes in them"
+        )
+    if not figures["same_states"]:
+        words += (
+            ". Controllers of a seed did not take over the very same robots (parts were made on different machines)"
+        )
+    return words + "."
+
+
+def _headline(lines: Sequence[Line]) -> str:
+    colours = {True: "var(--good)", False: "var(--bad)", None: "var(--soft)"}
+    rows = [
+        (
+            escape(line.figure),
+            [
+                # A figure of several numbers needs more than one line.
+                f'<td style="white-space:normal">{escape(line.wanted)}</td>'
+                f'<td style="white-space:normal">{escape(line.measured)}</td>'
+                f'<td style="color:{colours[line.reached]}">{MARKS[line.reached]}</td>'
+            ],
+        )
+        for line in lines
+    ]
+    table = report._grid(("", "wanted", "measured [95 % interval]", ""), rows, "targets")
+    return report._section("Targets", table)
+
+
+def _tables(figures: Json) -> list[tuple[str, list[Table | None]]]:
+    return [
+        ("Controllers", [_controllers(figures)]),
+        ("Survival by number of joints", _survival(figures)),
+        ("Course and strain, one joint broken", [_course(figures), _tracking(figures)]),
+        ("Detection", [_detection(figures), _recall(figures)]),
+        (f"{figures['main']} in every world", [_worlds(figures)]),
+        ("False alarms", [_alarms(figures)]),
+        ("Differences", [_differences(figures)]),
+        ("Kinds that training did not have", [_held_out(figures)]),
+    ]
+
+
+def _controllers(figures: Json) -> Table:
+    rows = [
+        [name, a["about"], a["steps"], a["parameters"], a["step_us"], a["cost_us"]]
+        for name, a in figures["controllers"].items()
+    ]
+    heads = ("", "what", "environment steps", "numbers that act", "µs a step, alone", "µs a step, in a batch")
+    return "Steps are those of all members together", heads, rows
+
+
+def _survival(figures: Json) -> list[Table | None]:
+    """In two tables, up to one joint and beyond, for a page is only so wide."""
+    strata = list(next(iter(next(iter(figures["survival"].values())).values())))
+    found = {name: worlds[NOMINAL] for name, worlds in figures["survival"].items() if NOMINAL in worlds}
+    few = [stratum for stratum in strata if stratum.startswith(("k=0", "k=1", "comes"))]
+    tables: list[Table | None] = []
+    for columns in (few, [stratum for stratum in strata if stratum not in few]):
+        rows = [[name, *(share(each[stratum]) for stratum in columns)] for name, each in found.items()]
+        tables.append(("Nominal world, 20 s after the first onset", ("", *columns), rows))
+    return tables
+
+
+def _course(figures: Json) -> Table:
+    columns = {
+        "sustained recovery": ("recovery", share), "heading error": ("heading_error", number("rad")),
+        "of the worst joint": ("heading_error_worst", number("rad")), "path error": ("path_error", number("m")),
+        "path progress": ("path_progress", number("")),
+        "peak torque of healthy joints over limit": ("peak", number("")),
+    }  # fmt: skip
+    rows = [[n, *(write(found[key]) for key, write in columns.values())] for n, found in figures["course"].items()]
+    return "k = 1, nominal world", ("", *columns), rows
+
+
+def _tracking(figures: Json) -> Table:
+    units = {"vx_rmse": "m/s", "vy_rmse": "m/s", "yaw_rmse": "rad/s"}
+    rows = [[n, *(number(u, 3)(found[key]) for key, u in units.items())] for n, found in figures["tracking"].items()]
+    heads = ("", "v_x RMSE", "v_y RMSE", "yaw rate RMSE")
+    return "k = 1, nominal world, on the episodes that every controller survives", heads, rows
+
+
+def _detection(figures: Json) -> Table:
+    write = {"delay": number("ms", 0), "kind": number("", 2)}
+    keys = ("delay dead, median", "delay dead, p95", "delay half-dead, median", "delay from load, median", "timely",
+            "recall", "exact k=1", "exact k=2", "exact k=3", "exact k=4", "kind macro-F1")  # fmt: skip
+    found = {name: worlds[NOMINAL] for name, worlds in figures["detection"].items() if NOMINAL in worlds}
+    rows = [[key, *(write.get(key.split()[0], share)(each[key]) for each in found.values())] for key in keys]
+    return "Nominal world", ("", *found), rows
+
+
+def _recall(figures: Json) -> Table | None:
+    found = figures["recall"].get(figures["main"])
+    if found is None:
+        return None
+    sizes = [key for key in next(iter(found.values())) if key != "smallest"]
+    rows = [[kind, *(row[size] for size in sizes), row["smallest"]] for kind, row in found.items()]
+    caption = f"{figures['main']}: share of faults alarmed within a second by severity, and the smallest with 95 %"
+    return caption, ("", *sizes, "smallest"), rows
+
+
+def _worlds(figures: Json) -> Table:
+    """The main controller's most telling figures by world."""
+    main, ms = figures["main"], number("ms", 0)
+    survived, heard = (figures[part].get(main, {}) for part in ("survival", "detection"))
+    rows = [
+        [world, share(each["k=1"]), share(each["k=1, worst joint"]), share(each["k=2"]),
+         *(ms(heard[world][f"delay dead, {which}"]) for which in ("median", "p95")),
+         *(share(heard[world][key]) for key in ("recall", "exact k=1", "exact k=2"))]
+        for world, each in survived.items()
+    ]  # fmt: skip
+    heads = ("", "k=1", "worst joint", "k=2", "delay, dead, median", "p95", "recall", "exact k=1", "exact k=2")
+    return "Survival, delays, recall within a second and exact sets", heads, rows
+
+
+def _alarms(figures: Json) -> Table:
+    write = number("")
+    rows = [
+        [world, name, *(write(found["false alarms"][way]) for way in ("walking", "standing", "both")),
+         found["false alarms"]["both"]["hours"], write(found["wrong alarms"])]
+        for name, worlds in figures["detection"].items() for world, found in worlds.items()
+        if found["false alarms"]["both"] is not None
+    ]  # fmt: skip
+    heads = ("", "controller", "walking", "standing", "both", "hours", "on healthy joints while others are broken")
+    return "An hour of one robot; banks under one detector share them", heads, rows
+
+
+def _differences(figures: Json) -> Table:
+    main = figures["main"]
+    rows = [[f"{main} − {n}", *(points(x) for x in found.values())] for n, found in figures["differences"].items()]
+    strata = list(next(iter(figures["differences"].values()), {}))
+    return "Survival, paired by episode", ("", *strata), rows
+
+
+def _held_out(figures: Json) -> Table:
+    found = {name: each for name, each in figures["held_out_kinds"].items() if each}
+    rows = [[name, share(each["survival"]), ", ".join(each["kinds"])] for name, each in found.items()]
+    return "k = 1, nominal world", ("", "survival", "kinds"), rows
+
+
+def _heats(figures: Json) -> list[str]:
+    parts = []
+    for name in figures["heat"]:
+        if name in (figures["main"], "B0", "B3"):
+            rows = [
+                (escape(joint), [report._heat_cell(x) for x in kinds.values()])
+                for joint, kinds in figures["heat"][name].items()
+            ]
+            heads = ["", *(kind.replace("_", " ") for kind in next(iter(figures["heat"][name].values())))]
+            caption = f"{name}: survival in per cent, all severities, nominal world"
+            parts.append(report._section(f"Joints and kinds, {name}", report._grid(heads, rows, "heat", caption)))
+    worlds = figures["worlds"]
+    rows = [
+        (escape(name), [report._heat_cell(((found.get(w) or {}).get("k=1") or {}).get("value")) for w in worlds])
+        for name, found in figures["survival"].items()
+    ]
+    table = report._grid(["", *worlds], rows, "heat", "Survival in per cent with one joint broken")
+    return [*parts, report._section("Worlds", table)]
+
+
+def _pictures(figures: Json) -> list[tuple[str, bytes]]:
+    return [*_survival_plots(figures), *_alarm_plots(figures), *_difference_plot(figures)]
+
+
+def _survival_plots(figures: Json) -> list[tuple[str, bytes]]:
+    here = {name: found[NOMINAL] for name, found in figures["survival"].items() if NOMINAL in found}
+    if not here:
+        return []
+    by_k = {name: [each[k] for k in K] for name, each in here.items()}
+    sizes = {name: list(each.values()) for name, each in figures["severity"].items()}
+    numbers = [k.split(",")[0].removeprefix("k=") for k in K]
+    severities = list(next(iter(figures["severity"].values())))
+    lines, y = benchmark_plots.lines, "survival, %"
+    return [
+        ("Nominal world", lines(by_k, numbers, title="Survival by number of broken joints", x="joints", y=y)),
+        ("Nominal world", lines(sizes, severities, title="Survival by severity, one joint", x="severity", y=y)),
+    ]
+
+
+def _alarm_plots(figures: Json) -> list[tuple[str, bytes]]:
+    main, found = figures["main"], []
+    if any(figures["delays"].get(main, {}).values()):
+        found.append((f"{main}: from onset to alarm", plots.delay_cdf(figures["delays"][main])))
+    alarms = {w: each["false alarms"]["both"] for w, each in figures["detection"].get(main, {}).items()}
+    if alarms:
+        title = f"False alarms of {main} by world"
+        found.append((title, benchmark_plots.rates(alarms, title=title, x="an hour of one robot", limit=1.0)))
+    return found
+
+
+def _difference_plot(figures: Json) -> list[tuple[str, bytes]]:
+    gaps = {f"{figures['main']} − {name}": each["k=1"] for name, each in figures["differences"].items()}
+    title = "Survival with one joint broken, paired"
+    return [(title, benchmark_plots.forest(gaps, title=title, x="percentage points"))] if gaps else []
+
+
+def markdown(figures: Json, lines: Sequence[Line]) -> str:
+    """Two tables for a README: targets, and survival by controller."""
+    targets = [[line.figure, line.wanted, line.measured, MARKS[line.reached]] for line in lines]
+    found = {name: worlds[NOMINAL] for name, worlds in figures["survival"].items() if NOMINAL in worlds}
+    keys = ("k=1", "k=1, worst joint", "k=2", "k=3", "k=4")
+    rows = [
+        [f"{name}, {figures['controllers'][name]['about']}", *(share(each[key]) for key in keys)]
+        for name, each in found.items()
+    ]
+    suite, seeds = figures["suite"], ", ".join(map(str, figures["seeds"]))
+    words = f"Suite {suite['name']} (`{suite['hash']}`), training seeds {seeds}.\n\n"
+    return words + _markdown(("figure", "wanted", "measured", ""), targets) + "\n" + _markdown(("", *keys), rows)
+
+
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    table = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(row)} |\n" for row in table)

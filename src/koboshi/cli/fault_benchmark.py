@@ -1,0 +1,67 @@
+"""The verb that compares controllers on frozen scenarios of faults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from koboshi.cli.app import app
+from koboshi.cli.options import RUNS, Overrides, Root, task_named
+
+benchmark_app = typer.Typer(help="Compare controllers on frozen scenarios.", no_args_is_help=True)
+app.add_typer(benchmark_app, name="benchmark")
+
+
+@benchmark_app.callback()
+def benchmark() -> None:
+    """Compare controllers on frozen scenarios."""
+
+
+@benchmark_app.command("faults")
+def faults(
+    overrides: Overrides = None,
+    task: Annotated[str, typer.Option(help="h1-walk, go2-flat, g1-walk, or one from outside.")] = "h1-walk",
+    pipeline: Annotated[
+        str, typer.Option(help="A seed's pipeline: run, folder or controller; {task} and {seed} are filled in.")
+    ] = "{task}/seed-{seed}",
+    seed: Annotated[list[int] | None, typer.Option(help="Training seeds; may be given several times. 1, 2, 3.")] = None,
+    controller: Annotated[list[str] | None, typer.Option(help="B0 … B5limb; several times. Without it: all.")] = None,
+    world: Annotated[
+        list[str] | None, typer.Option(help="Several times. Without it: all worlds but other_backend.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of parts and report.")] = None,
+    join: Annotated[
+        list[Path] | None, typer.Option(help="Make nothing but the report, of these folders' parts; several times.")
+    ] = None,
+    train: Annotated[bool, typer.Option("--train", help="First train the rivals that are not there yet.")] = False,
+    episodes: Annotated[int | None, typer.Option(help="At most so many a part, to try something out.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Count so long after the onset; without it 20 s.")] = None,
+    hours: Annotated[float, typer.Option(help="Robot-hours of a seed to count false alarms in.")] = 10.0,
+    root: Root = RUNS,
+) -> None:
+    """Every controller on the same frozen scenarios of faults: parts, and one report of them.
+
+    The parts, files OUT/seed<k>/<controller>/<world>.json, can be made on several machines; killed, it goes on.
+    """
+    from koboshi.stages import benchmark as stage
+
+    plan = stage.Benchmark(
+        task=task_named(task, overrides),
+        pipeline=pipeline,
+        out=out or root / "benchmark" / task,
+        root=root,
+        seeds=tuple(dict.fromkeys(seed or (1, 2, 3))),
+        controllers=tuple(controller or ()),
+        worlds=tuple(world or ()),
+        episodes=episodes,
+        seconds=seconds,
+        hours=hours,
+    )
+    if train and not join:
+        stage.train(plan)
+    if not join:
+        stage.make(plan)
+    for path in stage.report(plan, join or [plan.out]):
+        print(path)

@@ -1,0 +1,203 @@
+"""Who takes part in the benchmark: a name, what it is, and how its controller is made for a seed.
+
+A new one is a line of ENTRANTS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from koboshi import runs
+from koboshi.envs import Env
+from koboshi.errors import KoboshiError, unknown
+from koboshi.policies.storage import load_single
+from koboshi.runs import load_checkpoint
+from koboshi.specialists.assignment import Sharing
+from koboshi.specialists.bank import SpecialistBank
+from koboshi.specialists.controller import Controller
+from koboshi.specialists.routing import DetectorRouter, OracleRouter
+from koboshi.specialists.storage import StoredController
+from koboshi.stages import rivals, specialists
+from koboshi.stages.evaluate import healthy_alone, loading_env
+from koboshi.stages.folders import find, task_of
+from koboshi.stages.rivals import Place, Train, budget
+from koboshi.tasks import TaskCfg
+from koboshi.vec_env import Policy
+
+
+@dataclass(frozen=True)
+class Seed:
+    """What there is of one training seed."""
+
+    task: TaskCfg
+    """In which controllers are judged."""
+    place: Place
+
+    @property
+    def number(self) -> int:
+        return self.place.seed
+
+    @cached_property
+    def env(self) -> Env:
+        return loading_env(self.task)
+
+    @cached_property
+    def stored(self) -> StoredController:
+        return StoredController(self.place.controller, self.env)
+
+    @property
+    def walker(self) -> Policy:
+        """Who walks until the handover."""
+        return self.stored.healthy
+
+    @property
+    def joints(self) -> int:
+        return len(self.stored.robot.joint_names)
+
+
+class Entrant(NamedTuple):
+    """One line of the table."""
+
+    about: str
+    make: Callable[[Seed], Controller]
+    """Raises KoboshiError where a file is missing."""
+    files: Callable[[Place], list[Path]]
+    """What it is made from."""
+    parts: tuple[str, ...]
+    """Of these files' tensors, those that act."""
+    steps: Callable[[TaskCfg], int]
+    """Environment steps that it was trained with, over all members."""
+    detects: bool = False
+    """Whether its alarms are its own."""
+    counted: bool = False
+    """Whether its false alarms are counted for hours; banks under the same detector have the same ones."""
+    everywhere: bool = True
+    """Whether it walks in other worlds than the nominal one."""
+    train: Train | None = None
+    """How it is made where it does not come from the pipeline."""
+    sharing: Sharing | None = None
+    """How its specialists are shared, where that is what it is about."""
+
+
+def _controller(place: Place) -> list[Path]:
+    return [place.controller]
+
+
+def _whole(task: TaskCfg) -> int:
+    return budget(task).total
+
+
+def _oracle(about: str, delay_s: float) -> Entrant:
+    def make(seed: Seed) -> Controller:
+        stored = seed.stored
+        return stored.routed_by(OracleRouter(stored.assignment, stored.robot, seed.task.env.step_dt, delay_s))
+
+    def steps(task: TaskCfg) -> int:
+        return budget(task).healthy + budget(task).specialists
+
+    return Entrant(about, make, _controller, ("healthy", "bank"), steps, everywhere=delay_s == 0)
+
+
+def _policy(rival: str, about: str, train: Train) -> Entrant:
+    def make(seed: Seed) -> Controller:
+        return healthy_alone(load_single(seed.place.final(rival), seed.env)[0].single(), seed.joints)
+
+    return Entrant(about, make, lambda place: [place.final(rival)], ("policy",), _whole, train=train)
+
+
+def _bank(rival: str, sharing: Sharing, about: str) -> Entrant:
+    def file(place: Place) -> Path:
+        return place.folder(rival) / specialists.BANK
+
+    def make(seed: Seed) -> Controller:
+        stored, policy = seed.stored, specialists.load_bank(file(seed.place), seed.env)
+        assignment = specialists.bank_assignment(rivals.shared(seed.place.task, sharing))
+        mirror = seed.env.mirror_map(policy.actor.groups) if assignment.uses_mirror else None
+        router = DetectorRouter(stored.detector, stored.alarm, assignment, stored.robot)
+        return Controller(stored.healthy, SpecialistBank(policy, assignment, mirror), router)
+
+    return Entrant(
+        about, make, lambda place: [place.controller, file(place)], ("healthy", "policy", "detector"), _whole,
+        detects=True, train=rivals.bank(rival, sharing), sharing=sharing,
+    )  # fmt: skip
+
+
+ENTRANTS: dict[str, Entrant] = {
+    "B0": Entrant(
+        "the healthy policy alone", lambda seed: healthy_alone(seed.walker, seed.joints), _controller, ("healthy",),
+        lambda task: budget(task).healthy,
+    ),
+    "B1": _policy("B1", "one policy trained under random faults", rivals.one_policy("B1", history=False)),
+    "B1h": _policy("B1h", "the same with a memory (GRU)", rivals.one_policy("B1h", history=True)),
+    "B2": _policy("B2", "a student with a memory, of a teacher told of faults", rivals.teacher_and_student("B2")),
+    "B3": _oracle("the bank under an oracle", 0.0),
+    "B3d60": _oracle("the oracle 60 ms late", 0.06),
+    "B3d200": _oracle("the oracle 200 ms late", 0.2),
+    "B3d500": _oracle("the oracle 500 ms late", 0.5),
+    "B4": Entrant(
+        "the learned switch", lambda seed: seed.stored.learned(), _controller, ("healthy", "bank", "detector"), _whole,
+        detects=True, counted=True,
+    ),
+    "B5joint": _bank("B5joint", "joint", "the learned switch, one specialist a joint"),
+    "B5pair": _bank("B5pair", "mirrored_pair", "the learned switch, one specialist a mirrored pair"),
+    "B5limb": _bank("B5limb", "limb", "the learned switch, one specialist a limb"),
+}  # fmt: skip
+"""The benchmark's controllers, in the order to show them."""
+MAIN, HEALTHY, ORACLE, SINGLE = "B4", "B0", "B3", ("B1", "B1h", "B2")
+
+
+def chosen(names: Sequence[str]) -> list[str]:
+    """Those named, or all, in the table's order; KoboshiError for one that is not there."""
+    for name in names:
+        if name not in ENTRANTS:
+            raise unknown("controller", name, ENTRANTS)
+    return [name for name in ENTRANTS if not names or name in names]
+
+
+def seed_of(task: TaskCfg, pipeline: str, number: int, root: Path) -> Seed:
+    """What `pipeline` ({task} and {seed} filled in) names: a run, its folder or a controller's file."""
+    name = pipeline.replace("{task}", task.name).replace("{seed}", str(number))
+    path = find(name, root)
+    if path.suffix != ".safetensors" or load_checkpoint(path)[1].get("kind") != "controller":
+        raise KoboshiError(f"{path} is no controller; the benchmark needs a whole pipeline's")
+    return Seed(task, Place(task_of(path), path, root, f"rivals-{number}", number))
+
+
+def same_as(name: str, place: Place) -> str | None:
+    """The controller that this one would only repeat: the pipeline's own has its specialists shared like this."""
+    task, sharing = place.task, ENTRANTS[name].sharing
+    return MAIN if sharing and task.specialists is not None and task.specialists.sharing == sharing else None
+
+
+def missing(name: str, place: Place) -> list[Path]:
+    """Files that an entrant lacks."""
+    return [path for path in ENTRANTS[name].files(place) if not path.is_file()]
+
+
+def about(name: str, place: Place) -> dict[str, Any]:
+    """What a part says of its controller beside its files: the steps that it took, what it met, and its size."""
+    entrant, task = ENTRANTS[name], place.task
+    told = f", one specialist a {task.specialists.sharing}" if name == MAIN and task.specialists is not None else ""
+    return {
+        "about": entrant.about + told.replace("_", " "),
+        "steps": entrant.steps(task),
+        "parameters": sum(_parameters(path, entrant.parts) for path in entrant.files(place)),
+        "kinds": list(task.faults.kinds) if task.faults is not None else [],
+        "count": list(task.faults.count) if task.faults is not None else [],
+    }
+
+
+def _parameters(path: Path, parts: Sequence[str]) -> int:
+    """Numbers that act: of these parts, critics left out."""
+    tensors = load_checkpoint(path)[0]
+    acting = (n for n in tensors if n.split(".")[0] in parts and n.split(".")[1] not in ("critic", "value_norm"))
+    return sum(tensors[name].numel() for name in acting)
+
+
+def digests(name: str, place: Place) -> list[str]:
+    """sha256 of each file that an entrant is made from."""
+    return [runs.digest(path) for path in ENTRANTS[name].files(place)]

@@ -1,0 +1,176 @@
+"""What the benchmark compares with: single policies that learn under random faults, and banks shared otherwise.
+
+Every rival may take as many environment steps as the whole pipeline: the healthy policy's, all specialists' together
+and those of the detector's data. It gets the senses that the pipeline's detector has (group `detector`: the policy's
+own and the joints' torques). Networks are as wide as the healthy policy's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from koboshi import runs
+from koboshi.algos.distillation import DistillationCfg
+from koboshi.algos.learner import TrainerCfg
+from koboshi.algos.ppo import PPOCfg
+from koboshi.errors import KoboshiError
+from koboshi.faults import FaultSchedule
+from koboshi.nets.actors import AnyActorCfg, GruCfg, MlpCfg
+from koboshi.policies.storage import build_policy, save_policy
+from koboshi.runs import load_checkpoint
+from koboshi.specialists.assignment import Sharing
+from koboshi.stages import healthy, specialists
+from koboshi.stages.folders import Start
+from koboshi.tasks import TaskCfg
+from koboshi.tasks.task import required
+
+SENSES = "detector"
+TRUTHS = ("belief", "fault")
+"""Observation groups that tell of faults, the more telling first."""
+BREAKS = 0.85
+"""Share of a rival's episodes in which something breaks."""
+TEACHER = 0.7
+"""Share of the steps that a teacher takes; its student has the rest."""
+
+
+class Budget(NamedTuple):
+    """Environment steps of a pipeline, as its settings have them: members that rest early take fewer."""
+
+    healthy: int
+    specialists: int
+    data: int
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+
+def budget(task: TaskCfg) -> Budget:
+    """What the task's pipeline costs; of all members together."""
+    walked = task.agent.trainer.timesteps * task.env.num_envs
+    if task.specialists is None or task.collect is None:
+        return Budget(walked, 0, 0)
+    learnt = sum(task.specialists.stages) * task.specialists.num_envs
+    return Budget(walked, learnt, task.rounds * task.collect.steps * task.collect.num_envs)
+
+
+class Place(NamedTuple):
+    """Where a seed's rivals are trained, and from what."""
+
+    task: TaskCfg
+    """The settings that the pipeline was made with."""
+    controller: Path
+    """The pipeline's."""
+    root: Path
+    name: str
+    """Of the run folder that holds them, under `root/<task>/`."""
+    seed: int
+
+    def folder(self, rival: str) -> Path:
+        return self.root / self.task.name / self.name / rival
+
+    def final(self, rival: str) -> Path:
+        """The policy of a rival that is trained."""
+        return self.folder(rival) / "checkpoints" / runs.FINAL
+
+
+Train = Callable[[Place], None]
+
+
+def one_policy(rival: str, history: bool) -> Train:
+    """PPO under random faults, from scratch; with or without a memory."""
+
+    def train(place: Place) -> None:
+        task = place.task
+        actor = _actor(task, (SENSES,), history)
+        _train_ppo(place, rival, actor, budget(task).total)
+
+    return train
+
+
+def teacher_and_student(rival: str) -> Train:
+    """PPO that is told which faults there are, then a student with a memory that imitates it from its senses alone.
+
+    Kumar et al. 2021 (RMA) in the form of DAgger: the student's memory stands for their adaptation module, and it
+    imitates actions where theirs imitates an encoding of the environment.
+    """
+
+    def train(place: Place) -> None:
+        task, total = place.task, budget(place.task).total
+        truth = next((group for group in TRUTHS if group in task.env.observations), None)
+        if truth is None:
+            raise KoboshiError(f"task '{task.name}' has none of {', '.join(TRUTHS)}, which a teacher is told")
+        teacher = f"{rival}/teacher"
+        _train_ppo(place, teacher, _actor(task, (SENSES, truth), history=False), round(TEACHER * total))
+        agent = DistillationCfg(
+            teacher=str(place.final(teacher).absolute()),
+            trainer=_trainer(place, total - round(TEACHER * total)),
+            network=replace(task.agent.network, actor=_actor(task, (SENSES,), history=True)),
+        )
+        _train(place, rival, replace(_under_faults(task), agent=agent))
+
+    return train
+
+
+def _actor(task: TaskCfg, groups: tuple[str, ...], history: bool) -> AnyActorCfg:
+    hidden = getattr(task.agent.network.actor, "hidden", MlpCfg.hidden)
+    return GruCfg(groups, units=hidden[0], hidden=hidden[-1:]) if history else MlpCfg(groups, hidden)
+
+
+def _train_ppo(place: Place, rival: str, actor: AnyActorCfg, steps: int) -> None:
+    agent = place.task.agent
+    if not isinstance(agent, PPOCfg):
+        raise KoboshiError(f"task '{place.task.name}' learns by {type(agent).__name__}, and its rivals by PPOCfg")
+    agent = replace(agent, trainer=_trainer(place, steps), network=replace(agent.network, actor=actor))
+    _train(place, rival, replace(_under_faults(place.task), agent=agent))
+
+
+def _trainer(place: Place, steps: int) -> TrainerCfg:
+    usual = place.task.agent.trainer
+    return replace(usual, timesteps=max(1, steps // place.task.env.num_envs), seed=place.seed)
+
+
+def _under_faults(task: TaskCfg) -> TaskCfg:
+    """The task in which joints break in training too, as its faults and specialists have it."""
+    faults, settings = required(task, "faults", task.faults), required(task, "specialists", task.specialists)
+    schedule = FaultSchedule(faults, probability=BREAKS, onset_s=settings.onset_s)
+    return replace(task, env=replace(task.env, faults=schedule))
+
+
+def _train(place: Place, rival: str, task: TaskCfg) -> None:
+    healthy.train(task, place.root, f"{place.name}/{rival}", [])
+
+
+def bank(rival: str, sharing: Sharing) -> Train:
+    """Specialists shared otherwise, for the pipeline's healthy policy and detector, from as many steps."""
+
+    def train(place: Place) -> None:
+        walker = place.folder("healthy") / "policy.safetensors"
+        if not walker.exists():
+            _take_out_healthy(place.controller, walker)
+        task = shared(place.task, sharing)
+        specialists.train(task, walker, None, place.root, f"{place.name}/{rival}", [], Start())
+
+    return train
+
+
+def shared(task: TaskCfg, sharing: Sharing) -> TaskCfg:
+    """The task whose specialists are shared in this way, in the same number of environments or slightly fewer."""
+    settings = replace(required(task, "specialists", task.specialists), sharing=sharing)
+    members = len(specialists.bank_assignment(replace(task, specialists=settings)).members)
+    return replace(task, specialists=replace(settings, num_envs=settings.num_envs // members * members))
+
+
+def _take_out_healthy(controller: Path, target: Path) -> None:
+    """The healthy policy of a controller's file as a policy's own."""
+    tensors, meta = load_checkpoint(controller, expect={"kind": "controller"})
+    policy = build_policy(tensors, meta, 1, "healthy", controller)
+    about = {
+        key: meta[key] for key in ("task", "robot", "control_dt", "action", "layouts", "obs", "network", "actions")
+    }
+    save_policy(
+        target, policy.state_dict(), about | {"kind": "policy", "members": healthy.MEMBERS, "seed": meta["seed"]}
+    )

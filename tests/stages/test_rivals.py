@@ -1,0 +1,107 @@
+"""Rivals: trained with the pipeline's budget, from its senses, under its faults, and judged beside it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from koboshi import config
+from koboshi.faults import FaultSchedule
+from koboshi.policies.storage import load_single
+from koboshi.stages import benchmark as stage
+from koboshi.stages import rivals
+from koboshi.stages.benchmark import Benchmark, load_part
+from koboshi.stages.entrants import ENTRANTS, Seed, about, same_as, seed_of
+from koboshi.stages.evaluate import loading_env
+from koboshi.stages.folders import task_of
+from koboshi.stages.rivals import Budget, Place, budget
+from koboshi.tasks import TaskCfg, make_task
+
+SHIPPED = files("koboshi") / "assets" / "h1_walk" / "controller.safetensors"
+SMALL = [
+    "env.num_envs=16", "agent.trainer.timesteps=16", "agent.trainer.rollout=8", "collect.num_envs=2", "collect.steps=4",
+    "specialists.num_envs=27", "specialists.stages=[8,8]", "specialists.agent.trainer.rollout=8",
+    "agent.epochs=1", "agent.minibatches=1", "specialists.agent.epochs=1",
+    "specialists.onset_s=[0.0,0.02]", "specialists.switch_delay_s=[0.0,0.0]", "specialists.solved=0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def task() -> TaskCfg:
+    return config.override(make_task("h1-walk"), SMALL)
+
+
+@pytest.fixture(scope="module")
+def place(task: TaskCfg, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(task, Path(str(SHIPPED)), tmp_path_factory.mktemp("rivals"), "rivals-3", 3)
+
+
+def test_the_budget_counts_every_member_and_the_detectors_data(task: TaskCfg) -> None:
+    assert budget(task) == Budget(16 * 16, 2 * 8 * 27, 2 * 2 * 4) and budget(task).total == 256 + 432 + 16
+    assert budget(replace(task, specialists=None)).total == 256
+    h1 = budget(make_task("h1-walk"))
+    assert h1.total == 5280 * 512 + 5760 * 1728 + 2 * 800 * 1024
+
+
+def test_the_documentation_names_every_controller() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    assert [name for name in ENTRANTS if name not in text] == []
+
+
+def test_one_policy_takes_the_whole_budget_under_faults(place: Place) -> None:
+    for name, history in (("B1", False), ("B1h", True)):
+        ENTRANTS[name].train(place)  # type: ignore[misc]
+        trained = task_of(place.final(name))
+        assert trained.agent.trainer.timesteps * trained.env.num_envs == 704 and trained.agent.trainer.seed == 3
+        assert isinstance(trained.env.faults, FaultSchedule) and trained.env.faults.probability == rivals.BREAKS
+        policy = load_single(place.final(name), loading_env(place.task))[0]
+        assert policy.actor.groups == ("detector",) and policy.actor.carries == history
+        assert about(name, place)["steps"] == 704
+
+
+def test_a_student_learns_from_a_teacher_that_is_told_of_faults(place: Place) -> None:
+    ENTRANTS["B2"].train(place)  # type: ignore[misc]
+    env = loading_env(place.task)
+    teacher, student = (load_single(place.final(name), env)[0].actor for name in ("B2/teacher", "B2"))
+    assert teacher.groups == ("detector", next(t for t in rivals.TRUTHS if t in env.obs_spec))
+    assert student.groups == ("detector",) and student.carries
+    steps = [task_of(place.final(name)).agent.trainer.timesteps * 16 for name in ("B2/teacher", "B2")]
+    assert steps == [480, 208], "70 and 30 per cent of 704, in whole steps of 16 robots"
+
+
+def test_a_bank_shared_otherwise_serves_the_same_detector(place: Place, tmp_path: Path) -> None:
+    ENTRANTS["B5limb"].train(place)  # type: ignore[misc]
+    assert rivals.shared(place.task, "joint").specialists.num_envs == 17  # type: ignore[union-attr]
+    seed = Seed(place.task, place)
+    controller: Any = ENTRANTS["B5limb"].make(seed)
+    assert [m.name for m in controller.bank.assignment.members] == list(seed.stored.robot.groups)
+    assert controller.router.detector is seed.stored.detector
+    assert about("B5limb", place)["parameters"] > about("B0", place)["parameters"] * 6
+
+
+def test_a_bank_shared_as_the_pipelines_is_not_made_again(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert [same_as(name, place) for name in ("B5pair", "B5limb", "B4")] == ["B4", None, None]
+    assert about("B4", place)["about"] == "the learned switch, one specialist a mirrored pair"
+    plan = Benchmark(place.task, str(SHIPPED), tmp_path, place.root, (3,), ("B5pair",), ("nominal",), episodes=2)
+    stage.train(plan)
+    assert stage.make(plan) == [] and "left out: B5pair of seed 3 is its B4" in capsys.readouterr().out
+    assert not place.folder("B5pair").exists()
+
+
+def test_a_trained_rival_is_judged_by_its_name(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(stage, "TIMED_STEPS", 3)
+    if not place.final("B1").exists():
+        ENTRANTS["B1"].train(place)  # type: ignore[misc]
+    plan = Benchmark(
+        place.task, str(SHIPPED), tmp_path, place.root, (3,), ("B1",), ("nominal",), episodes=2, seconds=0.5
+    )
+    assert seed_of(place.task, str(SHIPPED), 3, place.root).place.final("B1") == place.final("B1")
+    part = load_part(stage.make(plan)[0])
+    assert len(part["columns"]["survived"]) == 2 and "alarms" not in part
+    assert part["identity"]["files"][0] != part["identity"]["walker"]
