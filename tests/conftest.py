@@ -89,16 +89,21 @@ def koboshi(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 @pytest.fixture
 def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forgets the robots, tasks and modules that a test has added."""
+    """Forgets the robots, tasks, kinds of fault and modules that a test has added."""
     from koboshi import config, plugins, robots, tasks
+    from koboshi.faults import kinds
 
-    modules, found_robots = set(sys.modules), dict(robots.known())
+    modules, found_robots, found_kinds = set(sys.modules), dict(robots.known()), len(kinds.KINDS)
     monkeypatch.setattr(config, "_ALSO", {known: list(others) for known, others in config._ALSO.items()})
     monkeypatch.setattr(tasks, "_added", dict(tasks._added))
     monkeypatch.setattr(plugins, "_loaded", dict(plugins._loaded))
     yield
     for name in set(robots.known()) - set(found_robots):
         del robots._ROBOTS[name]
+    for kind in kinds.KINDS[found_kinds:]:
+        kinds.KINDS.remove(kind)
+        if kinds.FAULT_KINDS.pop(kind).captures:
+            kinds.CAPTURING.remove(kind)
     for name in set(sys.modules) - modules:
         if name.startswith("outside_"):
             del sys.modules[name]

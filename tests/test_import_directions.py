@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "bench": PHYSICS | {"nets", "data", "envs", "algos", "detect", "specialists", "policies", "view"},
     "tasks": PHYSICS | {"nets", "data", "envs", "algos", "detect", "specialists", "policies", "bench"},
 }
-ALLOWED["plugins"] = {"errors", "config", "robots", "nets", "tasks"}
+ALLOWED["plugins"] = {"errors", "config", "robots", "faults", "nets", "tasks"}
 ALLOWED["stages"] = set(ALLOWED)
 ALLOWED["cli"] = set(ALLOWED)
 ALLOWED["__main__"] = {"cli"}

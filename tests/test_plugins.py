@@ -81,8 +81,8 @@ def test_a_saved_run_asks_for_its_module(tmp_path: Path, fails: Callable[..., st
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("x = 1", "module {path} has none of TASKS, ROBOTS, ACTORS, AGENTS"),
-        ("TASKS = {}", "module {path} has none of TASKS, ROBOTS, ACTORS, AGENTS"),
+        ("x = 1", "module {path} has none of TASKS, ROBOTS, FAULTS, ACTORS, AGENTS"),
+        ("TASKS = {}", "module {path} has none of TASKS, ROBOTS, FAULTS, ACTORS, AGENTS"),
         ("import nothing_of_that_name", "module {path} cannot be loaded: ModuleNotFoundError: No module named"),
         ("TASKS = {", "module {path} cannot be loaded: SyntaxError"),
         ("1 / 0", "module {path} cannot be loaded: ZeroDivisionError: division by zero"),

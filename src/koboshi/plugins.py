@@ -1,10 +1,11 @@
-"""Tasks, robots, actors and learners from outside: entry points of installed packages, and modules that the user names.
+"""Things from outside: entry points of installed packages, and modules that the user names.
 
 A package offers tasks and robots as entry points, each of them a function: of group `koboshi.tasks` one that returns
 a `TaskCfg`, of `koboshi.robots` one that returns a `Robot`. A module (a Python file or an importable name) offers
-them as `TASKS: dict[str, Callable[[], TaskCfg]]` and `ROBOTS: dict[str, Robot]`, and settings of its own that may
-stand where koboshi's do, `ACTORS: list[type]` (`nets.actors.ActorCfg`) and `AGENTS: list[type]` (`AgentCfg` of
-`algos.learner`). Nothing else of them is looked at, and nothing is loaded that was not installed or named on purpose.
+them as `TASKS: dict[str, Callable[[], TaskCfg]]` and `ROBOTS: dict[str, Robot]`, kinds of fault as
+`FAULTS: dict[str, FaultKind]` (of `faults.kinds`), and settings of its own that may stand where koboshi's do,
+`ACTORS: list[type]` (`nets.actors.ActorCfg`) and `AGENTS: list[type]` (`AgentCfg` of `algos.learner`). Nothing else
+of them is looked at, and nothing is loaded that was not installed or named on purpose.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 from koboshi import config, robots, tasks
 from koboshi.errors import KoboshiError
+from koboshi.faults import kinds
 from koboshi.nets.actors import AnyActorCfg
 from koboshi.robots import Robot
 from koboshi.tasks import MakeTask, TaskCfg
@@ -132,9 +134,10 @@ def _add(name: str, module: ModuleType) -> None:
     """Adds what a module offers, all or nothing."""
     new_robots: dict[str, Robot] = _table(name, module, "ROBOTS", dict)
     new_tasks: dict[str, MakeTask] = _table(name, module, "TASKS", dict)
+    new_faults: dict[str, kinds.FaultKind] = _table(name, module, "FAULTS", dict)
     settings = [(table, cls) for table in _SETTINGS for cls in _table(name, module, table, list)]
-    if not (new_robots or new_tasks or settings):
-        raise KoboshiError(f"module {name} has none of TASKS, ROBOTS, ACTORS, AGENTS")
+    if not (new_robots or new_tasks or new_faults or settings):
+        raise KoboshiError(f"module {name} has none of TASKS, ROBOTS, FAULTS, ACTORS, AGENTS")
     for table, cls in settings:
         _check_settings(name, table, cls)
     for key, robot in new_robots.items():
@@ -148,12 +151,19 @@ def _add(name: str, module: ModuleType) -> None:
             raise KoboshiError(f"TASKS['{key}'] of module {name} is a {type(make).__name__}, and a function is wanted")
         if key in tasks.known():
             raise KoboshiError(f"module {name}: the task name '{key}' is taken; tasks: {', '.join(tasks.known())}")
+    for key, kind in new_faults.items():
+        if not isinstance(kind, kinds.FaultKind):
+            found = type(kind).__name__
+            raise KoboshiError(f"FAULTS['{key}'] of module {name} is a {found}, and a FaultKind is wanted")
+        kinds.check_new(key, kind)
     for table, cls in settings:
         config.also(_SETTINGS[table][0], cls)
     for robot in new_robots.values():
         robots.add(robot)
     for key, make in new_tasks.items():
         tasks.add(key, make)
+    for key, kind in new_faults.items():
+        kinds.add(key, kind)
 
 
 def _check_settings(name: str, table: str, cls: Any) -> None:

@@ -58,7 +58,7 @@ def test_files_and_hashes(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"joint": "left_kne"}, "scenario 0: no joint 'left_kne'; did you mean 'left_knee'"),
-        ({"kind": "torque_los"}, "episodes.0.faults.0.kind: .* not 'torque_los'"),
+        ({"kind": "torque_los"}, "scenario 0: no fault kind 'torque_los'; did you mean 'torque_loss'"),
         ({"severity": 1.5}, "scenario 0: fault of left_knee: severity is above 0 and at most 1"),
         ({"severity": 0.0}, "scenario 0: fault of left_knee: severity is above 0"),
         ({"severity": "high"}, "episodes.0.faults.0.severity: .* not 'high'"),

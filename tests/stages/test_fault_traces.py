@@ -23,7 +23,7 @@ def test_each_kind_beside_a_twin_that_stays_well(tmp_path: Path, monkeypatch: py
     path = fault_traces.picture(make_task("h1-walk"), None, tmp_path)
     title, well, broken, _ = drawn[0]
     assert title.startswith("left_knee of unitree_h1") and path.read_bytes().startswith(b"\x89PNG")
-    assert tuple(broken) == KINDS and all(tuple(levels) == (0.5, 1.0) for levels in broken.values())
+    assert list(broken) == KINDS and all(tuple(levels) == (0.5, 1.0) for levels in broken.values())
     before, after = well.time < 0.001, well.time > 0.001
     assert before.sum() == 15 and after.sum() == 35
     assert abs(well.torque).max() > 50 and np.ptp(well.angle) > 0.2, "it walks"

@@ -23,7 +23,7 @@ def outside(
     module: Annotated[
         list[str] | None,
         typer.Option(
-            help="File or module with TASKS, ROBOTS, ACTORS or AGENTS of your own; may be given several times."
+            help="File or module with TASKS, ROBOTS, FAULTS, ACTORS or AGENTS of your own; may be given several times."
         ),
     ] = None,
 ) -> None:

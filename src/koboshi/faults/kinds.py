@@ -1,21 +1,22 @@
-"""The kinds of fault: what each changes, what its severity means, and on which joints it can act."""
+"""The kinds of fault: what each changes, what its severity means, and on which joints it can act.
+
+Those that ship stand first, so that their indices in `KINDS` never change; `add` puts one from outside after them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
+import mujoco
 import torch
 from torch import Tensor
 
 from koboshi.errors import KoboshiError, unknown
 from koboshi.robots import Robot
 
-Kind = Literal[
-    "torque_loss", "locked", "limited_range", "braking", "encoder_offset", "encoder_freeze", "torque_sensor_loss"
-]
-KINDS: tuple[str, ...] = get_args(Kind)
-"""In the order in which they act where several meet on a joint: an offset is added to what a frozen encoder shows."""
+Kind = str
+"""One of KINDS."""
 
 LOCK_SLACK = 0.01
 """A joint locked with severity 1 keeps this much play to either side, rad."""
@@ -51,6 +52,8 @@ class FaultKind(NamedTuple):
     """On physics; what sensors show is `FaultLayer`'s."""
     needs_range: bool = False
     """Whether it acts through a joint's range, so that a joint without one cannot have it."""
+    captures: bool = False
+    """Whether its effects ask for `held`, the joint's position when it began."""
 
 
 def _torque_loss(value: Tensor, severity: Tensor, held: Tensor) -> Tensor:
@@ -93,11 +96,13 @@ FAULT_KINDS: dict[str, FaultKind] = {
         f"the joint keeps {LOCK_SLACK} + {LOCK_PLAY} (1 − s) rad of play to either side of where it was",
         (FieldEffect("jnt_range", "joint", _locked),),
         needs_range=True,
+        captures=True,
     ),
     "limited_range": FaultKind(
         "the range shrinks to (1 − s) of itself around where the joint was",
         (FieldEffect("jnt_range", "joint", _limited_range),),
         needs_range=True,
+        captures=True,
     ),
     "braking": FaultKind(
         f"the drive is shorted: (1 − s) of its force limit, and {BRAKE_DAMPING:g} s N·m·s/rad of damping",
@@ -111,11 +116,42 @@ FAULT_KINDS: dict[str, FaultKind] = {
         "position is shown as s · where it was + (1 − s) · where it is and velocity as (1 − s) of itself, "
         "to the drive too",
         (FieldEffect("actuator_biasprm", "actuator", _drive_freeze),),
+        captures=True,
     ),
     "torque_sensor_loss": FaultKind("measured torque is (1 − s) of the true one"),
 }
-CAPTURING = ("locked", "limited_range", "encoder_freeze")
+KINDS: list[str] = list(FAULT_KINDS)
+"""In the order in which they act where several meet on a joint: an offset is added to what a frozen encoder shows.
+Data name a kind by its index, so `add` alone changes this, at its end."""
+CAPTURING: list[str] = [name for name, kind in FAULT_KINDS.items() if kind.captures]
 """Kinds that hold on to the position that the joint had when they began."""
+
+
+def add(name: str, kind: FaultKind) -> None:
+    """Makes a kind from outside known, after all others; KoboshiError where it cannot be one.
+
+    It acts through model fields alone: what sensors show is a matter of the kinds that ship.
+    """
+    check_new(name, kind)
+    KINDS.append(name)
+    FAULT_KINDS[name] = kind
+    if kind.captures:
+        CAPTURING.append(name)
+
+
+def check_new(name: str, kind: FaultKind) -> None:
+    """KoboshiError where there is a kind of that name, or this one changes nothing or no model field."""
+    if name in KINDS:
+        raise KoboshiError(f"the fault kind '{name}' is taken; kinds: {', '.join(KINDS)}")
+    if not name.isidentifier():
+        raise KoboshiError(f"a fault kind's name is of letters, digits and _, not '{name}'")  # --fault splits at :
+    if not kind.effects:
+        raise KoboshiError(f"fault kind '{name}' has no effects, so nothing would happen")
+    for effect in kind.effects:
+        if effect.columns not in get_args(Columns):
+            raise unknown(f"columns of fault kind '{name}'", effect.columns, get_args(Columns))
+        if not hasattr(mujoco.MjModel, effect.field):
+            raise KoboshiError(f"fault kind '{name}' changes '{effect.field}', and a MuJoCo model has no such field")
 
 
 def check_kind(kind: str) -> None:

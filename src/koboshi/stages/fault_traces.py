@@ -36,7 +36,7 @@ def picture(task: TaskCfg, joint: str | None, folder: Path) -> Path:
     robot = robots.find(task.env.robot)
     name = _a_knee(robot) if joint is None else robot.joint_names[robot.joint_id(joint)]
     kinds = [kind for kind in KINDS if _possible(robot, name, kind)]
-    faults = [Fault(name, kind, level, ONSET_S) for kind in kinds for level in SEVERITIES]  # type: ignore[arg-type]
+    faults = [Fault(name, kind, level, ONSET_S) for kind in kinds for level in SEVERITIES]
     episodes = [Scenario((), COMMAND, ONSET_S), *(Scenario((fault,), COMMAND, ONSET_S) for fault in faults)]
     stored = shipped(task)
     walker = healthy_alone(stored.healthy, len(robot.joint_names))
