@@ -113,3 +113,54 @@ def test_each_page_is_tested() -> None:
         kinds = {type(part) for part in each.parts}
         assert Command in kinds and Check in kinds, f"{each.name} runs or checks nothing"
         assert each.after is None or PAGES[each.after].after is None
+
+
+PAGE = """
+<!-- test-after: other.md -->
+<!-- test-with:
+a.b=1 'c=[1,2]' -->
+```bash
+koboshi train x \\
+    --name y ; koboshi list
+```
+<!-- test-gives: one two -->
+```bash
+koboshi list
+```
+    ```python title="mine.py"
+    if x:
+        y
+    ```
+```python
+not_a_file()
+```
+"""
+
+
+def test_what_is_read_from_a_page(tmp_path: Path) -> None:
+    """Words are appended to the commands of the next block alone; an indented block loses its indent alone."""
+    (tmp_path / "page.md").write_text(PAGE)
+    added = ["a.b=1", "c=[1,2]"]
+    assert page(tmp_path / "page.md") == Page(
+        "page.md",
+        "other.md",
+        [
+            Command(["koboshi", "train", "x", "--name", "y"], added),
+            Command(["koboshi", "list"], added),
+            Check("gives", ["one", "two"]),
+            Command(["koboshi", "list"], []),
+            File("mine.py", "if x:\n    y\n"),
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("a.json", "{"), ("a.json", '{"a": NaN}'), ("a.png", "PNG"), ("a.mp4", ""), ("b.mp4", "ftyp"), ("a.yaml", "")],
+)
+def test_a_file_that_is_not_whole_is_noticed(tmp_path: Path, name: str, data: str) -> None:
+    (tmp_path / name).write_text(data)
+    with pytest.raises((AssertionError, ValueError, pytest.fail.Exception)):
+        _is_whole(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        _is_whole(tmp_path / "none.png")
