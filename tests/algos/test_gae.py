@@ -12,19 +12,21 @@ from koboshi.algos.ppo.rollout import gae
 
 
 def test_gae_by_hand() -> None:
-    # γ = λ = 0.5. Columns: goes on; terminated after step 0; truncated after step 0 at a state worth 8.
+    # γ = λ = 0.5. Columns: goes on; terminated after step 0; truncated after step 0 at a state worth 8; another acts in
+    # step 1.
     no, yes = False, True
     advantage = gae(
-        reward=torch.tensor([[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]),
-        value=torch.tensor([[4.0, 4.0, 4.0], [6.0, 6.0, 6.0]]),
-        next_value=torch.tensor([[6.0, 6.0, 8.0], [2.0, 2.0, 2.0]]),
-        terminated=torch.tensor([[no, yes, no], [no, no, no]]),
-        truncated=torch.tensor([[no, no, yes], [no, no, no]]),
+        reward=torch.tensor([[1.0, 1.0, 1.0, 1.0], [2.0, 2.0, 2.0, 2.0]]),
+        value=torch.tensor([[4.0, 4.0, 4.0, 4.0], [6.0, 6.0, 6.0, 6.0]]),
+        next_value=torch.tensor([[6.0, 6.0, 8.0, 6.0], [2.0, 2.0, 2.0, 2.0]]),
+        terminated=torch.tensor([[no, yes, no, no], [no, no, no, no]]),
+        truncated=torch.tensor([[no, no, yes, no], [no, no, no, no]]),
+        valid=torch.tensor([[yes, yes, yes, yes], [yes, yes, yes, no]]),
         gamma=0.5,
         lam=0.5,
     )
-    # Step 1: 2 + 0.5·2 − 6 = −3. Step 0: 1 + 3 − 4 + 0.25·(−3) = −0.75; 1 − 4 = −3; 1 + 4 − 4 = 1.
-    assert advantage.tolist() == [[-0.75, -3.0, 1.0], [-3.0, -3.0, -3.0]]
+    # Step 1: 2 + 0.5·2 − 6 = −3. Step 0: 1 + 3 − 4 + 0.25·(−3) = −0.75; 1 − 4 = −3; 1 + 4 − 4 = 1; 1 + 3 − 4 = 0.
+    assert advantage.tolist() == [[-0.75, -3.0, 1.0, 0.0], [-3.0, -3.0, -3.0, -3.0]]
 
 
 def linear_ppo(envs: int, steps: int, **settings: object) -> PPO:

@@ -16,7 +16,7 @@ from koboshi.bench import detection
 from koboshi.bench.rollout import Recording
 from koboshi.envs import Env
 from koboshi.errors import KoboshiError
-from koboshi.faults import Fault
+from koboshi.faults import KINDS, Fault
 from koboshi.robots import UNITREE_H1
 from koboshi.specialists.assignment import Assignment, Member
 from koboshi.specialists.controller import Decision
@@ -147,7 +147,11 @@ class Scripted:
         joint = self.script[state]
         n = len(joint)
         alarm = torch.nn.functional.one_hot(joint + 1, JOINTS + 1)[:, 1:].bool()
-        route = Route(torch.full((n,), -1), torch.zeros(n, dtype=torch.bool), Belief(alarm.float(), alarm))
+        route = Route(
+            torch.full((n,), -1),
+            torch.zeros(n, dtype=torch.bool),
+            Belief(alarm.float(), alarm, alarm.repeat(1, len(KINDS)).float()),
+        )
         return Decision(torch.zeros(n, JOINTS), route), state + 1
 
 

@@ -119,7 +119,7 @@ def test_only_the_episodes_of_a_part_are_judged(recorded):
 
         def forward(self, obs, reset, hidden):
             row, env = obs[..., 0].long(), obs[..., 1].long()
-            return prob[row, env].logit(), hidden
+            return self.untold(prob[row, env].logit()), hidden
 
     seq.columns["obs.detector"][..., 0] = torch.arange(300)[:, None]
     seq.columns["obs.detector"][..., 1] = torch.arange(4)

@@ -47,15 +47,16 @@ def test_without_resets_it_is_torchs_gru_and_a_cusum(card_of, walk):
     model = make_detector(card_of(96))
     gru = torch.nn.GRU(24, 32)
     for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-        getattr(gru, f"{name}_l0").data.copy_(getattr(model.gru, name))
+        getattr(gru, f"{name}_l0").data.copy_(getattr(model.memory.cell, name))
     obs, start = walk["obs.detector"][:60], torch.randn(96, 36).abs()
-    embedded, rows = model._read(obs)
+    features, rows = model._read(obs)
+    embedded = torch.nn.functional.elu(model.embed(features))
     memory, last = gru(embedded, start[None, :, :32].contiguous())
     evidence, sums = start[:, 32:], []
     for row in rows:
         evidence = (evidence + row).clamp(0, 16)
         sums.append(evidence)
-    logits, end = model(obs, torch.zeros(60, 96, dtype=torch.bool), start)
+    (logits, *_), end = model(obs, torch.zeros(60, 96, dtype=torch.bool), start)
     expected = model.head(memory) + model.gain[0] * torch.stack(sums) + model.gain[1] * rows
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(end, torch.cat((last[0], evidence), 1), atol=1e-5, rtol=1e-5)
@@ -77,17 +78,17 @@ def test_streamed_equals_batched_over_resets(card_of, walk):
     reset = torch.rand(120, 96, generator=torch.Generator().manual_seed(0)) < 0.05
     with torch.inference_mode():
         start = torch.randn(96, 36)
-        batched, end = model(walk["obs.detector"][:120], reset, start)
-        first, middle = model(walk["obs.detector"][:50], reset[:50], start)
-        second, chunked_end = model(walk["obs.detector"][50:120], reset[50:], middle)
+        (batched, *_), end = model(walk["obs.detector"][:120], reset, start)
+        (first, *_), middle = model(walk["obs.detector"][:50], reset[:50], start)
+        (second, *_), chunked_end = model(walk["obs.detector"][50:120], reset[50:], middle)
         hidden, streamed = start, []
         for obs, r in zip(walk["obs.detector"][:120], reset, strict=True):
-            logits, hidden = model.step(obs, r, hidden)
+            (logits, *_), hidden = model.step(obs, r, hidden)
             streamed.append(logits)
         alone = model.initial(1)
         for t in range(20):
-            one, alone = model.step(walk["obs.detector"][t, :1], None, alone)
-        whole, _ = model(walk["obs.detector"][:20, :1], walk["reset"][:20, :1], model.initial(1))
+            (one, *_), alone = model.step(walk["obs.detector"][t, :1], None, alone)
+        (whole, *_), _ = model(walk["obs.detector"][:20, :1], walk["reset"][:20, :1], model.initial(1))
         torch.testing.assert_close(one, whole[-1])
     assert (torch.stack(streamed) - batched).abs().max() <= 1e-5
     assert (torch.cat([first, second]) - batched).abs().max() <= 1e-5
@@ -97,8 +98,8 @@ def test_streamed_equals_batched_over_resets(card_of, walk):
 def test_a_reset_forgets_everything_before_it(card_of, walk):
     model = make_detector(card_of(96))
     reset = torch.ones(1, 96, dtype=torch.bool)
-    a, _ = model(walk["obs.detector"][:1], reset, torch.randn(96, 36))
-    b, _ = model(walk["obs.detector"][:1], reset, model.initial(96))
+    (a, *_), _ = model(walk["obs.detector"][:1], reset, torch.randn(96, 36))
+    (b, *_), _ = model(walk["obs.detector"][:1], reset, model.initial(96))
     assert torch.equal(a, b)
 
 
@@ -108,16 +109,16 @@ def test_joints_that_cannot_fail_stay_silent_whatever_is_learnt(card_of, walk):
     obs, reset = walk["obs.detector"][:50], walk["reset"][:50]
     optimiser = torch.optim.Adam(model.parameters(), lr=0.5)
     for _ in range(5):  # everything that is learnt is pushed to raise every logit
-        logits, _ = model(obs, reset, model.initial(96))
+        (logits, *_), _ = model(obs, reset, model.initial(96))
         optimiser.zero_grad()
         (-logits.sum()).backward()
         optimiser.step()
     assert model.gain.min() > 1.5, "the gains were not pushed"
     with torch.no_grad():
-        logits, hidden = model(obs, reset, model.initial(96))
+        (logits, *_), hidden = model(obs, reset, model.initial(96))
         model.eval()
-        stepped, _ = model.step(obs[0], None, hidden)
-        one, _ = model.step(obs[0, :1], None, hidden[:1])
+        (stepped, *_), _ = model.step(obs[0], None, hidden)
+        (one, *_), _ = model.step(obs[0, :1], None, hidden[:1])
     assert logits[..., :3].max() > 50
     for silent in (logits[..., 3], stepped[:, 3], one[:, 3]):
         assert (silent < -50).all()
@@ -208,11 +209,11 @@ def test_one_robot_alone_is_computed_alike_in_numpy(card_of, walk):
     reset = torch.rand(200, 1, generator=generator) < 0.05
     with torch.inference_mode():
         start = torch.randn(1, 36, generator=generator)
-        batched, end = model(obs, reset, start)
+        (batched, *_), end = model(obs, reset, start)
         hidden, rows = start.clone(), []
         for o, r in zip(obs, reset, strict=True):
             before = hidden.clone()
-            logits, after = model.step(o, r if r.any() else None, hidden)
+            (logits, *_), after = model.step(o, r if r.any() else None, hidden)
             assert torch.equal(hidden, before), "the state that was given is changed"
             rows.append(logits)
             hidden = after
@@ -228,19 +229,19 @@ def test_numpy_follows_changed_weights(card_of, walk):
     with torch.no_grad():
         model.step(obs, None, state)
         model.load_state_dict(other.state_dict())
-        assert torch.allclose(model.step(obs, None, state)[0], other.step(obs, None, state)[0])
+        assert torch.allclose(model.step(obs, None, state)[0].logit, other.step(obs, None, state)[0].logit)
         model.train()
         model.head.bias += 1.0
         model.eval()
-        assert torch.allclose(model.step(obs, None, state)[0], other.step(obs, None, state)[0] + 1.0)
+        assert torch.allclose(model.step(obs, None, state)[0].logit, other.step(obs, None, state)[0].logit + 1.0)
 
 
 def test_tensors_of_two_devices_never_mix(card_of, walk):
     """Tensors on `meta` hold nothing, but refuse to meet those of another device."""
     model = make_detector(card_of(96)).to("meta")
     obs, reset = walk["obs.detector"][:5].to("meta"), walk["reset"][:5].to("meta")
-    logits, hidden = model(obs, reset, model.initial(96))
-    logits, hidden = model.step(obs[0], reset[0], hidden)
+    (logits, *_), hidden = model(obs, reset, model.initial(96))
+    (logits, *_), hidden = model.step(obs[0], reset[0], hidden)
     alarm, _ = alarm_step(AlarmCfg(), logits.sigmoid(), initial_alarms(96, 4, "meta"))
     assert {logits.device.type, hidden.device.type, alarm.device.type} == {"meta"}
 

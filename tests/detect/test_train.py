@@ -16,7 +16,7 @@ from koboshi.detect import (
     judge_all,
     train_detector,
 )
-from koboshi.detect.model import _sample
+from koboshi.detect.base import sample_rows
 from koboshi.detect.train import row_weights
 from koboshi.errors import KoboshiError
 
@@ -114,7 +114,7 @@ def test_every_lane_is_visited_once_a_round_and_carries_its_own_state(walk):
 def test_mirrored_lanes_show_the_mirrored_robot(walk):
     trainer = make_trainer(walk, MIRROR)
     trainer.position.zero_()
-    obs, severity, _, _ = trainer._gather(torch.arange(96, 100))
+    obs, severity, *_ = trainer._gather(torch.arange(96, 100))
     pos = slice(1, 5)
     assert torch.equal(obs[:, 2, pos], walk["obs.detector"][:25, 2, pos][:, SIDES])
     assert torch.equal(severity[:, 2], walk["severity"][:25, 2][:, SIDES])
@@ -157,7 +157,7 @@ def test_only_training_episodes_train(walk, part):
     mixed = replace(walk, part=some)
     assert not row_weights(mixed, DetectorTrainCfg())[:, 40:].any()
     assert (row_weights(mixed, DetectorTrainCfg())[:, :40] > 0).all()
-    obs, _ = _sample([mixed], 10**6, seed=0)
+    obs, _ = sample_rows([mixed], 10**6, seed=0)
     assert torch.isin(obs[:, 0], walk["obs.detector"][:, :40, 0]).all(), "scales are fitted to other episodes"
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from koboshi.detect import Reading
 from koboshi.errors import unknown
+from koboshi.faults import KINDS
 from koboshi.nets.normalizer import Normalizer
 from koboshi.nets.state_tree import map_state
 from koboshi.vec_env import ActionSpace, MirrorMap, Obs, ObsSpec, State
@@ -161,3 +163,18 @@ def alone(stack: ToyPolicies, k: int) -> Alone:
     one = ToyPolicies(1, stack.obs_spec, stack.action_space, "remembers" if stack.remembers else None)
     one.load_state_dict(stack.member(k))
     return one.requires_grad_(False).single()
+
+
+def told(severity: Tensor) -> Tensor:
+    """(N, J) severities of dead joints as the environment's group `belief`, (N, K·J)."""
+    return torch.nn.functional.pad(severity, (0, (len(KINDS) - 1) * severity.shape[1]))
+
+
+def heard(logit: Tensor) -> Reading:
+    """What a detector of dead joints alone makes of (N, J) logits."""
+    return Reading(logit, torch.zeros_like(logit)[:, None], torch.ones_like(logit))
+
+
+def ears_of(robot: Any) -> SimpleNamespace:
+    """As much of a detector's spec as a router needs."""
+    return SimpleNamespace(joint_names=list(robot.joint_names), kinds=["torque_loss"])

@@ -8,6 +8,7 @@ from bodies import GO2, alone, make_policies, mirrors
 from torch import Tensor
 
 from koboshi.errors import KoboshiError
+from koboshi.faults import KINDS
 from koboshi.specialists import bank as banks
 from koboshi.specialists.assignment import assign
 from koboshi.specialists.bank import SpecialistBank
@@ -20,7 +21,9 @@ K, A, N = 6, 12, 40
 
 
 def route_to(member: Tensor, mirrored: Tensor) -> Route:
-    return Route(member, mirrored & (member >= 0), Belief(torch.zeros(len(member), A), torch.zeros(len(member), A) > 0))
+    return Route(
+        member, mirrored & (member >= 0), Belief(*(torch.zeros(len(member), n) for n in (A, A, len(KINDS) * A)))
+    )
 
 
 def some_rows(generator: torch.Generator, rows: int = N) -> tuple[dict[str, Tensor], Route, Tensor]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from bodies import TINY, mirrors
+from bodies import TINY, ears_of, heard, mirrors, told
 from torch import Tensor
 
 from koboshi.algos.ppo import MlpCfg, NetworkCfg, PPOCfg, TrainerCfg
 from koboshi.config import override
-from koboshi.detect import AlarmCfg
+from koboshi.detect import AlarmCfg, Reading
 from koboshi.errors import KoboshiError
-from koboshi.faults import FaultsCfg
+from koboshi.faults import KINDS, FaultsCfg
 from koboshi.policies.actor_critic import ActorCritic
 from koboshi.specialists import training
 from koboshi.specialists.assignment import Assignment, assign
@@ -44,7 +43,7 @@ class World:
     """A robot that has to hold its broken joint's action near 1, and falls if it does not and is `wobbly`."""
 
     device, action_space, robot = torch.device("cpu"), ActionSpace(J), TINY
-    obs_spec = SPEC | {"fault": ObsSpec((J,)), "detector": ObsSpec((J,)), "unused": ObsSpec((3,))}
+    obs_spec = SPEC | {"belief": ObsSpec((len(KINDS) * J,)), "detector": ObsSpec((J,)), "unused": ObsSpec((3,))}
     seeds: list[int] = []
 
     def __init__(self, cfg: WorldCfg) -> None:
@@ -62,7 +61,7 @@ class World:
     def _obs(self) -> Obs:
         obs = {g: torch.randn(self.num_envs, *s.shape, generator=self.generator) for g, s in self.obs_spec.items()}
         broken = torch.nn.functional.one_hot(self.joint, J) * (self.age >= 2)[:, None]
-        return obs | {"fault": broken.float(), "detector": broken * 8.0 - 4.0}
+        return obs | {"belief": told(broken.float()), "detector": broken * 8.0 - 4.0}
 
     def reset(self, seed: int) -> Obs:
         World.seeds.append(seed)
@@ -93,14 +92,14 @@ class World:
 class Ears:
     """A detector with a memory: it believes what it has heard for some steps."""
 
-    spec = SimpleNamespace(joint_names=TINY.joint_names)
+    spec = ears_of(TINY)
 
     def initial(self, num_envs: int) -> Tensor:
         return torch.zeros(num_envs, J)
 
-    def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Reading, Tensor]:
         hidden = 0.5 * (hidden if reset is None else hidden.masked_fill(reset[:, None], 0.0)) + obs
-        return hidden, hidden
+        return heard(hidden), hidden
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +140,7 @@ def detector(assignment: Assignment) -> Router:
 
 
 def start(cfg: SpecialistsCfg, make_router=oracle, world: WorldCfg = WorldCfg(), rank: int = 0) -> BankTrainer:  # noqa: B008
-    return BankTrainer(world, FaultsCfg(), cfg, healthy(cfg), PAIRS, make_router, rank)
+    return BankTrainer(world, FaultsCfg(), cfg, healthy(cfg), PAIRS, make_router, World.obs_spec, rank)
 
 
 @pytest.mark.parametrize("make_router", [oracle, detector])
@@ -229,7 +228,7 @@ def test_a_specialist_learns_what_the_healthy_policy_cannot() -> None:
 def test_specialists_start_from_the_healthy_policy() -> None:
     cfg = settings(statistics_weight=2e3)
     policy = healthy(cfg)
-    trainer = BankTrainer(WorldCfg(), FaultsCfg(), cfg, policy, PAIRS, oracle)
+    trainer = BankTrainer(WorldCfg(), FaultsCfg(), cfg, policy, PAIRS, oracle, World.obs_spec)
     for k in range(2):
         counts = 0
         for name, value in trainer.policy.member(k).items():
@@ -246,7 +245,7 @@ def test_specialists_start_from_the_healthy_policy() -> None:
 
 def test_young_statistics_keep_their_weight() -> None:
     cfg = settings(statistics_weight=2e3)
-    trainer = BankTrainer(WorldCfg(), FaultsCfg(), cfg, healthy(cfg, count=500.0), PAIRS, oracle)
+    trainer = BankTrainer(WorldCfg(), FaultsCfg(), cfg, healthy(cfg, count=500.0), PAIRS, oracle, World.obs_spec)
     found = {name: x for name, x in trainer.policy.state_dict().items() if name.endswith(".count")}
     assert found and all((x == 500.0).all() for x in found.values())
 
@@ -256,7 +255,7 @@ def test_another_network_than_the_healthy_policys() -> None:
     cfg = settings()
     cfg = replace(cfg, agent=replace(cfg.agent, network=other))
     with pytest.raises(KoboshiError, match="is to be as agent.network: actor.hidden"):
-        BankTrainer(WorldCfg(), FaultsCfg(), cfg, healthy(settings()), PAIRS, oracle)
+        BankTrainer(WorldCfg(), FaultsCfg(), cfg, healthy(settings()), PAIRS, oracle, World.obs_spec)
 
 
 def test_processes_and_stages_differ_in_their_environments() -> None:

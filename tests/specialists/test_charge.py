@@ -6,8 +6,10 @@ import random
 
 import pytest
 import torch
-from bodies import H1, TINY, Body
+from bodies import H1, TINY, Body, told
 
+from koboshi.errors import KoboshiError
+from koboshi.faults import KINDS
 from koboshi.specialists.assignment import Assignment, Member, assign
 from koboshi.specialists.charge import SeatTable, own_seats
 
@@ -29,7 +31,7 @@ def after(bank: Assignment, sets: list[set[int]], probability: list[float] | Non
     for joints in sets:
         alarm = torch.zeros(1, 5, dtype=torch.bool)
         alarm[0, list(joints)] = True
-        charge = table.take(alarm, belief, None, charge)
+        charge = table.take(told(alarm), told(belief), None, charge)
         seen.append((int(charge.member), bool(charge.mirrored)))
     return seen
 
@@ -81,11 +83,11 @@ def test_a_new_episode_forgets_who_was_in_charge() -> None:
     table = SeatTable(assign(TINY, "joint"), TINY)
     alarm, belief = torch.zeros(2, 5, dtype=torch.bool), torch.full((2, 5), 0.5)
     alarm[:, LK] = True
-    charge = table.take(alarm, belief, None, table.initial(2, "cpu"))
+    charge = table.take(told(alarm), told(belief), None, table.initial(2, "cpu"))
     alarm, belief[:, RH] = alarm.clone(), 0.9
     alarm[:, RH] = True
     for _ in range(2):  # also where the alarms are the same as before the reset
-        charge = table.take(alarm, belief, torch.tensor([False, True]), charge)
+        charge = table.take(told(alarm), told(belief), torch.tensor([False, True]), charge)
         assert charge.member.tolist() == [LK, RH]
 
 
@@ -133,7 +135,7 @@ def test_batched_as_the_rule(kind: str, cover: str) -> None:
                 alarmed[i], who[i] = set(draw.sample(names, draw.randint(0, 2))), (-1, False)
             who[i] = by_rule(bank, body, alarmed[i], dict(zip(names, belief[i].tolist(), strict=True)), who[i])
         alarm = torch.tensor([[name in joints for name in names] for joints in alarmed])
-        charge = table.take(alarm, belief, reset, charge)
+        charge = table.take(told(alarm), told(belief), reset, charge)
         assert list(zip(charge.member.tolist(), charge.mirrored.tolist(), strict=True)) == who
         seen |= set(who)
     assert len(seen) > 3, "hardly a switch: the test says little"
@@ -149,5 +151,29 @@ def test_whose_environment_it_is() -> None:
 def test_unchanged_alarms_are_not_looked_at_again() -> None:
     table = SeatTable(assign(H1, "mirrored_pair"), H1)
     charge = table.initial(3, "cpu")
-    same = table.take(torch.zeros(3, 19, dtype=torch.bool), torch.zeros(3, 19), None, charge)
-    assert same is charge
+    nothing = told(torch.zeros(3, 19))
+    assert table.take(nothing > 0, nothing, None, charge) is charge
+
+
+def test_kinds_that_nobody_serves_are_left_to_the_healthy_policy() -> None:
+    bank = assign(TINY, "joint", kinds=("locked", "torque_loss"))
+    table = SeatTable(bank, TINY)
+    held = torch.zeros(3, len(KINDS), 5, dtype=torch.bool)
+    held[0, KINDS.index("locked"), RK] = True
+    held[1, KINDS.index("torque_sensor_loss"), RK] = True
+    held[2, KINDS.index("torque_sensor_loss"), RK] = held[2, KINDS.index("torque_loss"), T] = True
+    strength = held.float()
+    strength[2, KINDS.index("torque_sensor_loss"), RK] = 2.0
+    charge = table.take(held.flatten(1), strength.flatten(1), None, table.initial(3, "cpu"))
+    assert charge.member.tolist() == [RK, -1, T]
+
+
+def test_kinds_apart_have_members_of_their_own() -> None:
+    locked, dead = Member("locked", ("torso",), kinds=("locked",)), Member("dead", ("torso",), kinds=("torque_loss",))
+    table = SeatTable(Assignment((locked, dead)), TINY)
+    held = torch.zeros(2, len(KINDS), 5, dtype=torch.bool)
+    held[0, KINDS.index("locked"), T] = held[1, KINDS.index("torque_loss"), T] = True
+    charge = table.take(held.flatten(1), held.flatten(1).float(), None, table.initial(2, "cpu"))
+    assert charge.member.tolist() == [0, 1]
+    with pytest.raises(KoboshiError, match="did you mean 'locked'"):
+        Assignment((Member("torso", ("torso",), kinds=("lockd",)),))

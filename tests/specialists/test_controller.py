@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from bodies import GO2, TINY, alone, make_policies, mirrors
+from bodies import GO2, TINY, alone, ears_of, heard, make_policies, mirrors, told
 from torch import Tensor
 
-from koboshi.detect import AlarmCfg
+from koboshi.detect import AlarmCfg, Reading
 from koboshi.nets.state_tree import leaves
 from koboshi.specialists.assignment import Assignment, Member, assign
 from koboshi.specialists.bank import SpecialistBank
@@ -25,7 +25,7 @@ def route_all(router: OracleRouter, severity: Tensor, reset: Tensor) -> tuple[Te
     """(T, N, J) severities -> (T, N) members and (T, N, J) alarms."""
     state, members, alarms = router.initial_state(severity.shape[1]), [], []
     for shown, first in zip(severity, reset, strict=True):
-        route, state = router.route({"fault": shown}, first, state)
+        route, state = router.route({"belief": told(shown)}, first, state)
         assert torch.equal(route.belief.probability, shown * route.belief.alarm)
         members.append(route.member)
         alarms.append(route.belief.alarm)
@@ -81,25 +81,25 @@ class Echo:
     def initial(self, num_envs: int) -> Tensor:
         return torch.zeros(num_envs, len(self.spec.joint_names))
 
-    def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        heard = 0.3 * (hidden if reset is None else hidden.masked_fill(reset[:, None], 0.0)) + 0.7 * obs
-        return heard.clamp(0.01, 0.99).logit(), heard
+    def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Reading, Tensor]:
+        sound = 0.3 * (hidden if reset is None else hidden.masked_fill(reset[:, None], 0.0)) + 0.7 * obs
+        return heard(sound.clamp(0.01, 0.99).logit()), sound
 
 
 def echo(body) -> Echo:
-    return Echo(SimpleNamespace(joint_names=list(body.joint_names)))
+    return Echo(ears_of(body))
 
 
 def test_alarms_and_who_is_in_charge() -> None:
     class Direct(Echo):
-        def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Tensor, Tensor]:
-            return obs.logit(), hidden
+        def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Reading, Tensor]:
+            return heard(obs.logit()), hidden
 
     alarm = AlarmCfg(threshold=0.8, persistence=2, release_threshold=0.3, release_steps=2)
-    detector = Direct(SimpleNamespace(joint_names=list(TINY.joint_names)))
+    detector = Direct(ears_of(TINY))
     router = DetectorRouter(detector, alarm, assign(TINY, "mirrored_pair"), TINY)
     # knee, hip, torso are members 0, 1, 2; the joints: left knee, left hip, right knee, right hip, torso
-    heard = [
+    sounds = [
         ([0.1, 0.9, 0.1, 0.1, 0.1], (-1, False), []),
         ([0.1, 0.9, 0.1, 0.1, 0.1], (1, False), [1]),
         ([0.1, 0.9, 0.99, 0.1, 0.1], (1, False), [1]),
@@ -111,7 +111,7 @@ def test_alarms_and_who_is_in_charge() -> None:
         ([0.9, 0.2, 0.99, 0.1, 0.1], (0, True), [2]),
     ]
     state = router.initial_state(1)
-    for t, (probability, who, alarmed) in enumerate(heard):
+    for t, (probability, who, alarmed) in enumerate(sounds):
         route, state = router.route({"detector": torch.tensor([probability])}, torch.tensor([t in (0, 7)]), state)
         assert (int(route.member), bool(route.mirrored)) == who, t
         assert route.belief.alarm[0].nonzero().squeeze(1).tolist() == alarmed
@@ -156,8 +156,9 @@ def test_the_healthy_policy_listens_on_while_a_member_acts_which_begins_anew() -
     member = alone(bank, 4)
     memory = member.initial_state(1, "cpu")
     for t in range(9):
-        obs, first = {"policy": torch.randn(1, 6), "fault": torch.zeros(1, J)}, torch.tensor([t == 0])
-        obs["fault"][0, 4] = float(2 <= t < 6)
+        severity, first = torch.zeros(1, J), torch.tensor([t == 0])
+        severity[0, 4] = float(2 <= t < 6)
+        obs = {"policy": torch.randn(1, 6), "belief": told(severity)}
         decision, state = controller.act(obs, first, state)
         action, own = healthy.act(obs, own, first)
         if 2 <= t < 6:
@@ -167,7 +168,7 @@ def test_the_healthy_policy_listens_on_while_a_member_acts_which_begins_anew() -
 
 def test_without_a_bank_the_healthy_policy_acts() -> None:
     healthy = make_policies(1, {"policy": 6}, J).single()
-    obs, first = {"policy": torch.randn(3, 6), "fault": torch.ones(3, J)}, torch.ones(3, dtype=torch.bool)
+    obs, first = {"policy": torch.randn(3, 6), "belief": told(torch.ones(3, J))}, torch.ones(3, dtype=torch.bool)
     for router in (HealthyRouter(J), OracleRouter(EACH, GO2, 0.02)):
         controller = Controller(healthy, None, router)
         decision, _ = controller.act(obs, first, controller.initial_state(3))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from bodies import GO2, make_policies, mirrors
+from bodies import GO2, ears_of, heard, make_policies, mirrors
 from torch import Tensor
 
-from koboshi.detect import AlarmCfg
+from koboshi.detect import AlarmCfg, Reading
+from koboshi.faults import KINDS
 from koboshi.nets.state_tree import leaves
 from koboshi.specialists.assignment import assign
 from koboshi.specialists.bank import SpecialistBank
@@ -25,19 +25,21 @@ MIRROR = mirrors(GO2, {"policy": 6, "critic": 4})
 
 
 class Ears:
-    spec = SimpleNamespace(joint_names=GO2.joint_names)
+    spec = ears_of(GO2)
 
     def initial(self, num_envs: int) -> Tensor:
         return torch.zeros(num_envs, J, device=META)
 
-    def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Reading, Tensor]:
         assert reset is not None, "whether there is one was asked for"
-        return obs + hidden, hidden.masked_fill(reset[:, None], 0.0)
+        return heard(obs + hidden), hidden.masked_fill(reset[:, None], 0.0)
 
 
 class World:
     num_envs, device, action_space = N, META, ActionSpace(J)
-    obs_spec = {name: ObsSpec((d,)) for name, d in {"policy": 6, "critic": 4, "fault": J, "detector": J}.items()}
+    obs_spec = {
+        name: ObsSpec((d,)) for name, d in {"policy": 6, "critic": 4, "belief": len(KINDS) * J, "detector": J}.items()
+    }
 
     def reset(self, seed: int) -> Obs:
         return {group: torch.zeros(N, *spec.shape, device=META) for group, spec in self.obs_spec.items()}

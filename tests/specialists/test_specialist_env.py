@@ -10,6 +10,7 @@ from bodies import TINY, make_policies, mirrors
 from torch import Tensor
 
 from koboshi.errors import KoboshiError
+from koboshi.faults import KINDS
 from koboshi.specialists import env as specialist_env
 from koboshi.specialists.assignment import assign
 from koboshi.specialists.env import FORGET, SpecialistEnv
@@ -28,7 +29,12 @@ class Scripted:
     """A `VecEnv` whose faults and ends follow a script: step -> [(environment, joint, severity)]."""
 
     num_envs, device, action_space = N, torch.device("cpu"), ActionSpace(J)
-    obs_spec = {"policy": ObsSpec((4,)), "critic": ObsSpec((6,)), "fault": ObsSpec((J,)), "unused": ObsSpec((2,))}
+    obs_spec = {
+        "policy": ObsSpec((4,)),
+        "critic": ObsSpec((6,)),
+        "belief": ObsSpec((len(KINDS) * J,)),
+        "unused": ObsSpec((2,)),
+    }
 
     def __init__(
         self,
@@ -44,9 +50,9 @@ class Scripted:
 
     def _obs(self) -> Obs:
         obs = {n: torch.randn(N, *s.shape, generator=self.generator) for n, s in self.obs_spec.items()}
-        obs["fault"] = torch.zeros(N, J)
+        obs["belief"] = torch.zeros(N, len(KINDS) * J)
         for env, joint, severity in self.faults.get(self.t, []):
-            obs["fault"][env, joint] = severity
+            obs["belief"][env, joint] = severity
         self.shown.append({name: x.clone() for name, x in obs.items()})
         return obs
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from bodies import TINY, mirrors
+from bodies import TINY, heard, mirrors
 from torch import Tensor, nn
 
 from koboshi.algos.ppo import GruCfg, NetworkCfg
-from koboshi.detect import AlarmCfg
+from koboshi.detect import AlarmCfg, Reading
 from koboshi.envs.observations import LayoutEntry
 from koboshi.errors import KoboshiError
 from koboshi.nets.state_tree import leaves
@@ -54,6 +54,7 @@ class World:
 @dataclass(frozen=True)
 class EarsSpec:
     joint_names: list[str]
+    kinds = ("torque_loss",)
     layout: list[tuple[str, int, int]]
 
     @classmethod
@@ -80,13 +81,14 @@ class Ears(nn.Module):
     def initial(self, num_envs: int) -> Tensor:
         return self.weight.new_zeros(num_envs, J)
 
-    def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        return self.cfg.gain * obs * self.weight, hidden
+    def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Reading, Tensor]:
+        return heard(self.cfg.gain * obs * self.weight), hidden
 
 
 @pytest.fixture(autouse=True)
 def toy_detector(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, toy in (("FaultDetector", Ears), ("DetectorSpec", EarsSpec), ("DetectorCfg", EarsCfg)):
+    toys = {"build_detector": Ears, "DetectorSpec": EarsSpec, "cfg_to_dict": asdict}
+    for name, toy in (toys | {"cfg_from_dict": lambda raw: EarsCfg(**raw)}).items():
         monkeypatch.setattr(storage, name, toy)
 
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from koboshi.data import PARTS, UNSPLIT, Sequences
 from koboshi.detect.alarms import AlarmCfg, alarms_over_time
+from koboshi.detect.base import Detector
+from koboshi.detect.grades import graded_figures
 from koboshi.detect.metrics import WINDOW_S, Judged, alarm_counts, delays, figures, judge_all
-from koboshi.detect.model import FaultDetector
 from koboshi.errors import KoboshiError
 
 THRESHOLDS = tuple(1 / (1 + math.exp(-x)) for x in np.linspace(-3, 12, 31))
@@ -93,7 +94,7 @@ def _first_quiet(thresholds: tuple[float, ...], counts: list[dict[str, Any]], al
 
 
 def evaluate_detector(
-    model: FaultDetector,
+    model: Detector,
     sequences: list[Sequences],
     cfg: AlarmCfg,
     min_severity: float = 0.0,
@@ -105,7 +106,7 @@ def evaluate_detector(
     """
     part = None if any(bool((seq.part == UNSPLIT).any()) for seq in sequences) else PARTS[2]
     judged = judge_all(model, sequences, part, min_severity)
-    result = {"episodes": part or EVERY_EPISODE, **figures(judged, cfg)}
+    result = {"episodes": part or EVERY_EPISODE, **figures(judged, cfg), **graded_figures(model, sequences, cfg, part)}
     if with_curve:
         result["curve"] = curve(judged, cfg)
     return result

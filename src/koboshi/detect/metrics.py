@@ -29,11 +29,12 @@ from torch import Tensor
 
 from koboshi.data import OBS, PADDING, PARTS, Episodes, Faults, Sequences, find_episodes, find_faults, side_by_side
 from koboshi.detect.alarms import AlarmCfg, alarms_over_time
-from koboshi.detect.model import GROUP, FaultDetector
+from koboshi.detect.base import Detector
+from koboshi.detect.spec import GROUP
 from koboshi.errors import KoboshiError
 
 WINDOW_S = 1.0
-COLUMNS = (OBS + GROUP, "severity")
+COLUMNS = (OBS + GROUP, "severity", "kind")
 """Columns of a data set that training and judging a detector read, beside those of every data set."""
 TOGETHER = 256
 """Episodes that are judged together; bounds the memory."""
@@ -115,18 +116,18 @@ class Judged:
 
 
 @torch.inference_mode()
-def predict(model: FaultDetector, sequence: Sequences, chunk: int = 64) -> Tensor:
+def predict(model: Detector, sequence: Sequences, chunk: int = 64) -> Tensor:
     """(T, N, C) probabilities of the candidates on the CPU, computed `chunk` steps at a time on the model's device."""
     model.eval()
-    device = model.mean.device
+    device = model.device
     ids = torch.tensor(model.spec.candidate_ids, device=device)
     out = torch.empty(sequence.num_steps, sequence.num_envs, len(ids))
     hidden = model.initial(sequence.num_envs)
     for t in range(0, sequence.num_steps, chunk):
         span = slice(t, t + chunk)
         obs, reset = (sequence[name][span].to(device) for name in (OBS + GROUP, "reset"))
-        logits, hidden = model(obs, reset, hidden)
-        out[span] = logits[..., ids].sigmoid().cpu()
+        reading, hidden = model(obs, reset, hidden)
+        out[span] = reading.logit[..., ids].sigmoid().cpu()
     return out
 
 
@@ -155,7 +156,7 @@ def _of_candidates(faults: Faults, ids: list[int]) -> Faults:
 
 
 def judge_all(
-    model: FaultDetector, sequences: list[Sequences], part: str | None = None, min_severity: float = 0.0
+    model: Detector, sequences: list[Sequences], part: str | None = None, min_severity: float = 0.0
 ) -> Judged:
     """Predicts and judges the episodes of one part of the split ("calibrate", "test"); of all parts where it is None.
 
@@ -164,16 +165,17 @@ def judge_all(
     """
     for sequence in sequences:
         model.spec.check(sequence.card)
-    judged = [judge(predict(model, lanes), lanes, min_severity) for lanes in _lanes(sequences, part)]
+    columns = (OBS + GROUP, "severity")
+    judged = [judge(predict(model, lane), lane, min_severity) for lane in lanes(sequences, part, columns)]
     if not judged:
         raise KoboshiError(f"no {part or 'recorded'} episodes in these data; draw a split: koboshi data --split")
     return pool(judged)
 
 
-def _lanes(sequences: list[Sequences], part: str | None) -> Iterator[Sequences]:
-    """The chosen episodes, those of about one length side by side."""
+def lanes(sequences: list[Sequences], part: str | None, columns: tuple[str, ...]) -> Iterator[Sequences]:
+    """The episodes of a part (None: all), those of about one length together; these columns and every data set's."""
     for whole in sequences:
-        needed = (*COLUMNS, "reset", "episode", "terminated", "truncated")
+        needed = (*columns, "reset", "episode", "terminated", "truncated")
         seq = Sequences(whole.card, {name: whole[name] for name in needed}, whole.part)
         episodes = find_episodes(seq)
         mine = seq.part.numpy()[episodes.start, episodes.env]

@@ -25,12 +25,15 @@ class OneRobot:
         # (f - mean) · inv_std, clipped, then weighed: the standard deviations go into the limits and the weights.
         self._mean, self._reach = w["mean"], clip / w["inv_std"]
         self._embed, self._embed_bias = w["embed.weight"] * w["inv_std"], w["embed.bias"]
-        hidden = w["gru.weight_hh"].shape[1]
+        hidden = w["memory.cell.weight_hh"].shape[1]
         # sigmoid(x) = (1 + tanh(x / 2)) / 2, the halving of x folded in.
         half = np.ones((3 * hidden, 1), dtype=np.float32)
         half[: 2 * hidden] = 0.5
-        self._of_input, self._of_memory = half * w["gru.weight_ih"], half * w["gru.weight_hh"]
-        self._input_bias, self._memory_bias = half[:, 0] * w["gru.bias_ih"], half[:, 0] * w["gru.bias_hh"]
+        self._of_input, self._of_memory = half * w["memory.cell.weight_ih"], half * w["memory.cell.weight_hh"]
+        self._input_bias, self._memory_bias = (
+            half[:, 0] * w["memory.cell.bias_ih"],
+            half[:, 0] * w["memory.cell.bias_hh"],
+        )
         self._weigh_in, self._weigh_in_bias = w["weigh_in.weight"], w["weigh_in.bias"][:, None]
         self._weigh_out, self._weigh_out_bias = w["weigh_out.weight"][0], w["weigh_out.bias"]
         heard = w["candidate"].astype(np.float32)

@@ -19,8 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from koboshi.data import OBS, PARTS, Sequences, find_episodes, find_faults
-from koboshi.detect.model import GROUP, DetectorCfg, DetectorSpec, FaultDetector
+from koboshi.detect.base import Detector, Reading
+from koboshi.detect.build import AnyDetectorCfg, build_detector
+from koboshi.detect.spec import GROUP, DetectorSpec
 from koboshi.errors import KoboshiError
+from koboshi.faults import KINDS
 from koboshi.nets.distributed import init_from_environment, sum_over_ranks
 from koboshi.nets.parts import count_of_parts, in_parts
 from koboshi.runs import check_shapes, load_checkpoint, save_checkpoint
@@ -47,6 +50,9 @@ class DetectorTrainCfg:
     """Rows this long after an onset weigh `onset_weight`, later faulty rows `late_weight`, healthy rows 1."""
     onset_weight: float = 3.0
     late_weight: float = 0.3
+    kind_weight: float = 0.3
+    severity_weight: float = 3.0
+    """What of a broken joint's kind and severity weighs, beside that it is broken."""
     min_severity: float = 0.0
     """A joint with a severity above 0 but not above this is neither faulty nor healthy: it does not count."""
     seed: int = 0
@@ -75,6 +81,8 @@ class _Rows(NamedTuple):
 
     obs: Tensor
     severity: Tensor
+    kind: Tensor
+    """Index into the detector's kinds; meaningless where severity is 0."""
     reset: Tensor
     weight: Tensor
 
@@ -99,13 +107,13 @@ class DetectorTrainer:
 
     def __init__(
         self,
-        model: FaultDetector,
+        model: Detector,
         sequences: list[Sequences],
         cfg: DetectorTrainCfg | None = None,
         mirror: Mirror | None = None,
     ) -> None:
         self.model, self.sequences, self.cfg = model, sequences, cfg or DetectorTrainCfg()
-        self.device = model.mean.device
+        self.device = model.device
         self.mirror = Mirror(*(part.to(self.device) for part in mirror)) if mirror else None
         self.rank, self.ranks = init_from_environment()
         self.weights = [row_weights(seq, self.cfg) for seq in sequences]
@@ -114,6 +122,8 @@ class DetectorTrainer:
                 "no training episodes: these data have no split, or one without them; koboshi data --split"
             )
         self.candidates = torch.tensor(model.spec.candidate_ids, device=self.device)
+        kinds = model.spec.kinds
+        self._kind_of = torch.tensor([kinds.index(kind) if kind in kinds else 0 for kind in KINDS])
         flips = (False, True) if mirror else (False,)
         self.lanes = [(s, flip, n) for s, seq in enumerate(sequences) for flip in flips for n in range(seq.num_envs)]
         rows = sum(seq.part.numel() for seq in sequences)
@@ -179,18 +189,23 @@ class DetectorTrainer:
         return torch.stack([f.loss for f in found]).sum()
 
     def _gradient(self, rows: _Rows, hidden: Tensor, total: Tensor) -> _Found:
-        logits, after = self.model(rows.obs, rows.reset, hidden)
-        loss = self.loss(logits, rows.severity, rows.weight, total)
+        reading, after = self.model(rows.obs, rows.reset, hidden)
+        loss = self.loss(reading, rows.severity, rows.kind, rows.weight, total)
         return _Found(loss.detach(), after.detach(), torch.autograd.grad(loss, list(self.model.parameters())))
 
-    def loss(self, logits: Tensor, severity: Tensor, weight: Tensor, total: Tensor) -> Tensor:
-        """Binary cross-entropy summed over the candidate joints, mean over rows that weigh `total` in all."""
+    def loss(self, reading: Reading, severity: Tensor, kind: Tensor, weight: Tensor, total: Tensor) -> Tensor:
+        """Binary cross-entropy summed over the candidate joints, mean over rows that weigh `total` in all; of broken
+        joints also the cross-entropy of their kind and the squared error of their severity, weighed as `cfg` says."""
         truth = severity[..., self.candidates]
+        logits = reading.logit[..., self.candidates]
         faulty = truth > self.cfg.min_severity
         clear = faulty | (truth == 0)
-        each = F.binary_cross_entropy_with_logits(
-            logits[..., self.candidates], faulty.to(logits.dtype), reduction="none"
-        )
+        each = F.binary_cross_entropy_with_logits(logits, faulty.to(logits.dtype), reduction="none")
+        if self.model.spec.graded:
+            likely = reading.kind.log_softmax(-2)[..., self.candidates]
+            unlike = -likely.gather(-2, kind[..., None, self.candidates]).squeeze(-2)
+            off = (reading.severity[..., self.candidates] - truth).square()
+            each = each + faulty * (self.cfg.kind_weight * unlike + self.cfg.severity_weight * off)
         return (each * clear * weight.unsqueeze(-1)).sum() / total.clamp_min(1.0)
 
     def _gather(self, lanes: Tensor) -> _Rows:
@@ -202,11 +217,12 @@ class DetectorTrainer:
         row = (self.position[lanes] + torch.arange(self.cfg.chunk).unsqueeze(-1)) % seq.num_steps
         columns = (seq[OBS + GROUP], seq["severity"], seq["reset"], self.weights[s])
         obs, severity, reset, weight = (column[row, env].to(self.device) for column in columns)
+        kind = self._kind_of[seq["kind"][row, env].clamp(min=0).long()].to(self.device)
         if flip:
             assert self.mirror is not None
             obs = obs[..., self.mirror.obs_ids] * self.mirror.obs_sign
-            severity = severity[..., self.mirror.joint_ids]
-        return _Rows(obs, severity, reset, weight)
+            severity, kind = severity[..., self.mirror.joint_ids], kind[..., self.mirror.joint_ids]
+        return _Rows(obs, severity, kind, reset, weight)
 
     def _next_lanes(self) -> Tensor:
         """The lanes of this iteration: each round goes once through all, in an order drawn from the seed."""
@@ -287,14 +303,14 @@ def _identity(sequences: Sequences) -> list[str]:
 
 def train_detector(
     sequences: list[Sequences],
-    cfg: DetectorCfg | None = None,
+    cfg: AnyDetectorCfg | None = None,
     train_cfg: DetectorTrainCfg | None = None,
     mirror: Mirror | None = None,
     report: Report | None = None,
     checkpoint: Path | None = None,
     save_every: int = 200,
     device: torch.device | str | None = None,
-) -> FaultDetector:
+) -> Detector:
     """A detector trained on the training episodes of `sequences`, and lying on the device.
 
     `checkpoint`: a file to store the state in every `save_every` iterations, and to resume from if it exists.
@@ -305,9 +321,11 @@ def train_detector(
     spec = DetectorSpec.from_cards([each.card for each in sequences])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train_cfg.seed)
-        model = FaultDetector(spec, cfg)
+        model = build_detector(spec, cfg)
     model.fit_scales(sequences, seed=train_cfg.seed)
     model.to(device or train_cfg.device)
+    if not list(model.parameters()):
+        return model.eval()  # nothing is left to learn
     trainer = DetectorTrainer(model, sequences, train_cfg, mirror)
     settings = asdict(train_cfg)
     del settings["device"]  # a training may be resumed on another one

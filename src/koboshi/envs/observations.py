@@ -259,6 +259,9 @@ def _mirror_of(term: _Term, env: Env) -> tuple[object, object]:
     if kind in _OF_JOINTS:
         ids, signs = env.mirror_of_joints(_joints_of(term, env))
         return ids, signs.abs() if kind == "joint_magnitude" else signs
+    if kind == "joint_kinds":
+        ids, _ = env.mirror_of_joints(range(len(env.robot.joint_names)))
+        return torch.arange(term.dim).view(-1, len(ids))[:, ids.cpu()].flatten(), [1.0] * term.dim
     if kind == "feet":
         return env.robot.mirror_feet, [1.0] * term.dim
     if kind == "same":

@@ -18,7 +18,8 @@ _PLAN = ("joint", "which", "level", "start", "stop", "period")
 class FaultLayer:
     """The faults of N robots with J joints, at most S in an episode.
 
-    severity (N, J) in force now, 0 healthy to 1 dead; kind (N, J) index into KINDS of the gravest one, −1 none.
+    severity (N, J) in force now, 0 healthy to 1 dead; kind (N, J) index into KINDS of the gravest one, −1 none;
+    levels (N, K, J) the severity of each of the K KINDS.
     The plan, (N, S) each: joint and which (index into KINDS) int64, level, start and stop (control steps of the
     episode, NEVER where there is none), and period, control steps from one start to the next (NEVER: it comes once).
     Without a schedule there is nothing to do, and no field is expanded.
@@ -45,7 +46,8 @@ class FaultLayer:
         for kind in self._kinds:
             for effect in FAULT_KINDS[kind].effects:
                 self._effects.setdefault(effect.field, []).append((kind, effect))
-        self._level = {kind: torch.zeros(n, j, device=self._device) for kind in self._kinds}
+        self.levels = torch.zeros(n, len(KINDS), j, device=self._device)
+        self._level = {kind: self.levels[:, KINDS.index(kind)] for kind in self._kinds}
         self._held = {kind: torch.zeros(n, j, device=self._device) for kind in self._kinds if kind in CAPTURING}
         self.joint, self.which = (torch.zeros(n, s, dtype=torch.int64, device=self._device) for _ in range(2))
         self.level = torch.zeros(n, s, device=self._device)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from koboshi.errors import KoboshiError, unknown
+from koboshi.faults.kinds import check_kind
 from koboshi.robots import Robot
 
-Sharing = Literal["joint", "mirrored_pair", "limb"]
-SHARINGS: tuple[str, ...] = ("joint", "mirrored_pair", "limb")
+Sharing = Literal["joint", "mirrored_pair", "limb", "one"]
+SHARINGS: tuple[str, ...] = get_args(Sharing)
 Cover = Literal["strongest", "healthy"]
 COVERS: tuple[str, ...] = ("strongest", "healthy")
 
@@ -24,7 +26,7 @@ class Member:
     joints: tuple[str, ...]
     mirrored: tuple[str, ...] = ()
     kinds: tuple[str, ...] | None = None
-    """The kinds of fault it serves; None: all. Nothing tells kinds apart yet, so routing does not read it."""
+    """The kinds of fault it serves; None: all."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Assignment:
         if twice:
             raise KoboshiError(f"two specialists have the same name: {', '.join(twice)}")
         for m in self.members:
+            for kind in m.kinds or ():
+                check_kind(kind)
             if not m.joints or not set(m.mirrored) <= set(m.joints):
                 raise KoboshiError(f"specialist '{m.name}' serves {m.joints}, and {m.mirrored} through the mirror")
         if self.cover not in COVERS:
@@ -62,23 +66,33 @@ class Assignment:
 
 
 def assign(
-    robot: Robot, sharing: Sharing, joints: tuple[str, ...] | None = None, cover: Cover = "strongest"
+    robot: Robot,
+    sharing: Sharing,
+    joints: tuple[str, ...] | None = None,
+    cover: Cover = "strongest",
+    kinds: tuple[str, ...] | None = None,
 ) -> Assignment:
-    """One specialist a joint, one a mirrored pair (its first joint's, the other seen in the mirror), or one a limb.
+    """One specialist a joint, one a mirrored pair (of its first joint, and in the mirror), one a limb, or one for all.
 
-    `joints`: which may fail; None: the robot's candidates.
+    `joints`: which may fail; None: the robot's candidates. `kinds`: of fault that all of them serve; None: all.
     """
     names = joints or robot.fault_candidates
     for name in names:
         robot.joint_id(name)  # raises where there is no such joint
-    if sharing == "joint":
-        return Assignment(tuple(Member(n, (n,)) for n in names), cover)
-    if sharing == "mirrored_pair":
-        return Assignment(_pairs(robot, names), cover)
-    if sharing == "limb":
-        limbs = ((g, tuple(j for j in members if j in names)) for g, members in robot.groups.items())
-        return Assignment(tuple(Member(g, members) for g, members in limbs if members), cover)
-    raise unknown("sharing", sharing, SHARINGS)
+    if sharing not in SHARINGS:
+        raise unknown("sharing", sharing, SHARINGS)
+    members: dict[Sharing, Callable[[], tuple[Member, ...]]] = {
+        "joint": lambda: tuple(Member(name, (name,)) for name in names),
+        "mirrored_pair": lambda: _pairs(robot, names),
+        "limb": lambda: _limbs(robot, names),
+        "one": lambda: (Member("any", names),),
+    }
+    return Assignment(tuple(replace(m, kinds=kinds) for m in members[sharing]()), cover)
+
+
+def _limbs(robot: Robot, names: tuple[str, ...]) -> tuple[Member, ...]:
+    limbs = ((limb, tuple(j for j in joints if j in names)) for limb, joints in robot.groups.items())
+    return tuple(Member(limb, joints) for limb, joints in limbs if joints)
 
 
 def _pairs(robot: Robot, names: tuple[str, ...]) -> tuple[Member, ...]:

@@ -11,7 +11,7 @@ from koboshi.errors import KoboshiError
 from koboshi.nets.state_tree import is_empty, map_state
 from koboshi.specialists.assignment import Assignment
 from koboshi.specialists.mirror import Mirror
-from koboshi.specialists.routing import HEALTHY, Device, Route
+from koboshi.specialists.routing import BELIEF, HEALTHY, Device, Route
 from koboshi.vec_env import MirrorMap, Obs, State, anyone
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ class SpecialistBank:
         self, obs: Obs, route: Route, acts: Tensor, action: Tensor, anew: Tensor, memory: State
     ) -> tuple[Tensor, State]:
         slots = _slots(route.member, acts, self.policy.members)
-        seen = self._mirror.obs({group: obs[group] for group in self._groups}, route.mirrored)
+        told = obs | {BELIEF: route.belief.levels}
+        seen = self._mirror.obs({group: told[group] for group in self._groups}, route.mirrored)
         packed = {group: slots.pack(x) for group, x in seen.items()}
         answer, after = self.policy.act(packed, map_state(slots.pack, memory), slots.pack(anew))
         acting, mirrored = acts[slots.rows], route.mirrored[slots.rows]

@@ -1,4 +1,7 @@
-"""Who is in charge: an assignment as matrices, from a set of alarmed joints to a member, without waiting for a GPU."""
+"""Who is in charge: an assignment as matrices, from a set of faults to a member, without waiting for a GPU.
+
+A fault is a column, kind · J + joint: K KINDS of J joints.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from koboshi.faults import KINDS
 from koboshi.robots import Robot
 from koboshi.specialists.assignment import Assignment
 from koboshi.vec_env import anyone
 
 NOBODY = 0
-"""The seat of the healthy policy: it serves no joint, so it covers the empty set and no other."""
+"""The seat of the healthy policy: it serves no fault, so it covers the empty set and no other."""
 
 
 class Charge(NamedTuple):
-    """Who is in charge of N robots, and the alarms they are in charge for."""
+    """Who is in charge of N robots, and the faults they are in charge for."""
 
-    alarm: Tensor
-    """(N, J) bool."""
+    held: Tensor
+    """(N, K·J) bool."""
     seat: Tensor
     """(N,) int64, row of `SeatTable`."""
     member: Tensor
@@ -33,6 +37,7 @@ class SeatTable:
 
     The seats that serve the fewest joints come first, so that the first that covers a set is the closest to it.
     Through the mirror a member serves its mirrored joints, and those of its joints that are their own mirror image.
+    What no member serves is left to the healthy policy.
     """
 
     def __init__(self, assignment: Assignment, robot: Robot) -> None:
@@ -40,12 +45,16 @@ class SeatTable:
         seats = sorted(served, key=lambda seat: len(served[seat]))
         self.member = torch.tensor([k for k, _ in seats])
         self.mirrored = torch.tensor([m for _, m in seats])
-        self.serves = torch.zeros(len(seats), len(robot.joint_names), dtype=torch.bool)
-        for row, seat in enumerate(seats):
-            self.serves[row, list(served[seat])] = True
-        # (J, S): a product with alarms counts the alarmed joints that a seat does not serve.
+        serves = torch.zeros(len(seats), len(KINDS), len(robot.joint_names), dtype=torch.bool)
+        for row, (k, _) in enumerate(seats[1:], start=1):
+            kinds = [KINDS.index(kind) for kind in assignment.members[k].kinds or KINDS]
+            serves[row][kinds] = torch.zeros(serves.shape[2], dtype=torch.bool).index_fill_(
+                0, torch.tensor(sorted(served[seats[row]])), True
+            )
+        self.serves = serves.flatten(1)
+        # (K·J, S): a product with faults counts those that a seat does not serve.
         self._lacks = (~self.serves).T.float()
-        self._of_joint = self.serves.to(torch.uint8).argmax(0)
+        self._of_fault = self.serves.to(torch.uint8).argmax(0)
         self._healthy_covers = assignment.cover == "healthy"
         self._copies: dict[torch.device, SeatTable] = {}
 
@@ -61,39 +70,39 @@ class SeatTable:
 
     def initial(self, num_envs: int, device: torch.device | str) -> Charge:
         """Nobody is in charge of N robots."""
-        alarm = torch.zeros(num_envs, self.serves.shape[1], dtype=torch.bool, device=device)
+        held = torch.zeros(num_envs, self.serves.shape[1], dtype=torch.bool, device=device)
         seat = torch.full((num_envs,), NOBODY, device=device)
-        return Charge(alarm, seat, torch.full_like(seat, -1), torch.zeros_like(seat, dtype=torch.bool))
+        return Charge(held, seat, torch.full_like(seat, -1), torch.zeros_like(seat, dtype=torch.bool))
 
-    def take(self, alarm: Tensor, probability: Tensor, reset: Tensor | None, before: Charge) -> Charge:
-        """Who is in charge now that `alarm` (N, J) stands; the probabilities (N, J) say who is first of several.
+    def take(self, held: Tensor, strength: Tensor, reset: Tensor | None, before: Charge) -> Charge:
+        """Who is in charge now that the faults `held` (N, K·J) stand; strength (N, K·J) says who is first of several.
 
-        Whoever is in charge stays while a joint that they serve is alarmed, unless another covers the whole set
+        Whoever is in charge stays while a fault that they serve stands, unless another covers the whole set
         and they do not. `reset` (N,) bool: robots that begin an episode, with nobody in charge; None: there are none.
         """
-        # The same alarms give the same answer again, and asking is cheaper than answering.
-        if reset is None and not anyone(alarm != before.alarm):
+        # The same faults give the same answer again, and asking is cheaper than answering.
+        if reset is None and not anyone(held != before.held):
             return before
         present = before.seat if reset is None else before.seat.masked_fill(reset, NOBODY)
-        seat = self._seat(alarm, probability, present)
-        return Charge(alarm, seat, self.member[seat], self.mirrored[seat])
+        seat = self._seat(held, strength, present)
+        return Charge(held, seat, self.member[seat], self.mirrored[seat])
 
-    def _seat(self, alarm: Tensor, probability: Tensor, present: Tensor) -> Tensor:
-        covers = alarm.to(self._lacks.dtype) @ self._lacks == 0
+    def _seat(self, held: Tensor, strength: Tensor, present: Tensor) -> Tensor:
+        covers = held.to(self._lacks.dtype) @ self._lacks == 0
         found, closest = covers.to(torch.uint8).max(1)
-        holds = (alarm & self.serves[present]).any(1)
+        holds = (held & self.serves[present]).any(1)
         stays = holds & covers.gather(1, present[:, None]).squeeze(1)
         if self._healthy_covers:
             uncovered = torch.full_like(present, NOBODY)
         else:
-            uncovered = torch.where(holds, present, self._strongest(alarm, probability))
+            uncovered = torch.where(holds, present, self._strongest(held, strength))
         return torch.where(stays, present, torch.where(found > 0, closest, uncovered))
 
-    def _strongest(self, alarm: Tensor, probability: Tensor) -> Tensor:
-        """(N,) the seat of the most probable joint among the alarmed ones that any member serves."""
-        candidates = alarm & (self._of_joint != NOBODY)
-        strength, joint = probability.masked_fill(~candidates, -1.0).max(1)
-        return torch.where(strength >= 0, self._of_joint[joint], NOBODY)
+    def _strongest(self, held: Tensor, strength: Tensor) -> Tensor:
+        """(N,) the seat of the strongest fault among those that any member serves."""
+        candidates = held & (self._of_fault != NOBODY)
+        greatest, fault = strength.masked_fill(~candidates, -1.0).max(1)
+        return torch.where(greatest >= 0, self._of_fault[fault], NOBODY)
 
 
 def _served(assignment: Assignment, robot: Robot) -> dict[tuple[int, bool], frozenset[int]]:

@@ -11,7 +11,7 @@ from koboshi.nets.distributed import sum_over_ranks
 from koboshi.specialists.assignment import Assignment
 from koboshi.specialists.charge import own_seats
 from koboshi.specialists.mirror import Mirror
-from koboshi.specialists.routing import Router
+from koboshi.specialists.routing import BELIEF, Router
 from koboshi.vec_env import MirrorMap, Obs, Policy, State, Step, VecEnv, anyone
 
 FORGET = 0.998
@@ -25,8 +25,7 @@ class SpecialistEnv:
     through it. `extras["valid"]` marks the transitions in which the environment's own member acted, through the
     mirror or not as that joint asks; in all others the frozen healthy policy did, and nothing is learnt from them.
     `extras["anew"]` marks where it takes charge next.
-    Advantages do not end at a switch: where the healthy policy takes over again, those of the member's last steps
-    hold rewards that it did not earn, and the value of states that its critic has not learnt.
+    Where another acts next, the learner's advantages end: they hold no reward that the member did not earn.
     """
 
     def __init__(
@@ -53,6 +52,7 @@ class SpecialistEnv:
         self._healthy_state: State = ()
         self._router_state: State = ()
         self._obs: Obs = {}
+        self._believed: Obs = {}
         self._acts = torch.zeros_like(self._reset)
         self.survived = torch.zeros(2, env.num_envs, device=env.device)
         """Falls and steps in which the own member acted, of each environment, fading."""
@@ -70,10 +70,12 @@ class SpecialistEnv:
         self._obs = obs
         route, self._router_state = self._router.route(obs, self._reset, self._router_state)
         self._acts = (route.member == self._member) & (route.mirrored == self._mirrored)
+        self._believed = {BELIEF: route.belief.levels}
         return self._seen(obs)
 
     def _seen(self, obs: Obs) -> Obs:
-        return self._mirror.obs({group: obs[group] for group in self.obs_spec}, self._mirrored)
+        told = obs | self._believed
+        return self._mirror.obs({group: told[group] for group in self.obs_spec}, self._mirrored)
 
     def step(self, action: Tensor) -> Step:
         acts = self._acts
@@ -88,6 +90,7 @@ class SpecialistEnv:
         self.survived *= FORGET
         self.survived[0] += step.terminated & valid
         self.survived[1] += valid
+        # The router is not asked after an episode's last step: what it believed before stands.
         final, obs = self._seen(step.final_obs), self._take(step.obs)
         # A member that takes charge begins with an empty memory, as `SpecialistBank` has it.
         extras = step.extras | {"valid": valid, "anew": self._acts & ~acts}
@@ -106,16 +109,20 @@ class SpecialistEnv:
         own = {"reset": self._reset, "acts": self._acts, "survived": self.survived}
         own |= state_tree.flatten(self._healthy_state, "healthy") | state_tree.flatten(self._router_state, "router")
         own |= {f"obs.{group}": x for group, x in self._obs.items()}
+        own |= {f"believed.{group}": x for group, x in self._believed.items()}
         own |= {f"env.{name}": x for name, x in self._env.state_dict().items()}
         return {name: x.clone() for name, x in own.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         own = (state[name].to(self.device, copy=True) for name in ("reset", "acts", "survived"))
         self._reset, self._acts, self.survived = own
-        obs = {k.removeprefix("obs."): v for k, v in state.items() if k.startswith("obs.")}
-        self._obs = {group: x.to(self.device, copy=True) for group, x in obs.items()}
-        if obs:  # saved before its first reset, it carries nothing yet
+        self._obs, self._believed = (self._under(state, part) for part in ("obs.", "believed."))
+        if self._obs:  # saved before its first reset, it carries nothing yet
             healthy, router = self._initial_states()
             self._healthy_state = state_tree.unflatten(healthy, state, "healthy")
             self._router_state = state_tree.unflatten(router, state, "router")
         self._env.load_state_dict({k.removeprefix("env."): v for k, v in state.items() if k.startswith("env.")})
+
+    def _under(self, state: dict[str, Tensor], part: str) -> Obs:
+        found = {k.removeprefix(part): v for k, v in state.items() if k.startswith(part)}
+        return {group: x.to(self.device, copy=True) for group, x in found.items()}

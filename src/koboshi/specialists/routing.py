@@ -8,22 +8,32 @@ import torch
 from torch import Tensor
 
 from koboshi.detect.alarms import AlarmCfg, AlarmState, alarm_step, initial_alarms
-from koboshi.detect.model import FaultDetector
+from koboshi.detect.base import Detector, Reading
+from koboshi.faults import KINDS
 from koboshi.robots import Robot
 from koboshi.specialists.assignment import Assignment
 from koboshi.specialists.charge import Charge, SeatTable
 from koboshi.vec_env import Obs, State, anyone
 
+BELIEF = "belief"
+"""The observation group that says which faults there are; see `observations.fault_levels`. An environment tells the
+truth; members of a bank are told what the router believes instead."""
+LEAST = 0.05
+"""Severity that an alarmed joint has at the least."""
 HEALTHY = -1
 """The member that stands for the healthy policy."""
 Device = torch.device | str
 
 
 class Belief(NamedTuple):
-    """probability (N, J) of a fault in each joint; alarm (N, J) bool, the joints held for broken."""
+    """What a router makes of what it sees."""
 
     probability: Tensor
+    """(N, J) of a fault in each joint."""
     alarm: Tensor
+    """(N, J) bool, the joints held for broken."""
+    levels: Tensor
+    """(N, K·J) the severity of each kind of fault of each joint; what members see as group `BELIEF`."""
 
 
 class Route(NamedTuple):
@@ -57,8 +67,9 @@ class HealthyRouter:
 
     def route(self, obs: Obs, reset: Tensor, state: State) -> tuple[Route, State]:
         alarm = torch.zeros(len(reset), self._num_joints, dtype=torch.bool, device=reset.device)
+        levels = torch.zeros(len(reset), len(KINDS) * self._num_joints, device=reset.device)
         member = torch.full_like(reset, HEALTHY, dtype=torch.int64)
-        return Route(member, torch.zeros_like(reset), Belief(alarm.float(), alarm)), state
+        return Route(member, torch.zeros_like(reset), Belief(alarm.float(), alarm, levels)), state
 
 
 class OracleState(NamedTuple):
@@ -70,10 +81,10 @@ class OracleState(NamedTuple):
 
 
 class OracleRouter:
-    """Knows the truth (observation group `fault`, severities (N, J)), each fault after a delay.
+    """Knows the truth (observation group `BELIEF`, as the environment gives it), each joint's after a delay.
 
     Without delay it switches at the first observation that shows the fault: one control period after onset.
-    Its belief is the severity; a fault that ends is forgotten at once.
+    Its probability is the severity; a fault that ends is forgotten at once.
     """
 
     def __init__(
@@ -87,22 +98,23 @@ class OracleRouter:
         """A pair of delays: each episode's is drawn between them (to train specialists that can be late)."""
         low, high = (delay_s, delay_s) if isinstance(delay_s, int | float) else delay_s
         self._low, self._span = round(low / step_dt), round(high / step_dt) - round(low / step_dt) + 1
-        self._table, self._seed = SeatTable(assignment, robot), seed
+        self._table, self._seed, self._joints = SeatTable(assignment, robot), seed, len(robot.joint_names)
 
     def initial_state(self, num_envs: int, device: Device = "cpu") -> OracleState:
-        charge = self._table.initial(num_envs, device)
+        charge, joints = self._table.initial(num_envs, device), self._joints
         draw = torch.arange(num_envs, device=device) + 1 + 104729 * self._seed
-        return OracleState(torch.zeros_like(charge.alarm, dtype=torch.int64), draw, charge)
+        return OracleState(torch.zeros(num_envs, joints, dtype=torch.int64, device=device), draw, charge)
 
     def route(self, obs: Obs, reset: Tensor, state: OracleState) -> tuple[Route, OracleState]:
-        severity = obs["fault"]
+        levels = obs[BELIEF]
+        severity = levels.unflatten(1, (len(KINDS), -1)).amax(1)
         since = torch.where(reset[:, None] | (severity == 0), 0, state.since + 1)
         # A linear congruential generator (Numerical Recipes) keeps the router a pure function of its state.
         draw = torch.where(reset, (state.draw * 1664525 + 1013904223) % 2**32, state.draw)
         alarm = since > (self._low + (draw >> 16) % self._span)[:, None]
-        belief = Belief(severity * alarm, alarm)
+        belief = Belief(severity * alarm, alarm, levels * alarm.repeat(1, len(KINDS)))
         fresh = reset if anyone(reset) else None
-        charge = self._table.on(severity.device).take(alarm, belief.probability, fresh, state.charge)
+        charge = self._table.on(severity.device).take(belief.levels > 0, belief.levels, fresh, state.charge)
         return Route(charge.member, charge.mirrored, belief), OracleState(since, draw, charge)
 
 
@@ -117,22 +129,32 @@ class DetectorState(NamedTuple):
 class DetectorRouter:
     """Listens to the detector: threshold, persistence, hysteresis (see `AlarmCfg`), then `SeatTable.take`."""
 
-    def __init__(self, detector: FaultDetector, alarm: AlarmCfg, assignment: Assignment, robot: Robot) -> None:
+    def __init__(self, detector: Detector, alarm: AlarmCfg, assignment: Assignment, robot: Robot) -> None:
         """The detector must lie where the observations will."""
         self.detector, self.alarm = detector, alarm
-        self._table = SeatTable(assignment, robot)
+        self._table, self._joints = SeatTable(assignment, robot), len(robot.joint_names)
+        self._kinds = torch.tensor([KINDS.index(kind) for kind in detector.spec.kinds])
 
     def initial_state(self, num_envs: int, device: Device = "cpu") -> DetectorState:
         charge = self._table.initial(num_envs, device)
-        alarms = initial_alarms(num_envs, charge.alarm.shape[1], device)
+        alarms = initial_alarms(num_envs, self._joints, device)
         return DetectorState(self.detector.initial(num_envs), alarms, charge)
 
     @torch.inference_mode()
     def route(self, obs: Obs, reset: Tensor, state: DetectorState) -> tuple[Route, DetectorState]:
         fresh = reset if anyone(reset) else None
-        logits, hidden = self.detector.step(obs["detector"], fresh, state.hidden)
-        probability = logits.sigmoid()
+        reading, hidden = self.detector.step(obs["detector"], fresh, state.hidden)
+        probability = reading.logit.sigmoid()
         alarm, alarms = alarm_step(self.alarm, probability, state.alarms, fresh)
-        charge = self._table.on(alarm.device).take(alarm, probability, fresh, state.charge)
-        route = Route(charge.member, charge.mirrored, Belief(probability, alarm))
+        levels = self._levels(reading, alarm)
+        strength = levels.gt(0) * probability.repeat(1, len(KINDS))
+        charge = self._table.on(alarm.device).take(levels > 0, strength, fresh, state.charge)
+        route = Route(charge.member, charge.mirrored, Belief(probability, alarm, levels))
         return route, DetectorState(hidden, alarms, charge)
+
+    def _levels(self, reading: Reading, alarm: Tensor) -> Tensor:
+        """(N, K·J) the severity of the likeliest kind of each alarmed joint."""
+        kind = self._kinds.to(alarm.device)[reading.kind.argmax(1)]
+        severity = alarm * reading.severity.clamp(min=LEAST)
+        levels = severity.new_zeros(len(alarm), len(KINDS), self._joints)
+        return levels.scatter_(1, kind[:, None], severity[:, None]).flatten(1)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
+from koboshi.detect import Detector, DetectorSpec, build_detector, cfg_from_dict, cfg_to_dict, weights_of
 from koboshi.detect.alarms import AlarmCfg
-from koboshi.detect.model import DetectorCfg, DetectorSpec, FaultDetector
 from koboshi.envs import Env
 from koboshi.errors import KoboshiError
 from koboshi.policies.actor_critic import ActorCritic
@@ -28,17 +28,17 @@ def save_controller(
     healthy: ActorCritic,
     bank: ActorCritic,
     assignment: Assignment,
-    detector: FaultDetector,
+    detector: Detector,
     alarm: AlarmCfg,
 ) -> None:
-    """The whole controller as one file; `meta` starts from `policy_meta`."""
+    """The whole controller as one file; `meta` is the healthy policy's `policy_meta`, and has the bank's too."""
     parts = {"healthy": healthy, "bank": bank, "detector": detector}
     tensors = {f"{p}.{n}": v for p, module in parts.items() for n, v in module.state_dict().items()}
     extra = {
         "kind": "controller",
         "assignment": asdict(assignment),
         "detector_spec": detector.spec.to_dict(),
-        "detector_cfg": asdict(detector.cfg),
+        "detector_cfg": cfg_to_dict(detector.cfg),
         "alarm": asdict(alarm),
     }
     save_checkpoint(path, tensors, meta | extra)
@@ -59,10 +59,13 @@ class StoredController:
         self.assignment, self.alarm, self.detector = _described(self.meta, path)
         _check_senses(self.detector.spec, env, path)
         self.healthy = build_policy(tensors, self.meta, 1, "healthy", path).to(device).single()
-        policy = build_policy(tensors, self.meta, len(self.assignment.members), "bank", path).to(device)
+        # A file from before specialists could be told more than the healthy policy says the same of both.
+        about = self.meta.get("bank", self.meta)
+        check_layouts(about, env, path)
+        policy = build_policy(tensors, about, len(self.assignment.members), "bank", path).to(device)
         mirror = env.mirror_map(policy.actor.groups) if self.assignment.uses_mirror else None
         self.bank = SpecialistBank(policy, self.assignment, mirror)
-        state = tensors_under(tensors, "detector")
+        state = weights_of(tensors_under(tensors, "detector"))
         check_shapes(state, self.detector.state_dict(), f"the detector network of {path}")
         self.detector.load_state_dict(state)
         self.detector.to(device).eval().requires_grad_(False)
@@ -76,12 +79,13 @@ class StoredController:
         return Controller(self.healthy, self.bank, router)
 
 
-def _described(meta: dict[str, Any], path: Path) -> tuple[Assignment, AlarmCfg, FaultDetector]:
+def _described(meta: dict[str, Any], path: Path) -> tuple[Assignment, AlarmCfg, Detector]:
     """The assignment, the alarm settings and the (untrained) detector that a file tells of."""
     try:
         assignment = TypeAdapter(Assignment).validate_python(meta["assignment"])
         spec = DetectorSpec.from_dict(meta["detector_spec"])
-        return assignment, AlarmCfg(**meta["alarm"]), FaultDetector(spec, DetectorCfg(**meta["detector_cfg"]))
+        detector = build_detector(spec, cfg_from_dict(meta["detector_cfg"]))
+        return assignment, AlarmCfg(**meta["alarm"]), detector
     except (KeyError, TypeError, ValueError) as error:
         raise KoboshiError(f"{path} was written by another version of koboshi: {error!r}") from error
 

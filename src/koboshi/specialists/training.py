@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,12 +12,13 @@ from koboshi import config
 from koboshi.algos.ppo import PPO, PPOCfg, TrainerCfg
 from koboshi.envs import Env, EnvCfg
 from koboshi.errors import KoboshiError, at_least
-from koboshi.faults import FaultsCfg, FaultSchedule
+from koboshi.faults import FaultsCfg, FaultSchedule, Kind
 from koboshi.nets.normalizer import Normalizer
 from koboshi.policies.actor_critic import ActorCritic, NetworkCfg
 from koboshi.specialists.assignment import Assignment, Cover, Sharing
 from koboshi.specialists.env import SpecialistEnv
-from koboshi.specialists.routing import Router
+from koboshi.specialists.routing import BELIEF, Router
+from koboshi.vec_env import ObsSpec
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class SpecialistsCfg:
     agent: PPOCfg
     """`stages` says how long, in place of its `trainer.timesteps`. Its `final_kl` is for the last stage."""
     sharing: Sharing = "mirrored_pair"
+    informed: bool = False
+    """Whether specialists are told which joints the router holds for broken, in which way and how much."""
+    kinds: tuple[Kind, ...] | None = None
+    """Kinds of fault that specialists serve, of the task's; the others are left to the healthy policy. None: all."""
     cover: Cover = "strongest"
     """Who acts where several joints fail that no specialist serves together; see `Assignment`."""
     num_envs: int = 1728
@@ -34,6 +39,8 @@ class SpecialistsCfg:
     stages: tuple[int, ...] = (480, 480, 480, 480, 480, 480, 2880)
     """Control steps of each stage. After one, members that fall rarely enough rest, and the others get their
     environments; in the last stage all learn again, now mostly to follow commands."""
+    severity: tuple[float, ...] = (1.0,)
+    """How much of `faults.severity`'s range, from its lower end on, each stage uses; stages beyond the last use its."""
     solved: float = 0.002
     """Falls a second below which a member rests (20 s survived with 96 %)."""
     minibatch_size: int = 6144
@@ -48,6 +55,12 @@ class SpecialistsCfg:
     def validate(self) -> None:
         if not self.stages or min(self.stages) < 1:
             raise KoboshiError(f"specialists.stages must be positive numbers of steps, not {self.stages}")
+        if not self.severity or not 0 <= min(self.severity) <= max(self.severity) <= 1:
+            raise KoboshiError(f"specialists.severity are shares of a range, from 0 to 1, not {self.severity}")
+        if len(self.severity) > len(self.stages):
+            raise KoboshiError(
+                f"specialists.severity has {len(self.severity)} shares, more than the {len(self.stages)} stages"
+            )
         if self.agent.trainer.timesteps != TrainerCfg.timesteps:
             raise KoboshiError("specialists.agent.trainer.timesteps has no effect: set specialists.stages")
         if self.agent.mirror_coef:
@@ -62,15 +75,29 @@ class SpecialistsCfg:
                 raise KoboshiError(f"specialists.{name} must ascend from at least 0 s, not {(low, high)}")
 
 
-def specialist_env_cfg(cfg: EnvCfg, faults: FaultsCfg, assignment: Assignment, settings: SpecialistsCfg) -> EnvCfg:
-    """The task in which environment i carries a fault of member i // M."""
+def specialist_env_cfg(
+    cfg: EnvCfg, faults: FaultsCfg, assignment: Assignment, settings: SpecialistsCfg, stage: int = -1
+) -> EnvCfg:
+    """The task in which environment i carries a fault of member i // M, as grave as in that stage."""
     members = len(assignment.members)
+    least, most = faults.severity
+    share = settings.severity[min(stage % len(settings.stages), len(settings.severity) - 1)]
+    severity = (least, least + share * (most - least))
+    faults = replace(faults, kinds=served_kinds(faults, settings), severity=severity)
     return replace(
         cfg,
         num_envs=settings.num_envs // members * members,
         episode_length_s=settings.episode_length_s,
         faults=FaultSchedule(faults=faults, probability=1.0, onset_s=settings.onset_s, groups=assignment.groups),
     )
+
+
+def served_kinds(faults: FaultsCfg, settings: SpecialistsCfg) -> tuple[Kind, ...]:
+    """Kinds that happen in the task and that specialists serve; KoboshiError where there is none."""
+    kinds = tuple(kind for kind in faults.kinds if settings.kinds is None or kind in settings.kinds)
+    if not kinds:
+        raise KoboshiError(f"specialists.kinds {settings.kinds} has none of the task's: {', '.join(faults.kinds)}")
+    return kinds
 
 
 def check_divisible(settings: SpecialistsCfg, assignment: Assignment) -> None:
@@ -107,9 +134,11 @@ class BankTrainer:
         healthy: ActorCritic,
         assignment: Assignment,
         make_router: Callable[[Assignment], Router],
+        obs_spec: Mapping[str, ObsSpec],
         rank: int = 0,
     ) -> None:
-        """`healthy` is a stack of one, which the members start from; `make_router` routes to an assignment's members.
+        """`healthy` is a stack of one, which the members start from; `make_router` routes to an assignment's members;
+        `obs_spec` is the task's.
 
         Processes of one `torchrun` (`rank`) step environments of their own and average gradients and falls.
         """
@@ -117,7 +146,7 @@ class BankTrainer:
         self.assignment, self._make_router, self._rank = assignment, make_router, rank
         members = len(assignment.members)
         check_divisible(settings, assignment)
-        self._bank = _copies(healthy, members, settings)
+        self._bank = _copies(healthy, members, settings, obs_spec)
         self.active = list(range(members))
         self.falls = torch.full((members,), float("nan"))
         """(K,) falls a second at the end of each member's last stage."""
@@ -177,7 +206,7 @@ class BankTrainer:
         return self._ppo, self._env
 
     def _make_env(self, assignment: Assignment) -> SpecialistEnv:
-        env = Env(specialist_env_cfg(self._env_cfg, self._faults, assignment, self.settings))
+        env = Env(specialist_env_cfg(self._env_cfg, self._faults, assignment, self.settings, self.stage))
         groups = tuple(self._bank.obs_spec)
         mirror = env.mirror_map(groups) if assignment.uses_mirror else None
         healthy = self._healthy.to(env.device).single()
@@ -187,7 +216,8 @@ class BankTrainer:
         agent, members = self._stage_agent(), len(self.active)
         samples = env.num_envs // members * agent.trainer.rollout
         minibatches = max(agent.minibatches, samples // self.settings.minibatch_size)
-        ppo = PPO(env, replace(agent, minibatches=minibatches), members=members, rank=self._rank)
+        agent = replace(agent, minibatches=minibatches, network=self._bank.cfg)
+        ppo = PPO(env, agent, members=members, rank=self._rank)
         for place, k in enumerate(self.active):
             ppo.policy.set_member(place, self._bank.member(k))
         return ppo
@@ -222,15 +252,33 @@ class BankTrainer:
             self._present_stage()[0].load_state_dict(ppo)
 
 
-def _copies(healthy: ActorCritic, members: int, settings: SpecialistsCfg) -> ActorCritic:
+BELIEF_DEVIATION = 0.2
+"""Of a belief's numbers in the networks' eyes: most are 0 most of the time, and their own would be tiny."""
+CERTAIN = 1e12
+"""A normaliser that has seen so much does not move on."""
+
+
+def _network(settings: SpecialistsCfg) -> NetworkCfg:
+    """Of specialists: the healthy policy's, and where they are informed, told of the belief too."""
+    network = settings.agent.network
+    if not settings.informed:
+        return network
+    actor = replace(network.actor, groups=(*network.actor.groups, BELIEF))
+    return replace(network, actor=actor, critic_groups=(*network.critic_groups, BELIEF))
+
+
+def _copies(
+    healthy: ActorCritic, members: int, settings: SpecialistsCfg, obs_spec: Mapping[str, ObsSpec]
+) -> ActorCritic:
     """K copies of the healthy policy with fresh exploration, whose normalisers can move on.
 
-    KoboshiError where specialists are to have another network than the healthy policy's.
+    What they are told of beside has no weight yet. KoboshiError where specialists are to have another network than
+    the healthy policy's.
     """
     check_network(settings, healthy.cfg)
-    network = settings.agent.network
-    bank = ActorCritic(members, healthy.obs_spec, healthy.action_space, network)
-    state = healthy.member(0)
+    network = _network(settings)
+    bank = ActorCritic(members, obs_spec, healthy.action_space, network)
+    state = _widened(healthy, bank)
     for name, module in healthy.named_modules():
         if isinstance(module, Normalizer):
             state[f"{name}.count"].clamp_(max=settings.statistics_weight)
@@ -239,3 +287,22 @@ def _copies(healthy: ActorCritic, members: int, settings: SpecialistsCfg) -> Act
     for k in range(members):
         bank.set_member(k, state)
     return bank
+
+
+def _widened(narrow: ActorCritic, wide: ActorCritic) -> dict[str, Tensor]:
+    """The state of one member of `wide` that answers as `narrow` (a stack of one) does, whatever else it is told.
+
+    What is new comes last among each network's inputs, where its weights are 0.
+    """
+    state, mine = narrow.member(0), wide.member(0)
+    for name, value in mine.items():
+        if name not in state:  # the normaliser of what is new
+            fixed = {"mean": 0.0, "var": BELIEF_DEVIATION**2, "count": CERTAIN}
+            state[name] = torch.full_like(value, fixed[name.rsplit(".", 1)[1]])
+        elif value.shape != state[name].shape:
+            part = "actor" if name.startswith("actor") else "critic"
+            before, after = (getattr(policy, part).features for policy in (narrow, wide))
+            # (1, frames · features, out): every frame has the new features.
+            rows = state[name].unflatten(1, (-1, before))
+            state[name] = torch.nn.functional.pad(rows, (0, 0, 0, after - before)).flatten(1, 2)
+    return state

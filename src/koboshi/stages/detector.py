@@ -15,8 +15,8 @@ from koboshi.detect import (
     COLUMNS,
     GROUP,
     AlarmCfg,
+    Detector,
     DetectorSpec,
-    FaultDetector,
     Mirror,
     calibrate,
     evaluate_detector,
@@ -67,7 +67,7 @@ def detector_spec(task: TaskCfg) -> DetectorSpec:
     return DetectorSpec.from_card(dataset_card(task, env, None, "healthy", 0))
 
 
-def load_for(task: TaskCfg, path: Path, device: torch.device | str | None = None) -> tuple[FaultDetector, AlarmCfg]:
+def load_for(task: TaskCfg, path: Path, device: torch.device | str | None = None) -> tuple[Detector, AlarmCfg]:
     """A detector for this task, on the device (default: where the task's physics are).
 
     KoboshiError where it listens to another robot, layout, rate or actuators' law, or knows nothing of a joint that
@@ -134,7 +134,7 @@ def _prepared(task: TaskCfg, dataset: Dataset, rank: int) -> list[data.Sequences
 
 def _trained(
     task: TaskCfg, sequences: list[data.Sequences], mirror: Mirror | None, folder: Path, quiet: bool
-) -> FaultDetector:
+) -> Detector:
     cfg = required(task, "detector", task.detector)
     with progress("train detector", 1, unit="iterations") as update:
 
@@ -169,7 +169,7 @@ def evaluate(detector: Path, paths: Sequence[Path], folder: Path, device: str = 
 
 
 def _judged(
-    model: FaultDetector, dataset: Dataset, sequences: list[data.Sequences], alarm: AlarmCfg, min_severity: float
+    model: Detector, dataset: Dataset, sequences: list[data.Sequences], alarm: AlarmCfg, min_severity: float
 ) -> dict[str, Any]:
     """Figures as JSON data; `split`: digests of the data sets' splits, null where there is none.
 

@@ -79,8 +79,8 @@ def frozen_scenarios(task: TaskCfg, path: Path | None, folder: Path) -> Scenario
         count = cfg.episodes_a_joint * len(robot.fault_candidates)
         scenarios = sweep(robot, (None,), count, cfg.seed, **about)
     else:
-        joints = task.faults.candidates(robot)
-        scenarios = sweep(robot, joints, cfg.episodes_a_joint, cfg.seed, faults=task.faults, **about)
+        faults = cfg.faults or task.faults
+        scenarios = sweep(robot, faults.candidates(robot), cfg.episodes_a_joint, cfg.seed, faults=faults, **about)
     scenarios.save(folder / "scenarios.json")
     return scenarios
 

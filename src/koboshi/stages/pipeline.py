@@ -157,6 +157,7 @@ class Pipeline:
         assignment = banking.bank_assignment(self.task)
         names = [m.name for m in assignment.members]
         about = policy_meta(env, self.task.name, healthy, names)
+        about["bank"] = policy_meta(env, self.task.name, bank, names)
         about |= {"seed": meta["seed"], "commit": runs.git_commit(), "overrides": self.overrides}
         save_controller(self.folder / CONTROLLER, about, healthy, bank, assignment, model, alarm)
         return {"controller": CONTROLLER}

@@ -28,7 +28,7 @@ def bank_assignment(task: TaskCfg) -> Assignment:
     """Which specialist serves which joint."""
     faults, settings = required(task, "faults", task.faults), required(task, "specialists", task.specialists)
     robot = robots.find(task.env.robot)
-    return assign(robot, settings.sharing, faults.candidates(robot), settings.cover)
+    return assign(robot, settings.sharing, faults.candidates(robot), settings.cover, settings.kinds)
 
 
 def train(
@@ -49,7 +49,7 @@ def train(
     env = Env(specialist_env_cfg(task.env, faults, assignment, settings))
     healthy = load_single(healthy_path, env)[0]
     make_router = _router(task, env, detector_path, rank)
-    trainer = BankTrainer(task.env, faults, settings, healthy, assignment, make_router, rank)
+    trainer = BankTrainer(task.env, faults, settings, healthy, assignment, make_router, env.obs_spec, rank)
     names = [m.name for m in assignment.members]
     if start.load is not None:
         load_weights(start.load, trainer.policy, env, names)

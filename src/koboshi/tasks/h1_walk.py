@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from koboshi.algos.ppo import PPOCfg, TrainerCfg
 from koboshi.envs import EnvCfg
 from koboshi.envs.cfg import RewardTerm
 from koboshi.envs.terms import rewards
-from koboshi.faults import FaultsCfg
 from koboshi.robots import UNITREE_H1
 from koboshi.tasks import velocity
 from koboshi.tasks.task import CollectCfg, DetectorStageCfg, TaskCfg
@@ -52,8 +53,14 @@ def h1_walk() -> TaskCfg:
         "h1-walk",
         env_cfg(),
         agent_cfg(),
-        faults=FaultsCfg(),
+        faults=velocity.faults(),
         collect=CollectCfg(),
         detector=DetectorStageCfg(),
-        specialists=velocity.specialists_cfg(final_kl=0.003),
+        specialists=replace(
+            velocity.specialists_cfg(final_kl=0.003),
+            informed=True,
+            kinds=velocity.MOVING,
+            severity=(0.4, 0.7, 1.0),
+        ),
+        evaluate=velocity.evaluation(),
     )

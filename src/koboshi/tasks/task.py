@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from koboshi.algos.distillation import DistillationCfg
 from koboshi.algos.ppo import PPOCfg
+from koboshi.detect import AnyDetectorCfg, DetectorCfg
 from koboshi.detect.alarms import AlarmCfg
-from koboshi.detect.model import DetectorCfg
 from koboshi.detect.train import DetectorTrainCfg
 from koboshi.envs import EnvCfg
 from koboshi.errors import KoboshiError, at_least
@@ -91,7 +91,7 @@ class CollectCfg:
 class DetectorStageCfg:
     """The detector's network, its training, and what its alarms are calibrated to."""
 
-    network: DetectorCfg = DetectorCfg(embed=64, hidden=64)
+    network: AnyDetectorCfg = DetectorCfg(embed=64, hidden=64)
     training: DetectorTrainCfg = DetectorTrainCfg()
     alarm: AlarmCfg = AlarmCfg()
     """What calibration starts from; it sets threshold and persistence."""
@@ -102,7 +102,7 @@ class DetectorStageCfg:
 
 @dataclass(frozen=True)
 class EvaluateCfg:
-    """The frozen scenarios a controller is judged on; which joints break, and how, is `faults`."""
+    """The frozen scenarios a controller is judged on."""
 
     episodes_a_joint: int = 30
     seconds: float = 20.0
@@ -111,6 +111,8 @@ class EvaluateCfg:
     onset_s: Range = (2.0, 4.0)
     """Time in the episode at which the joint breaks (or, without faults, at which counting starts), s."""
     commands: CommandRanges = CommandRanges()
+    faults: FaultsCfg | None = None
+    """What breaks; None: the task's faults."""
     oracle_delays_s: tuple[float, ...] = (0.06, 0.2, 0.5)
     healthy_hours: float = 10.5
     """Robot-hours without a fault, to count false alarms in."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from inspect import Parameter, signature
 from typing import Any
 
@@ -18,11 +19,15 @@ from koboshi.envs.cfg import (
     VelocityCommandCfg,
 )
 from koboshi.envs.terms import actions, events, observations, terminations
+from koboshi.faults import KINDS, CommandRanges, FaultsCfg, Kind
 from koboshi.robots import Robot
 from koboshi.specialists.training import SpecialistsCfg
+from koboshi.tasks.task import EvaluateCfg
 
 LATE = (0, 2)
 """Physics steps from an action to its effect, at random for each episode."""
+MOVING: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind != "torque_sensor_loss")
+"""Kinds of fault that change how a robot moves: only these need another policy."""
 TORQUE_NOISE = 0.005
 """Noise of a measured torque as a share of the joint's effort limit: currents are measured to a share of the range."""
 
@@ -62,11 +67,13 @@ def walking_groups() -> dict[str, ObsGroup]:
 
 
 def fault_groups(robot: Robot) -> dict[str, ObsGroup]:
-    """What a detector sees, the policy's very numbers and the joints' torques, and the truth for labels and oracles."""
+    """What a detector sees, the policy's very numbers and the joints' torques; the truth for labels and oracles; and
+    what is believed of faults, which is the truth until a router says what it believes."""
     noise = tuple((TORQUE_NOISE * robot.effort_limit).tolist())
     return {
         "detector": ObsGroup({"joint_torque": ObsTerm(observations.joint_torque, noise=noise)}, base="policy"),
         "fault": ObsGroup({"severity": ObsTerm(observations.fault_severity)}, noise=False),
+        "belief": ObsGroup({"levels": ObsTerm(observations.fault_levels)}, noise=False),
     }
 
 
@@ -135,6 +142,17 @@ def falls(robot: Robot) -> dict[str, TerminationTerm | None]:
         "base_low": TerminationTerm(terminations.base_low, {"height": robot.fall_height}),
         "bad_orientation": TerminationTerm(terminations.bad_orientation, {"limit": 0.5}),
     }
+
+
+def faults() -> FaultsCfg:
+    """Every kind, from a quarter on, up to three joints at once; some heal."""
+    return FaultsCfg(kinds=tuple(KINDS), severity=(0.25, 1.0), count=(1, 3), duration_s=(2.0, 30.0))
+
+
+def evaluation() -> EvaluateCfg:
+    """One joint at a time, for good, while a heading is held."""
+    one = replace(faults(), count=(1, 1), duration_s=None)
+    return EvaluateCfg(faults=one, commands=CommandRanges(heading=(0.0, 0.0)))
 
 
 def specialists_cfg(final_kl: float | None = None) -> SpecialistsCfg:

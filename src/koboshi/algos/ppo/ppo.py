@@ -197,7 +197,7 @@ class PPO:
         next_value = torch.cat((value[1:], last.view(1, -1)))
         next_value = torch.where(rollout.truncated, rollout.final_value, next_value)
         ends = (rollout.terminated, rollout.truncated)
-        return gae(rollout.reward, value, next_value, *ends, self.cfg.gamma, self.cfg.lam)
+        return gae(rollout.reward, value, next_value, *ends, rollout.valid, self.cfg.gamma, self.cfg.lam)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Several epochs over one rollout. Means over members and minibatches, for the log."""

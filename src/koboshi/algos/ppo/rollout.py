@@ -92,15 +92,18 @@ def gae(
     next_value: Tensor,
     terminated: Tensor,
     truncated: Tensor,
+    valid: Tensor,
     gamma: float,
     lam: float,
 ) -> Tensor:
     """Generalised advantage estimates (Schulman et al. 2016, eq. 16), all (T, N).
 
-    `next_value[t]` is the value of the true observation after step t: of `final_obs` where time ran out.
+    `next_value[t]` is the value of the true observation after step t: of `final_obs` where time ran out. They do not
+    run on into a step that is not `valid`: another acted there, and what it earned says nothing of this policy.
     """
     delta = reward + gamma * next_value * ~terminated - value
     keep = gamma * lam * ~(terminated | truncated)
+    keep[:-1] *= valid[1:]
     advantage = torch.empty_like(delta)
     running = torch.zeros_like(delta[0])
     for t in range(len(delta) - 1, -1, -1):

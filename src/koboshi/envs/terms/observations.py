@@ -117,3 +117,9 @@ def foot_air_time(env: Env) -> Tensor:
 def fault_severity(env: Env) -> Tensor:
     """(N, J) the truth: severity in force, 0 healthy to 1 dead."""
     return env.faults.severity
+
+
+@mirrored("joint_kinds")
+def fault_levels(env: Env) -> Tensor:
+    """(N, K·J) the truth: severity in force of each kind of fault, `KINDS`' order, of each joint."""
+    return env.faults.levels.flatten(1)

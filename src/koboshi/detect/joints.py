@@ -1,0 +1,75 @@
+"""One network, the same for all joints, that follows each joint's own senses: broken, in which way, how much."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from koboshi.detect.base import Reading
+from koboshi.detect.memories import build_memory
+from koboshi.detect.spec import DetectorSpec
+
+CONTEXT = 16
+"""Numbers about the whole robot that each joint's memory is told."""
+TERMS = ("joint_pos", "joint_vel", "last_action")
+"""Senses of a number a joint, beside the five of its torques."""
+
+
+class Sizes(Protocol):
+    """What of a detector's settings it needs."""
+
+    @property
+    def memory(self) -> str: ...
+    @property
+    def span(self) -> int | None: ...
+    @property
+    def joint(self) -> int: ...
+
+
+class JointReader(nn.Module):
+    """What all joints show at once is the world, what one shows alone is a fault: beside its own normalised senses
+    and torques a joint is told how much of the expected torque is missing beyond what is missing in the median joint.
+    """
+
+    place: Tensor
+
+    def __init__(self, spec: DetectorSpec, cfg: Sizes, context: int) -> None:
+        """`context`: width of what is told of the whole robot."""
+        super().__init__()
+        self._joints, self._kinds = len(spec.joint_names), len(spec.kinds)
+        self.register_buffer("place", _places(spec))
+        self.context = nn.Linear(context, CONTEXT)
+        own = len(self.place) + 1
+        self.embed = nn.Linear(own + CONTEXT, cfg.joint)
+        self.memory = build_memory(cfg.memory, cfg.joint, cfg.joint, cfg.span or 0)
+        self.head = nn.Linear(self.memory.width, 2 + self._kinds)
+        self.carried = self._joints * self.memory.carried
+
+    def forward(self, features: Tensor, context: Tensor, keep: Tensor, state: Tensor) -> tuple[Reading, Tensor]:
+        """(T, N, F) normalised features, (T, N, W) of the whole robot, (T, N) keep, (N, S) carried."""
+        steps, envs = features.shape[:2]
+        own = F.pad(features, (0, 1))[..., self.place]  # (T, N, F', J), 0 where a joint lacks a term
+        missing = own[..., -1:, :]
+        own = torch.cat((own, missing - missing.median(-1, keepdim=True).values), -2).mT
+        robot = self.context(context)[..., None, :].expand(-1, -1, self._joints, -1)
+        rows = F.elu(self.embed(torch.cat((own, robot), -1)))
+        carried = state.reshape(envs * self._joints, -1)
+        remembered, carried = self.memory(rows.flatten(1, 2), keep.repeat_interleave(self._joints, 1), carried)
+        logit, severity, *kinds = self.head(remembered).view(steps, envs, self._joints, -1).unbind(-1)
+        return Reading(logit, torch.stack(kinds, -2), severity.sigmoid()), carried.reshape(envs, -1)
+
+
+def _places(spec: DetectorSpec) -> Tensor:
+    """(F', J) where among the features each joint's own lie; one past the last where it lacks the term."""
+    joints, senses = len(spec.joint_names), spec.obs_dim
+    rows = []
+    for term in TERMS:
+        where, named = spec.columns(term)
+        row = torch.full((joints,), senses + 5 * joints)
+        row[named] = torch.arange(where.start, where.stop)
+        rows.append(row)
+    rows += list(senses + torch.arange(5 * joints).view(5, joints))
+    return torch.stack(rows)
