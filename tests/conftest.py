@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -87,17 +88,17 @@ def koboshi(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
-@pytest.fixture
-def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forgets the robots, tasks, kinds of fault and modules that a test has added."""
+@contextmanager
+def _restored() -> Iterator[None]:
     from koboshi import config, plugins, robots, tasks
     from koboshi.faults import kinds
 
     modules, found_robots, found_kinds = set(sys.modules), dict(robots.known()), len(kinds.KINDS)
-    monkeypatch.setattr(config, "_ALSO", {known: list(others) for known, others in config._ALSO.items()})
-    monkeypatch.setattr(tasks, "_added", dict(tasks._added))
-    monkeypatch.setattr(plugins, "_loaded", dict(plugins._loaded))
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "_ALSO", {known: list(others) for known, others in config._ALSO.items()})
+        patch.setattr(tasks, "_added", dict(tasks._added))
+        patch.setattr(plugins, "_loaded", dict(plugins._loaded))
+        yield
     for name in set(robots.known()) - set(found_robots):
         del robots._ROBOTS[name]
     for kind in kinds.KINDS[found_kinds:]:
@@ -107,6 +108,19 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in set(sys.modules) - modules:
         if name.startswith("outside_"):
             del sys.modules[name]
+
+
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    """Forgets the robots, tasks, kinds of fault and modules that a test has added."""
+    with _restored():
+        yield
+
+
+@pytest.fixture
+def restored() -> Callable[[], AbstractContextManager[None]]:
+    """`with restored():` forgets what was added within, as another process would not know it."""
+    return _restored
 
 
 @pytest.fixture

@@ -231,7 +231,7 @@ def controller_speed(
         torch.set_num_threads(threads)
     obs, reset = (torch.stack(column) for column in zip(*rows, strict=True))
     with torch.inference_mode():
-        batched = router.detector(obs, reset, router.detector.initial(1))[0].sigmoid()
+        batched = router.detector(obs, reset, router.detector.initial(1))[0].logit.sigmoid()
     return {
         "controller_us": median(seconds) * 1e6,
         "gru_us": median(bare) * 1e6,
