@@ -11,7 +11,7 @@ from koboshi.live.moment import HEALTHY, Moment, Note
 
 INK, MUTED, LINE = "#1a222e", "#687280", "#e3e8ee"
 RED, BLUE, GREEN, AMBER = "#d5380a", "#0065a4", "#008a64", "#e69f00"
-_WIDTH, _LEFT, _ROW = 330, 118, 15
+_WIDTH, _LEFT, _ROW = 330, 118, 14
 """Pixels of a strip: whole, before its time axis, a row."""
 
 
@@ -155,7 +155,7 @@ def _x(time: float, end: float, seconds: float) -> float:
     return _LEFT + (_WIDTH - _LEFT) * min(max(share, 0.0), 1.0)
 
 
-def notes(found: Sequence[Note], count: int = 6) -> str:
+def notes(found: Sequence[Note], count: int = 5) -> str:
     """What happened, the newest first."""
     colours = {"fault": RED, "fall": RED, "alarm": AMBER, "switch": GREEN}
     lines = (

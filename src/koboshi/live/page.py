@@ -145,6 +145,8 @@ class Page:
             self._status = gui.add_html("")
             with gui.add_folder("Is the joint broken? (the detector's belief)"):
                 self._beliefs = gui.add_html("")
+            with gui.add_folder("What happened"):
+                self._notes = gui.add_html("")
             with gui.add_folder("The last seconds"):
                 self._strips = gui.add_html("")
                 self._curves = {
@@ -152,8 +154,6 @@ class Page:
                     for i, axis in enumerate(AXES)
                     if axis != "v_y" or session.command_ranges[i][0] < session.command_ranges[i][1]
                 }
-            with gui.add_folder("What happened"):
-                self._notes = gui.add_html("")
 
     def _curve(self, title: str, limits: tuple[float, float]) -> Any:
         from viser import uplot
@@ -172,7 +172,7 @@ class Page:
             },
             axes=(uplot.Axis(show=False), uplot.Axis(size=38)),
             legend=uplot.Legend(live=False),
-            height=118,
+            height=100,
         )
 
     def _watch(self, moment: Moment) -> None:

@@ -15,10 +15,13 @@ from koboshi.view.shapes import shapes
 if TYPE_CHECKING:
     import viser
 
+Colour = tuple[int, int, int]
 BROKEN = (219, 51, 13)
 CHOSEN = (70, 140, 200)
 _GRID = 1.0
 """m from one of the ground's strong lines to the next."""
+_NOTICED = 1e-5
+"""m, and parts of a quaternion: what moved less is not sent."""
 _PALE = 0.35
 """Share of white that a dark body's colour gets, so that its shape shows on a page with little light."""
 
@@ -39,23 +42,19 @@ class Puppet:
         self._base_columns = slice(*(int(model.jnt_qposadr[model.body_jntadr[self._base]]) + i for i in (0, 2)))
         self.follows = True
         self._middle = np.zeros(3)
-        self._frames = [
-            server.scene.add_frame(f"/robot/{body}", show_axes=False, visible=body > 0 or self._has_scenery(body))
-            for body in range(model.nbody)
-        ]
-        self._meshes: list[tuple[int, Any, tuple[int, int, int]]] = []
+        self._frames = [server.scene.add_frame(_path(model, body), show_axes=False) for body in range(model.nbody)]
+        self._places = np.full((model.nbody, 7), np.inf)
+        self._meshes: list[tuple[int, Any, Colour]] = []
+        self._painted: dict[int, Colour] = {}
         self._add_meshes(pick)
         self._add_ground()
         self._label = server.scene.add_label("/name", "", anchor="center-left", visible=False)
-
-    def _has_scenery(self, body: int) -> bool:
-        return bool((self._model.geom_bodyid == body).any())
 
     def _add_meshes(self, pick: Callable[[int], None]) -> None:
         for i, shape in enumerate(shapes(self._model)):
             colour = _on_page(shape.rgba)
             mesh = self._server.scene.add_mesh_simple(
-                f"/robot/{shape.body}/{i}", shape.vertices, shape.faces, color=colour,
+                f"{_path(self._model, shape.body)}/shape{i}", shape.vertices, shape.faces, color=colour,
                 opacity=None if shape.rgba[3] == 1 else shape.rgba[3],
             )  # fmt: skip
             joint = self._joint_of(shape.body)
@@ -98,12 +97,25 @@ class Puppet:
             place = qpos[self._base_columns]
             self._middle = np.array([*place, float(self._floor.height(place))])
         with self._server.atomic():
-            for body, frame in enumerate(self._frames):
-                frame.position = data.xpos[body] - self._middle
-                frame.wxyz = data.xquat[body]
+            self._place_bodies()
             self._place_ground()
             self._paint(broken, chosen)
             self._name(chosen)
+
+    def _place_bodies(self) -> None:
+        """Each in its parent's frame, where a joint turns it and little else moves; only what changed is sent."""
+        data, parent = self._data, self._model.body_parentid
+        rotation = data.xmat.reshape(-1, 3, 3)[parent]
+        position = np.einsum("bji,bj->bi", rotation, data.xpos - data.xpos[parent])
+        position[0] = -self._middle
+        places = np.hstack((position, _turned_back(data.xquat[parent], data.xquat)))
+        moved = np.abs(places - self._places) > _NOTICED
+        for body in np.flatnonzero(moved[:, :3].any(1)).tolist():
+            self._frames[body].position = places[body, :3]
+            self._places[body, :3] = places[body, :3]
+        for body in np.flatnonzero(moved[:, 3:].any(1)).tolist():
+            self._frames[body].wxyz = places[body, 3:]
+            self._places[body, 3:] = places[body, 3:]
 
     def _place_ground(self) -> None:
         """Under the robot, its lines where they would be if there were ground everywhere."""
@@ -113,6 +125,9 @@ class Puppet:
     def _paint(self, broken: Collection[int], chosen: int) -> None:
         colours = {int(self._model.jnt_bodyid[self._joints[chosen]]): CHOSEN}
         colours |= {int(self._model.jnt_bodyid[self._joints[j]]): BROKEN for j in broken}
+        if colours == self._painted:
+            return
+        self._painted = colours
         for body, mesh, own in self._meshes:
             mesh.color = colours.get(body, own)
 
@@ -123,7 +138,19 @@ class Puppet:
         self._label.text = self._model.joint(joint).name
 
 
-def _on_page(rgba: tuple[float, float, float, float]) -> tuple[int, int, int]:
+def _path(model: Any, body: int) -> str:
+    """A body's frame on the page, under its parent's."""
+    return f"{_path(model, int(model.body_parentid[body]))}/{body}" if body else "/world"
+
+
+def _turned_back(parent: NDArray[np.float64], own: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, 4) quaternions of the world, (w, x, y, z): own seen from parent, parent⁻¹ · own."""
+    w, x = parent[:, :1], -parent[:, 1:]
+    v, y = own[:, :1], own[:, 1:]
+    return np.hstack((w * v - (x * y).sum(1, keepdims=True), w * y + v * x + np.cross(x, y)))
+
+
+def _on_page(rgba: tuple[float, float, float, float]) -> Colour:
     """0..255, dark colours made paler."""
     dark = _PALE * max(0.0, 0.5 - max(rgba[:3]))
     red, green, blue = (round(255 * (dark + (1 - dark) * value)) for value in rgba[:3])
