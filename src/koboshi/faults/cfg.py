@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import get_args
+from dataclasses import dataclass, field
+from typing import Any
 
 from koboshi.errors import KoboshiError, at_least
 from koboshi.faults.kinds import KINDS, Kind, check_fault, check_kind
@@ -135,12 +135,16 @@ class FaultSchedule:
             raise KoboshiError(f"a fault schedule's onsets are ≥ 0 s, ascending and finite, not {self.onset_s}")
 
 
+def _all_kinds() -> Any:
+    return tuple(KINDS)
+
+
 @dataclass(frozen=True)
 class FaultsOnDemand:
     """Nothing breaks by itself: an episode has room for `slots` faults, which `FaultLayer.put` fills."""
 
     slots: int = 1
-    kinds: tuple[Kind, ...] = get_args(Kind)
+    kinds: tuple[Kind, ...] = field(default_factory=_all_kinds)
     """Those that may be asked for; each costs a little time in every step."""
 
     def validate(self) -> None:

@@ -91,7 +91,7 @@ class Controls:
             self._joint_choice: Any = gui.add_dropdown("joint", self.names, initial_value=self.names[self.chosen])
             action = gui.add_button_group("do", tuple(ACTIONS))
             severity = gui.add_slider("severity", 0.05, 1.0, 0.05, 0.7, hint="Of weaken, and of the kinds below")
-            kind = gui.add_dropdown("kind", KINDS)
+            kind = gui.add_dropdown("kind", tuple(KINDS))
             apply = gui.add_button("Give it this kind of fault")
             heal = gui.add_button("Heal all joints")
 

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -180,12 +180,12 @@ class Session:
     def _note(self, kind: NoteKind, text: str) -> None:
         self.notes.append(Note(self.time, kind, text))
 
-    def break_joint(self, joint: str, kind: str = "torque_loss", severity: float = 1.0) -> None:
+    def break_joint(self, joint: str, kind: Any = "torque_loss", severity: float = 1.0) -> None:
         """From the next control step on; it takes the place of what the joint had.
 
         KoboshiError where there is no such joint or kind, or the kind cannot act on the joint.
         """
-        fault = Fault(joint, kind, severity)  # type: ignore[arg-type]
+        fault = Fault(joint, kind, severity)
         check_fault(self.robot, joint, kind)
         self.env.faults.put(self._everyone, self.robot.joint_id(joint), fault, self.env.episode_step)
         self.faults = {**self.faults, joint: fault}
