@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -263,9 +264,10 @@ def test_the_verb_prints_its_address_serves_only_here_and_ends_with_ctrl_c(h1_fi
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("http://127.0.0.1:") and line.endswith("(Ctrl-C ends it)\n"), line
-        port = int(line.split()[0].rsplit(":", 1)[1])
-        with socket.create_connection(("127.0.0.1", port), timeout=5):
-            pass
+        address = line.split()[0]
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            assert b"<html" in answer.read()
+        port = int(address.rsplit(":", 1)[1])
         with pytest.raises(OSError), socket.create_connection((_other_address(), port), timeout=5):
             pass
         process.send_signal(signal.SIGINT)
