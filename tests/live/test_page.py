@@ -116,7 +116,8 @@ def actor(tab: Any, wanted: str) -> None:
 
 
 def press(tab: Any, name: str) -> None:
-    tab.get_by_role("button", name=name, exact=True).first.click()
+    # Not by the mouse, whose clicks wait for pictures, which may take seconds.
+    tab.get_by_role("button", name=name, exact=True).first.dispatch_event("click")
 
 
 def choose_joint(tab: Any, name: str) -> None:
