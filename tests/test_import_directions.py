@@ -36,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "specialists": PHYSICS | {"nets", "data", "envs", "algos", "detect", "policies"},
     "view": FOUNDATION | {"robots"},
     "bench": PHYSICS | {"nets", "data", "envs", "algos", "detect", "specialists", "policies", "view"},
+    "live": PHYSICS | {"envs", "bench", "specialists", "view"},
     "tasks": PHYSICS | {"nets", "data", "envs", "algos", "detect", "specialists", "policies", "bench"},
 }
 ALLOWED["plugins"] = {"errors", "config", "robots", "faults", "nets", "tasks"}
@@ -84,7 +85,7 @@ def test_importing_koboshi_imports_nothing_heavy() -> None:
         for path in FILES
         if path.relative_to(PACKAGE).as_posix() not in ("sim/gpu.py", "__main__.py")
     ]
-    heavy = ["matplotlib", "warp", "pyarrow", "tensorboard", "gymnasium", "imageio", "onnx", "viser"]
+    heavy = ["matplotlib", "warp", "pyarrow", "tensorboard", "gymnasium", "imageio", "onnx", "trimesh", "viser"]
     code = f"""
 import importlib, os, sys, torch
 environment = dict(os.environ)

@@ -190,7 +190,7 @@ class _Draw:
         """`faults`: (joint, kind, severity), each from a moment of its own on."""
         u = [self.random.random() for _ in range(3)]
         command = self.commands.draw(u) if moves else (0.0, 0.0, 0.0)
-        planned = tuple(Fault(j, kind, s, self._onset(), **coming) for j, kind, s in faults)  # type: ignore[arg-type]
+        planned = tuple(Fault(j, kind, s, self._onset(), **coming) for j, kind, s in faults)
         start = min((fault.onset_s for fault in planned), default=ONSET_S[0])
         return Scenario(planned, (command[0], command[1], 0.0), start, heading=0.0)
 

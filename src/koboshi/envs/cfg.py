@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from koboshi import robots
 from koboshi.errors import KoboshiError, at_least, unknown
-from koboshi.faults import FaultSchedule, Scenarios
+from koboshi.faults import FaultSchedule, FaultsOnDemand, Scenarios
 from koboshi.terrain import PlaneCfg
 
 RewardShape = Literal["raw", "l1", "l2", "exp", "log", "tanh"]
@@ -258,8 +258,8 @@ class EnvCfg:
     curriculum: dict[str, CurriculumTerm | None] = field(default_factory=dict)
     command: VelocityCommandCfg = VelocityCommandCfg()
     scene: SceneCfg = SceneCfg()
-    faults: FaultSchedule | Scenarios | None = None
-    """What breaks: drawn by chance, or episode by episode as written, commands included; None: nothing."""
+    faults: FaultSchedule | Scenarios | FaultsOnDemand | None = None
+    """What breaks: drawn by chance, episode by episode as written, commands included, or when asked; None: nothing."""
     sim: SimCfg = SimCfg()
     num_envs: int = 1024
     decimation: int = 4

@@ -1,6 +1,6 @@
 """Faults: which there are, who breaks when, frozen scenarios, and how they act on physics and senses."""
 
-from koboshi.faults.cfg import NEVER, Fault, FaultsCfg, FaultSchedule
+from koboshi.faults.cfg import NEVER, Fault, FaultsCfg, FaultSchedule, FaultsOnDemand
 from koboshi.faults.kinds import KINDS, Kind, check_fault
 from koboshi.faults.layer import FaultLayer
 from koboshi.faults.scenarios import CommandRanges, Scenario, Scenarios, sweep
@@ -13,6 +13,7 @@ __all__ = [
     "FaultLayer",
     "FaultSchedule",
     "FaultsCfg",
+    "FaultsOnDemand",
     "Kind",
     "Scenario",
     "Scenarios",

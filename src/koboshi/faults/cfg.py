@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from koboshi.errors import KoboshiError
+from koboshi.errors import KoboshiError, at_least
 from koboshi.faults.kinds import KINDS, Kind, check_fault, check_kind
 from koboshi.robots import Robot
 
-__all__ = ["KINDS", "NEVER", "Fault", "FaultSchedule", "FaultsCfg"]
+__all__ = ["KINDS", "NEVER", "Fault", "FaultSchedule", "FaultsCfg", "FaultsOnDemand"]
 NEVER = 2**31 - 1
 """The control step that no episode reaches."""
 
@@ -132,3 +133,21 @@ class FaultSchedule:
             raise KoboshiError(f"a fault schedule's probability is from 0 to 1, not {self.probability}")
         if not 0 <= self.onset_s[0] <= self.onset_s[1] < math.inf:
             raise KoboshiError(f"a fault schedule's onsets are ≥ 0 s, ascending and finite, not {self.onset_s}")
+
+
+def _all_kinds() -> Any:
+    return tuple(KINDS)
+
+
+@dataclass(frozen=True)
+class FaultsOnDemand:
+    """Nothing breaks by itself: an episode has room for `slots` faults, which `FaultLayer.put` fills."""
+
+    slots: int = 1
+    kinds: tuple[Kind, ...] = field(default_factory=_all_kinds)
+    """Those that may be asked for; each costs a little time in every step."""
+
+    def validate(self) -> None:
+        at_least("the slots of faults on demand", self.slots, 1)
+        for kind in self.kinds:
+            check_kind(kind)

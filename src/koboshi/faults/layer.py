@@ -5,14 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from koboshi.errors import KoboshiError
-from koboshi.faults.cfg import NEVER, FaultSchedule
+from koboshi.errors import KoboshiError, unknown
+from koboshi.faults.cfg import NEVER, Fault, FaultSchedule, FaultsOnDemand
 from koboshi.faults.kinds import CAPTURING, ENCODER_OFFSET, FAULT_KINDS, KINDS, FieldEffect, check_fault
 from koboshi.faults.scenarios import Scenarios
 from koboshi.robots import JointMap, Robot
 from koboshi.sim import Backend, ModelFields, anyone
 
 _PLAN = ("joint", "which", "level", "start", "stop", "period")
+Cfg = FaultSchedule | Scenarios | FaultsOnDemand | None
 
 
 class FaultLayer:
@@ -27,7 +28,7 @@ class FaultLayer:
 
     def __init__(
         self,
-        cfg: FaultSchedule | Scenarios | None,
+        cfg: Cfg,
         robot: Robot,
         joints: JointMap,
         backend: Backend,
@@ -67,7 +68,7 @@ class FaultLayer:
             if len(cfg.episodes) != self._num_envs:
                 raise KoboshiError(f"{len(cfg.episodes)} scenarios need as many environments, not {self._num_envs}")
             self._scripted = {name: x.to(device) for name, x in _script(cfg, robot, self._step_dt).items()}
-        elif cfg is not None and self._kinds:
+        elif isinstance(cfg, FaultSchedule) and self._kinds:
             self._choices = torch.tensor([KINDS.index(kind) for kind in cfg.faults.kinds], device=device)
             if cfg.groups is None or cfg.faults.count[1] > 1:
                 names = cfg.faults.candidates(robot)
@@ -87,8 +88,16 @@ class FaultLayer:
         """New episodes of the environments in `mask`: everything is undone and the next faults are planned."""
         if not self._kinds:
             return
-        plan = self._scripted if isinstance(self._cfg, Scenarios) else self._draw(generator)
-        self.set_plan(mask, **plan)
+        self.set_plan(mask, **self._next_plan(generator))
+
+    def _next_plan(self, generator: torch.Generator) -> dict[str, Tensor]:
+        if isinstance(self._cfg, Scenarios):
+            return self._scripted
+        if isinstance(self._cfg, FaultsOnDemand):
+            never = torch.full_like(self.start, NEVER)
+            nothing = {"joint": self.joint, "which": self.which, "level": torch.zeros_like(self.level)}
+            return nothing | dict.fromkeys(("start", "stop", "period"), never)
+        return self._draw(generator)
 
     def set_plan(self, mask: Tensor, **plan: Tensor) -> None:
         """Plans the episodes of the environments in `mask` outright; all of the class's plan, each (N, S)."""
@@ -99,6 +108,35 @@ class FaultLayer:
             table.masked_fill_(rows, 0)
         self.kind.masked_fill_(rows, -1)
         self._refresh_fields()
+
+    def put(self, mask: Tensor, slot: int, fault: Fault | None, episode_step: Tensor) -> None:
+        """Plans one of the S faults of the environments in `mask` anew, or none; the others go on as they are.
+
+        Its onset counts from now, episode_step (N,): 0 s is the control step that starts next.
+        KoboshiError where it cannot happen to the robot or its kind was not prepared.
+        """
+        row = {"start": NEVER, "stop": NEVER, "period": NEVER} if fault is None else self._row(fault, episode_step)
+        # What was there ends now, so that what comes in its place begins, and holds the joint where it then is.
+        self._active[:, slot] &= ~mask
+        self._update(self._active, torch.zeros_like(self._active))
+        for name, value in row.items():
+            column = getattr(self, name)[:, slot]
+            column.copy_(torch.where(mask, torch.as_tensor(value, device=self._device).to(column.dtype), column))
+
+    def _row(self, fault: Fault, episode_step: Tensor) -> dict[str, Tensor | float]:
+        """A fault's part of the plan, its onset counted from `episode_step`."""
+        fault.check(self._robot)
+        if fault.kind not in self._kinds:
+            raise unknown("fault kind prepared here", fault.kind, self._kinds, "prepared kinds")
+        start, stop, period = fault.planned(self._step_dt)
+        return {
+            "joint": self._robot.joint_id(fault.joint),
+            "which": KINDS.index(fault.kind),
+            "level": fault.severity,
+            "start": episode_step + start,
+            "stop": (episode_step + stop).clamp(max=NEVER),
+            "period": period,
+        }
 
     def _draw(self, generator: torch.Generator) -> dict[str, Tensor]:
         """A plan for every environment, by the schedule."""
@@ -227,16 +265,20 @@ class FaultLayer:
         return own | {f"held.{kind}": table for kind, table in self._held.items()}
 
 
-def _kinds(cfg: FaultSchedule | Scenarios | None) -> tuple[str, ...]:
+def _kinds(cfg: Cfg) -> tuple[str, ...]:
     """The kinds that may occur, in KINDS' order."""
-    found = () if cfg is None else cfg.kinds if isinstance(cfg, Scenarios) else cfg.faults.kinds
+    if cfg is None:
+        return ()
+    found = cfg.faults.kinds if isinstance(cfg, FaultSchedule) else cfg.kinds
     return tuple(kind for kind in KINDS if kind in found)
 
 
-def _slots(cfg: FaultSchedule | Scenarios | None) -> int:
+def _slots(cfg: Cfg) -> int:
     """S, how many faults an episode may have."""
     if isinstance(cfg, Scenarios):
         return max((len(episode.faults) for episode in cfg.episodes), default=0)
+    if isinstance(cfg, FaultsOnDemand):
+        return cfg.slots
     if cfg is None or cfg.probability == 0:
         return 0
     return cfg.faults.count[1]

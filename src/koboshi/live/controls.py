@@ -1,0 +1,179 @@
+"""The page's controls: each only asks the session's loop for a change, so that viewers cannot race."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from koboshi.errors import KoboshiError
+from koboshi.faults import KINDS
+from koboshi.live.loop import FASTEST, SLOWEST, Change, Loop
+from koboshi.live.session import AXES, SHOVE, Session
+
+if TYPE_CHECKING:
+    import viser
+
+_WORDS = {"v_x": "forward, m/s", "v_y": "left, m/s", "yaw rate": "turn left, rad/s"}
+ACTIONS = {"break": ("torque_loss", 1.0), "weaken": ("torque_loss", None), "lock": ("locked", 1.0),
+           "blind": ("encoder_freeze", 1.0), "heal": None}  # fmt: skip
+"""Button -> the fault's kind and severity (None: the slider's); `heal` takes the fault away."""
+_DIRECTIONS = {"ahead": (1, 0), "back": (-1, 0), "left": (0, 1), "right": (0, -1)}
+
+
+class Controls:
+    """Everything that can be set; shared by all viewers, so that each sees what another has set.
+
+    chosen: index of the joint that buttons act on.
+    """
+
+    def __init__(self, server: viser.ViserServer, session: Session, loop: Loop, record: Callable[[Any], None]) -> None:
+        """`record(event)`: the record button was pressed."""
+        self._server, self._loop = server, loop
+        self.names = session.robot.joint_names
+        self.chosen = self.names.index(session.robot.fault_candidates[0])
+        self.follow = True
+        self._clock(session, record)
+        self._joint()
+        self._command(session)
+        self._shove()
+        self._world(session)
+
+    def _ask(self, event: Any, change: Change) -> None:
+        def refused(error: KoboshiError) -> None:
+            if event.client is not None:
+                event.client.add_notification("That cannot be", str(error), color="red", auto_close_seconds=8.0)
+
+        self._loop.ask(change, refused)
+
+    def _asks(self, change: Change) -> Callable[[Any], None]:
+        """What a button does."""
+        return lambda event: self._ask(event, change)
+
+    def _sets(self, change: Callable[[Session, Any], None]) -> Callable[[Any], None]:
+        """What an input does with its value at that time."""
+
+        def changed(event: Any) -> None:
+            value = event.target.value
+            self._ask(event, lambda session: change(session, value))
+
+        return changed
+
+    def _clock(self, session: Session, record: Callable[[Any], None]) -> None:
+        gui, loop = self._server.gui, self._loop
+        self.pause = gui.add_button("Pause", color="blue")
+        reset = gui.add_button("Reset", hint="A whole robot in the same world")
+        self.record = gui.add_button("Record", hint="Record until it is pressed again, then save an mp4")
+        speed = gui.add_slider("speed", SLOWEST, FASTEST, 0.05, loop.speed, hint="1 is real time, less is slow motion")
+        controller = gui.add_dropdown("controller", tuple(session.drivers), initial_value=session.controller)
+        follow = gui.add_checkbox("follow the robot", True)
+        self.pause.on_click(self._toggle_pause)
+        reset.on_click(self._asks(Session.reset))
+        self.record.on_click(record)
+        controller.on_update(self._sets(Session.choose))
+
+        speed.on_update(self._sets(lambda session, value: setattr(loop, "speed", value)))
+
+        @follow.on_update
+        def _(event: Any) -> None:
+            self.follow = event.target.value
+
+    def _toggle_pause(self, event: Any) -> None:
+        def toggle(session: Session) -> None:
+            self._loop.paused = not self._loop.paused
+            self.pause.label = "Go on" if self._loop.paused else "Pause"
+
+        self._ask(event, toggle)
+
+    def _joint(self) -> None:
+        gui = self._server.gui
+        with gui.add_folder("Joint (or click on the robot)"):
+            self._joint_choice: Any = gui.add_dropdown("joint", self.names, initial_value=self.names[self.chosen])
+            action = gui.add_button_group("do", tuple(ACTIONS))
+            severity = gui.add_slider("severity", 0.05, 1.0, 0.05, 0.7, hint="Of weaken, and of the kinds below")
+            kind = gui.add_dropdown("kind", tuple(KINDS))
+            apply = gui.add_button("Give it this kind of fault")
+            heal = gui.add_button("Heal all joints")
+
+        @self._joint_choice.on_update
+        def _(event: Any) -> None:
+            self.chosen = self.names.index(event.target.value)
+            self._ask(event, lambda session: None)
+
+        @action.on_click
+        def _(event: Any) -> None:
+            fault = ACTIONS[event.target.value]
+            joint = self.names[self.chosen]
+            if fault is None:
+                self._ask(event, lambda session: session.heal(joint))
+                return
+            what, level = fault[0], severity.value if fault[1] is None else fault[1]
+            self._ask(event, lambda session: session.break_joint(joint, what, level))
+
+        @apply.on_click
+        def _(event: Any) -> None:
+            joint, what, level = self.names[self.chosen], kind.value, severity.value
+            self._ask(event, lambda session: session.break_joint(joint, what, level))
+
+        heal.on_click(self._asks(Session.heal))
+
+    def choose_joint(self, joint: int) -> None:
+        """As if the joint had been chosen from the list."""
+        self._joint_choice.value = self.names[joint]
+
+    def _command(self, session: Session) -> None:
+        gui = self._server.gui
+        sliders: dict[int, Any] = {}
+        with gui.add_folder("Command"):
+            rows = zip(AXES, session.command_ranges, session.command, strict=True)
+            for i, (axis, (low, high), value) in enumerate(rows):
+                if low < high:
+                    sliders[i] = gui.add_slider(_WORDS[axis], low, high, 0.05, value)
+            stand = gui.add_button("Stand still")
+        fixed = list(session.command)
+
+        def changed(event: Any) -> None:
+            command = [sliders[i].value if i in sliders else fixed[i] for i in range(3)]
+            self._ask(event, lambda session: session.set_command(*command))
+
+        for slider in sliders.values():
+            slider.on_update(changed)
+
+        @stand.on_click
+        def _(event: Any) -> None:
+            for slider in sliders.values():
+                slider.value = min(max(0.0, slider.min), slider.max)
+
+    def _shove(self) -> None:
+        gui = self._server.gui
+        with gui.add_folder("Shove"):
+            strength = gui.add_slider("strength, m/s", 0.1, SHOVE, 0.1, 0.6)
+            direction = gui.add_button_group("towards", tuple(_DIRECTIONS))
+
+        @direction.on_click
+        def _(event: Any) -> None:
+            forward, left = (strength.value * part for part in _DIRECTIONS[event.target.value])
+            self._ask(event, lambda session: session.shove(forward, left))
+
+    def _world(self, session: Session) -> None:
+        gui = self._server.gui
+        sliders: dict[str, Any] = {}
+        with gui.add_folder("World"):
+            for name, quantity in session.quantities.items():
+                label = f"{name}, {quantity.unit}" if quantity.unit else name
+                step = 0.05 if quantity.high < 5 else 0.5
+                sliders[name] = gui.add_slider(
+                    label, quantity.low, quantity.high, step, quantity.nominal, hint=quantity.about
+                )
+            nominal = gui.add_button("As the model says")
+        for name, slider in sliders.items():
+            slider.on_update(self._sets(partial(_set_world, name)))
+
+        @nominal.on_click
+        def _(event: Any) -> None:
+            for name, slider in sliders.items():
+                slider.value = session.quantities[name].nominal
+
+
+def _set_world(name: str, session: Session, value: float) -> None:
+    session.set_world(name, value)
