@@ -159,4 +159,4 @@ def test_figures_by_hand() -> None:
 @pytest.mark.parametrize(("memory", "span"), [("gru", 8), ("tcn", None), ("window", 1)])
 def test_a_span_belongs_to_what_looks_back(memory: str, span: int | None) -> None:
     with pytest.raises(KoboshiError, match="span"):
-        DetectorCfg(memory=memory, span=span)
+        DetectorCfg(memory=memory, span=span).validate()

@@ -236,6 +236,7 @@ def test_one_that_leaves_takes_nothing_along(served: Served, tab: Any) -> None:
     choose_joint(tab, "left_knee")
     press(tab, "break")
     actor(tab, "knee specialist")
+    press(tab, "Pause")  # so that the robot does not fall, and heal, while a slow machine opens the other page
     other = served.open()
     actor(other, "knee specialist")
     assert other.get_by_label("joint", exact=True).input_value() == "left_knee"
@@ -243,6 +244,7 @@ def test_one_that_leaves_takes_nothing_along(served: Served, tab: Any) -> None:
     tab.close()
     other.get_by_text("1 viewer", exact=False).first.wait_for()
     wait_for(lambda: len(served.page._server.get_clients()) == 1)
+    press(other, "Go on")
     then = served.page.loop._session.time
     wait_for(lambda: served.page.loop._session.time > then + 0.5)
     press(other, "heal")

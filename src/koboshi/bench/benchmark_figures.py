@@ -1,4 +1,4 @@
-"""From the benchmark's parts to its figures, JSON data that the report shows. Formulas: docs/metrics.md.
+"""From the benchmark's parts to its figures, JSON data that the report shows. Formulas: docs/method/benchmark.md.
 
 A figure is null where no part tells about it, so that a report of some of the parts is a report.
 """

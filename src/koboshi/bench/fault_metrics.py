@@ -1,4 +1,4 @@
-"""Figures of the benchmark as functions of rows; each has its formula in docs/metrics.md, under the name it has here.
+"""Figures of the benchmark as functions of rows; each has its formula in docs/method/benchmark.md, under its name.
 
 A function gives one number (or row of numbers) for each of E episodes or F faults, NaN where there is nothing to
 count, so that `statistics.bootstrap` can draw them; what is made of them (a mean, a quantile, the least mean of any

@@ -49,7 +49,12 @@ HELD_OUT = 0.25
 BATCH = 512
 """Episodes side by side at most; noise is drawn for a whole batch, so it is part of the suite."""
 
-FROZEN = {"h1-walk": "f3ff35473586", "go2-flat": "bd464e9566dd", "g1-walk": "dd33ba01fd3c"}
+FROZEN = {
+    "h1-walk": "f3ff35473586",
+    "h1-faults": "047723f459c8",
+    "go2-flat": "bd464e9566dd",
+    "g1-walk": "dd33ba01fd3c",
+}
 """Task -> the hash that its suite of VERSION has."""
 
 

@@ -41,7 +41,7 @@ class DetectorCfg:
     torque: bool = True
     """Whether it listens to measured torques; without, to what joints do of what they are asked."""
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if (self.memory == "gru") != (self.span is None):
             raise KoboshiError(f"a detector's span belongs to tcn and window, not to {self.memory}: {self.span}")
         if self.span is not None and self.span < 2:
@@ -71,6 +71,7 @@ class FaultDetector(Detector):
     def __init__(self, spec: DetectorSpec, cfg: DetectorCfg | None = None) -> None:
         super().__init__(spec)
         self.cfg = cfg or DetectorCfg()
+        self.cfg.validate()
         joints, features = len(spec.joint_names), spec.obs_dim + 5 * len(spec.joint_names)
         limit = self.effort_limit
         self.register_buffer("inv_scale", 1 / (0.005 * limit.repeat(3)))

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from koboshi.errors import KoboshiError, at_least
 from koboshi.faults.kinds import KINDS, Kind, check_fault, check_kind
 from koboshi.robots import Robot
@@ -69,6 +71,8 @@ class FaultsCfg:
     kinds: tuple[Kind, ...] = ("torque_loss",)
     severity: tuple[float, float] = (1.0, 1.0)
     """1 is dead."""
+    whole: float = 0.0
+    """Share of faults that have the greatest severity; the others' are uniform in its range."""
     count: tuple[int, int] = (1, 1)
     """Least and greatest number of joints that break in an episode; 0 is allowed as the least."""
     duration_s: tuple[float, float] | None = None
@@ -84,6 +88,8 @@ class FaultsCfg:
                 raise KoboshiError(f"faults.{name} are at least one and none twice, not {value}")
         if not 0 < self.severity[0] <= self.severity[1] <= 1:
             raise KoboshiError(f"faults.severity is above 0 and at most 1, ascending, not {self.severity}")
+        if not 0 <= self.whole <= 1:
+            raise KoboshiError(f"faults.whole is a share, from 0 to 1, not {self.whole}")
         if not 0 <= self.count[0] <= self.count[1] or self.count[1] == 0:
             raise KoboshiError(f"faults.count is at least 0, ascending and up to 1 or more, not {self.count}")
         if self.duration_s is not None and not 0 < self.duration_s[0] <= self.duration_s[1] < math.inf:
@@ -92,6 +98,12 @@ class FaultsCfg:
             raise KoboshiError(f"faults.pause_s is above 0 s, ascending and finite, not {self.pause_s}")
         if self.pause_s is not None and self.duration_s is None:
             raise KoboshiError("faults.pause_s needs faults.duration_s: what never ends cannot come back")
+
+    def levels(self, u: Tensor) -> Tensor:
+        """Severities for numbers uniform in 0..1."""
+        low, high = self.severity
+        # Above 1 − whole it is the greatest one, and below the rest of the draw is stretched.
+        return low + (high - low) * (u / max(1 - self.whole, 1e-9)).clip(max=1.0)
 
     def candidates(self, robot: Robot) -> tuple[str, ...]:
         """The joints that may break; KoboshiError where a kind cannot act on one or they are too few."""

@@ -145,7 +145,6 @@ class FaultLayer:
         n, s, faults = self._num_envs, self.joint.shape[1], cfg.faults
         u = torch.rand(n, 5 * s + 2, generator=generator, device=self._device)
         severity, onset, kind, lasts, pause = u[:, : 5 * s].unflatten(1, (5, s)).unbind(1)
-        low, high = faults.severity
         first, last = (round(t / self._step_dt) for t in cfg.onset_s)
         start = (first + (last - first + 1) * onset).long().clamp(max=last)
         if cfg.groups is not None:
@@ -162,7 +161,7 @@ class FaultLayer:
         return {
             "joint": joint,
             "which": self._choices[(kind * len(self._choices)).long().clamp(max=len(self._choices) - 1)],
-            "level": low + (high - low) * severity,
+            "level": faults.levels(severity),
             "start": torch.where(breaks, start, NEVER),
             "stop": torch.where(breaks, stop, NEVER),
             "period": torch.where(breaks, period, NEVER),

@@ -205,12 +205,12 @@ def _draw(
 ) -> Fault:
     u = torch.rand(3 if faults.pause_s is None else 4, generator=generator).tolist()
     kind = faults.kinds[index % len(faults.kinds)]
-    low, high = faults.severity
+    severity = float(faults.levels(torch.tensor(u[0], dtype=torch.float64)))
     if onset is None:
         onset = _between(onset_s, u[1])
     duration = None if faults.duration_s is None else _between(faults.duration_s, u[2])
     period = None if faults.pause_s is None or duration is None else round(duration + _between(faults.pause_s, u[3]), 2)
-    return Fault(joint, kind, round(low + (high - low) * u[0], 3), onset, duration, period)
+    return Fault(joint, kind, round(severity, 3), onset, duration, period)
 
 
 def _between(seconds: tuple[float, float], u: float) -> float:

@@ -145,6 +145,7 @@ ENTRANTS: dict[str, Entrant] = {
     "B5joint": _bank("B5joint", "joint", "the learned switch, one specialist a joint"),
     "B5pair": _bank("B5pair", "mirrored_pair", "the learned switch, one specialist a mirrored pair"),
     "B5limb": _bank("B5limb", "limb", "the learned switch, one specialist a limb"),
+    "B5one": _bank("B5one", "one", "the learned switch, one specialist for all that is told of the fault"),
 }  # fmt: skip
 """The benchmark's controllers, in the order to show them."""
 MAIN, HEALTHY, ORACLE, SINGLE = "B4", "B0", "B3", ("B1", "B1h", "B2")

@@ -164,14 +164,16 @@ def in_differing_worlds(env: EnvCfg) -> EnvCfg:
 
 
 def under_any_faults(task: TaskCfg) -> TaskCfg:
-    """The task under every kind of fault, from a quarter on, up to three joints at once, of which some heal; it is
-    evaluated with one joint at a time, for good, while a heading is held."""
-    faults = FaultsCfg(kinds=tuple(KINDS), severity=(0.25, 1.0), count=(1, 3), duration_s=(2.0, 30.0))
+    """The task under every kind of fault, from a quarter on and half of them whole, up to three joints at once; some
+    heal. It is evaluated with one joint at a time, for good, while a heading is held."""
+    faults = FaultsCfg(kinds=tuple(KINDS), severity=(0.25, 1.0), whole=0.5, count=(1, 3), duration_s=(2.0, 30.0))
     one = replace(faults, count=(1, 1), duration_s=None)
     specialists = required(task, "specialists", task.specialists)
     return replace(
         task,
         faults=faults,
+        # Half of the episodes are healthy: alarms that come once in hours are not seen in minutes.
+        collect=replace(required(task, "collect", task.collect), probability=0.6),
         specialists=replace(specialists, informed=True, kinds=MOVING, severity=(0.4, 0.7, 1.0)),
         evaluate=replace(task.evaluate, faults=one, commands=CommandRanges(heading=(0.0, 0.0))),
     )
