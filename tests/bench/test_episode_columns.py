@@ -12,7 +12,7 @@ import torch
 
 from koboshi import robots
 from koboshi.bench.episode_columns import columns, pooled
-from koboshi.bench.strain import Strain
+from koboshi.bench.strain import NO_KIND, NOT_ASKED, Strain
 from koboshi.faults import KINDS, Fault
 
 H1 = robots.find("unitree_h1")
@@ -41,7 +41,7 @@ def made(recording: Callable[..., Any]) -> Callable[..., dict[str, list[Any]]]:
             end=torch.tensor(ends), alarm=alarm, probability=alarm.float(),
             command=torch.tensor([1.0, 0.0, 0.0]), velocity=torch.tensor([1.0, 0.0, 0.0]).expand(STEPS, 4, 3),
         )  # fmt: skip
-        strain = Strain(found.scenarios, DT, SECONDS)
+        strain = Strain(found.scenarios, DT, SECONDS, True)
         for (episode, joint), step in loads.items():
             strain.first_load[episode, joint] = step
         return columns(found, strain, SECONDS, detects=True)
@@ -116,13 +116,13 @@ class _Step:
 
 
 def decision(levels: torch.Tensor | None = None) -> Any:
-    belief = SimpleNamespace() if levels is None else SimpleNamespace(levels=levels)
+    belief = SimpleNamespace(levels=torch.zeros(1, len(KINDS) * J) if levels is None else levels)
     return SimpleNamespace(route=SimpleNamespace(belief=belief))
 
 
 def test_strain_is_that_of_healthy_joints_and_loads_are_asked_for(recording: Callable[..., Any]) -> None:
     found = recording(["left_knee"], [2], 20, DT)
-    strain = Strain(found.scenarios, DT, 0.5)
+    strain = Strain(found.scenarios, DT, 0.5, False)
     # The knee's law is 200 N·m/rad and 300 N·m at most, so 5 % are asked for from 0.075 rad on; the torso has 200 N·m.
     for target, torque in ((1.0, 190.0), (0.0, 180.0), (0.07, 50.0), (0.08, 80.0), (1.0, 20.0)):
         strain(_Step(target, torque), decision())
@@ -131,16 +131,19 @@ def test_strain_is_that_of_healthy_joints_and_loads_are_asked_for(recording: Cal
     strain(_Step(0.0, 150.0, fell=True), decision())
     strain(_Step(0.0, 160.0), decision())
     assert strain.peak[0] == pytest.approx(0.4), "after a fall another episode has begun"
-    assert strain.kind is None
+    assert (strain.kind == NOT_ASKED).all()
 
 
 def test_kinds_are_asked_for_a_second_after_the_last_onset(recording: Callable[..., Any]) -> None:
     found = recording(["left_knee"], [2], 20, DT)
-    strain = Strain(found.scenarios, DT, 2.0)
+    strain = Strain(found.scenarios, DT, 2.0, True)
     for t in range(16):
         levels = torch.zeros(1, len(KINDS), J)
         levels[0, 1 if t == 12 else 2, KNEE] = 0.5
         strain(_Step(0.0, 0.0), decision(levels.flatten(1)))
-    assert strain.kind is not None
-    assert strain.kind[0, KNEE] == 1 and strain.kind[0, TORSO] == -1
+    assert strain.kind[0, KNEE] == 1 and strain.kind[0, TORSO] == NO_KIND
+    fallen = Strain(found.scenarios, DT, 2.0, True)
+    for t in range(16):
+        fallen(_Step(0.0, 0.0, fell=t == 5), decision(torch.ones(1, len(KINDS) * J)))
+    assert (fallen.kind == NOT_ASKED).all(), "its next episode says nothing of this one"
     assert not math.isnan(strain.peak[0])

@@ -74,7 +74,7 @@ def test_faults_that_nobody_felt_are_left_out() -> None:
         "felt": [[], [], [True], [True], [True, False], [True]],
         "delay_ms": [[], [], [20.0], [None], [40.0, None], [60.0]],
         "load_ms": [[], [], [20.0], [None], [60.0, None], [20.0]],
-        "kinds": [[], [], [None], ["locked"], ["braking", None], [None]],
+        "kinds": [[], [], ["none"], ["locked"], ["braking", "none"], ["none"]],
     }
     found = metrics.felt_faults(rows, EPISODES, EPISODES.broken >= 1)
     assert found.delay.tolist() == [INF, 40.0] and found.load.tolist() == [INF, 60.0]

@@ -92,6 +92,7 @@ class World:
 class Ears:
     """A detector with a memory: it believes what it has heard for some steps."""
 
+    tells = False
     spec = ears_of(TINY)
 
     def initial(self, num_envs: int) -> Tensor:

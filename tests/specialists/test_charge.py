@@ -157,15 +157,16 @@ def test_unchanged_alarms_are_not_looked_at_again() -> None:
 
 def test_kinds_that_nobody_serves_are_left_to_the_healthy_policy() -> None:
     bank = assign(TINY, "joint", kinds=("locked", "torque_loss"))
-    table = SeatTable(bank, TINY)
     held = torch.zeros(3, len(KINDS), 5, dtype=torch.bool)
     held[0, KINDS.index("locked"), RK] = True
     held[1, KINDS.index("torque_sensor_loss"), RK] = True
     held[2, KINDS.index("torque_sensor_loss"), RK] = held[2, KINDS.index("torque_loss"), T] = True
     strength = held.float()
     strength[2, KINDS.index("torque_sensor_loss"), RK] = 2.0
-    charge = table.take(held.flatten(1), strength.flatten(1), None, table.initial(3, "cpu"))
-    assert charge.member.tolist() == [RK, -1, T]
+    for cover in ("strongest", "healthy"):
+        table = SeatTable(Assignment(bank.members, cover), TINY)
+        charge = table.take(held.flatten(1), strength.flatten(1), None, table.initial(3, "cpu"))
+        assert charge.member.tolist() == [RK, -1, T], cover
 
 
 def test_kinds_apart_have_members_of_their_own() -> None:

@@ -76,6 +76,7 @@ def test_random_delays_are_drawn_for_each_episode() -> None:
 class Echo:
     """A detector that takes its observation for its answer, if it has been told the same before."""
 
+    tells = False
     spec: SimpleNamespace
 
     def initial(self, num_envs: int) -> Tensor:

@@ -25,6 +25,7 @@ MIRROR = mirrors(GO2, {"policy": 6, "critic": 4})
 
 
 class Ears:
+    tells = False
     spec = ears_of(GO2)
 
     def initial(self, num_envs: int) -> Tensor:

@@ -73,6 +73,8 @@ class EarsCfg:
 class Ears(nn.Module):
     """A small detector."""
 
+    tells = False
+
     def __init__(self, spec: EarsSpec, cfg: EarsCfg) -> None:
         super().__init__()
         self.spec, self.cfg = spec, cfg

@@ -45,7 +45,7 @@ def test_each_kind_beside_a_twin_that_stays_well(tmp_path: Path, monkeypatch: py
 def test_only_kinds_that_the_joint_can_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
     monkeypatch.setattr(fault_traces.plots, "fault_traces", lambda *args: drawn.append(args))
-    monkeypatch.setattr(fault_traces, "_possible", lambda robot, joint, kind: kind == "braking")
+    monkeypatch.setattr(fault_traces, "can_have", lambda robot, joint, kind: kind == "braking")
     fault_traces.picture(make_task("go2-flat"), "RL_calf_joint", tmp_path)
     assert list(drawn[0][2]) == ["braking"] and drawn[0][0].startswith("RL_calf_joint of unitree_go2")
     with pytest.raises(KoboshiError, match="no joint 'calf'"):

@@ -200,8 +200,8 @@ def detection(results: Results, name: str, world: str) -> Json:
         )
         for k in range(5)
     }
-    kinds = [np.stack((f.kind, f.believed), axis=1) for f in faults.values()]
-    told = any((k[:, 1] >= 0).any() for k in kinds)
+    asked = [~np.isnan(f.believed) for f in faults.values()]
+    kinds = [np.stack((f.kind, f.believed), axis=1)[a] for f, a in zip(faults.values(), asked, strict=True)]
     return exact | {
         "delay dead, median": as_json(bootstrap([f.delay for f in dead.values()], quantile(0.5))),
         "delay dead, p95": as_json(bootstrap([f.delay for f in dead.values()], quantile(0.95))),
@@ -209,7 +209,7 @@ def detection(results: Results, name: str, world: str) -> Json:
         "delay from load, median": as_json(bootstrap([metrics.from_load(f) for f in faults.values()], quantile(0.5))),
         "timely": as_json(bootstrap([metrics.timely(f) for f in faults.values()])),
         "recall": as_json(bootstrap([metrics.recalled(f) for f in faults.values()])),
-        "kind macro-F1": as_json(bootstrap(kinds, macro_f1)) if told else None,
+        "kind macro-F1": as_json(bootstrap(kinds, macro_f1)),
         "false alarms": {way: _false(results, name, world, (way,)) for way in ("walking", "standing")}
         | {"both": _false(results, name, world, ("walking", "standing"))},
         "wrong alarms": as_json(

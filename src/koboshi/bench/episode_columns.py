@@ -17,7 +17,7 @@ import numpy as np
 from koboshi import robots
 from koboshi.bench.metrics import PAIRED, episode_rows, recovered_rows
 from koboshi.bench.rollout import Recording
-from koboshi.bench.strain import KIND_AFTER_S, Strain
+from koboshi.bench.strain import KIND_AFTER_S, NO_KIND, NONE, NOT_ASKED, Strain
 from koboshi.bench.suite import HANDOVER_S
 from koboshi.faults import KINDS
 
@@ -35,7 +35,7 @@ def columns(recording: Recording, strain: Strain, seconds: float, detects: bool)
     load on its joint (None: never). With alarms besides: delay_ms: a list, None where a fault was missed.
     named_<s>: the joints alarmed (indices) so many seconds after the last onset, None after a fall. false: alarms
     raised on joints that were well in the alive_s seconds from the handover on; one that stands then counts. kinds: a
-    list of the kinds believed, None where there is none.
+    list of the kinds believed, `NONE` where nothing was, None after a fall or of who tells no kinds.
     """
     strain = strain.to("cpu")
     found = _walked(recording, seconds)
@@ -124,9 +124,8 @@ def _delay_ms(alarm: np.ndarray, fault: _Felt, dt: float) -> float | None:
 
 
 def _kind(strain: Strain, row: int, fault: _Felt) -> str | None:
-    if strain.kind is None or int(strain.kind[row, fault.joint]) < 0:
-        return None
-    return KINDS[int(strain.kind[row, fault.joint])]
+    said = int(strain.kind[row, fault.joint])
+    return None if said == NOT_ASKED else NONE if said == NO_KIND else KINDS[said]
 
 
 def _false_alarms(alarm: np.ndarray, faults: list[_Felt], first: int, last: int) -> tuple[int, int]:

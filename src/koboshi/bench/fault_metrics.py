@@ -17,6 +17,7 @@ import numpy as np
 
 from koboshi.bench.episode_columns import Columns
 from koboshi.bench.statistics import Values
+from koboshi.bench.strain import NONE
 from koboshi.bench.suite import comes_and_goes, held_out_pairs, is_dead, joints_of
 from koboshi.faults import KINDS, Scenario
 from koboshi.robots import Robot
@@ -125,7 +126,7 @@ class FaultRows:
     kind: Values
     """Index into KINDS."""
     believed: Values
-    """Index into KINDS of the kind believed, −1 none."""
+    """Index into KINDS of the kind believed, −1 none; NaN where nobody was asked."""
 
 
 def felt_faults(rows: Columns, episodes: Episodes, chosen: Values) -> FaultRows:
@@ -136,10 +137,14 @@ def felt_faults(rows: Columns, episodes: Episodes, chosen: Values) -> FaultRows:
             continue
         for f, fault in enumerate(episodes.scenarios[i].faults):
             if rows["felt"][i][f]:
-                kinds = [KINDS.index(k) if k is not None else -1 for k in (fault.kind, rows["kinds"][i][f])]
+                kinds = [_number(kind) for kind in (fault.kind, rows["kinds"][i][f])]
                 times = [_ms(rows[name][i][f]) for name in ("delay_ms", "load_ms")]
                 found.append((*times, fault.severity, *kinds))
     return FaultRows(*np.array(found, dtype=float).reshape(-1, 5).T)
+
+
+def _number(kind: str | None) -> float:
+    return math.nan if kind is None else -1.0 if kind == NONE else KINDS.index(kind)
 
 
 def _ms(value: float | None) -> float:

@@ -12,6 +12,9 @@ from koboshi.specialists.controller import Decision
 
 LOADED = 0.05
 """A joint is loaded where the law of its healthy drive asks for more than this share of its effort limit."""
+NO_KIND, NOT_ASKED = -1, -2
+NONE = "none"
+"""What a part says where no kind was believed."""
 KIND_AFTER_S = 1.0
 """A controller that tells kinds apart is asked for them so long after an episode's last onset, s."""
 
@@ -21,11 +24,13 @@ class Strain:
 
     peak (N,): greatest |torque| / effort limit of the joints that never break, from the first onset on, sampled once
     a control step. first_load (N, J) int64: the control step in which a joint that is to break is first loaded, from
-    its own onset on; −1 never. kind (N, J) int64: index into KINDS of the kind believed most, where the controller
-    tells kinds apart; otherwise None.
+    its own onset on; −1 never. kind (N, J) int64: index into KINDS of the kind believed most, or NO_KIND;
+    NOT_ASKED of who has fallen, and of a controller that tells no kinds apart.
     """
 
-    def __init__(self, scenarios: Scenarios, step_dt: float, seconds: float) -> None:
+    def __init__(self, scenarios: Scenarios, step_dt: float, seconds: float, tells: bool) -> None:
+        """`tells`: whether the controller tells kinds apart."""
+        self._tells = tells
         robot = robots.find(scenarios.robot)
         n, j = len(scenarios.episodes), len(robot.joint_names)
         self._well = ~scenarios.faulty()
@@ -45,7 +50,7 @@ class Strain:
         self._t = 0
         self.peak = torch.zeros(n)
         self.first_load = torch.full((n, j), -1)
-        self.kind: Tensor | None = None
+        self.kind = torch.full((n, j), NOT_ASKED)
 
     def to(self, device: torch.device | str) -> Strain:
         """Moves all tensors, so that a GPU need not be waited for while it watches."""
@@ -57,7 +62,7 @@ class Strain:
     def __call__(self, env: Env, decision: Decision) -> None:
         if self._t == 0:
             self.to(env.device)
-        if self._t in self._steps_asked:
+        if self._tells and self._t in self._steps_asked:
             self._ask_kind(decision)
         self._alive &= ~env.terminated
         control, position, velocity, limit = self._law
@@ -71,11 +76,7 @@ class Strain:
         self._t += 1
 
     def _ask_kind(self, decision: Decision) -> None:
-        # Only routers that tell kinds apart have levels, (N, K·J).
-        levels = getattr(decision.route.belief, "levels", None)
-        if levels is None:
-            return
-        most, said = levels.unflatten(1, (len(KINDS), -1)).max(1)
-        said = said.masked_fill(most <= 0, -1)
-        before = torch.full_like(said, -1) if self.kind is None else self.kind
-        self.kind = torch.where((self._asked == self._t)[:, None], said, before)
+        most, said = decision.route.belief.levels.unflatten(1, (len(KINDS), -1)).max(1)
+        said = said.masked_fill(most <= 0, NO_KIND)
+        asked = (self._asked == self._t) & self._alive
+        self.kind = torch.where(asked[:, None], said, self.kind)

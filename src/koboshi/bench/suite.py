@@ -20,14 +20,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from random import Random
 from typing import Any
 
 from koboshi.errors import KoboshiError
-from koboshi.faults import KINDS, CommandRanges, Fault, Scenario, Scenarios, check_fault
+from koboshi.faults import KINDS, CommandRanges, Fault, Scenario, Scenarios, can_have
 from koboshi.robots import Robot
 
 VERSION = 1
@@ -215,15 +215,6 @@ class _Draw:
         return self.episode(*((joint, "torque_loss", 1.0) if dead else self.any_fault(joint) for joint in joints))
 
 
-def can_have(robot: Robot, joint: str, kind: str) -> bool:
-    """Whether a kind of fault can act on a joint."""
-    try:
-        check_fault(robot, joint, kind)
-    except KoboshiError:
-        return False
-    return True
-
-
 def _draw(robot: Robot, commands: CommandRanges) -> tuple[Scenarios, int]:
     draw = _Draw(robot, commands)
     first, rest = _nothing_breaks(draw)
@@ -270,8 +261,3 @@ def _pairs(draw: _Draw) -> tuple[list[Scenario], list[Scenario]]:
 def described(suite: Suite) -> dict[str, Any]:
     """What a part says of its suite."""
     return {"name": suite.name, "hash": suite.hash, "seconds": suite.seconds, "episodes": len(suite.scenarios.episodes)}
-
-
-def to_json(suite: Suite) -> dict[str, Any]:
-    """The whole suite as JSON data."""
-    return described(suite) | {"everywhere": suite.everywhere, "scenarios": asdict(suite.scenarios)}

@@ -163,7 +163,7 @@ def _better(figures: Json, name: str) -> Line:
 def _bounds(figures: Json, which: str, name: str) -> float | None:
     """The lower bound of the main controller's survival, the upper one of the other's."""
     who, bound = (figures["main"], "low") if which == "main" else (name, "high")
-    found = figures["survival"][who][NOMINAL]["k=1"]
+    found = figures["survival"].get(who, {}).get(NOMINAL, {}).get("k=1")
     return None if found is None else found[bound]
 
 

@@ -84,7 +84,7 @@ def detector_train(
     out: Annotated[Path | None, typer.Option(help="Folder of the detector.")] = None,
     root: Root = RUNS,
 ) -> None:
-    """Train a recurrent detector on data sets."""
+    """Train a detector on data sets."""
     from koboshi.stages import detector, ranks, tables
 
     data_sets, overrides = split(paths)

@@ -9,6 +9,7 @@ import typer
 
 from koboshi.cli.app import app
 from koboshi.cli.options import RUNS, Overrides, Root, task_named
+from koboshi.errors import KoboshiError
 
 benchmark_app = typer.Typer(help="Compare controllers on frozen scenarios.", no_args_is_help=True)
 app.add_typer(benchmark_app, name="benchmark")
@@ -22,12 +23,12 @@ def benchmark() -> None:
 @benchmark_app.command("faults")
 def faults(
     overrides: Overrides = None,
-    task: Annotated[str, typer.Option(help="h1-walk, go2-flat, g1-walk, or one from outside.")] = "h1-walk",
+    task: Annotated[str, typer.Option(help="h1-walk, h1-faults, go2-flat, g1-walk, or one from outside.")] = "h1-walk",
     pipeline: Annotated[
         str, typer.Option(help="A seed's pipeline: run, folder or controller; {task} and {seed} are filled in.")
     ] = "{task}/seed-{seed}",
     seed: Annotated[list[int] | None, typer.Option(help="Training seeds; may be given several times. 1, 2, 3.")] = None,
-    controller: Annotated[list[str] | None, typer.Option(help="B0 … B5limb; several times. Without it: all.")] = None,
+    controller: Annotated[list[str] | None, typer.Option(help="B0 … B5one; several times. Without it: all.")] = None,
     world: Annotated[
         list[str] | None, typer.Option(help="Several times. Without it: all worlds but other_backend.")
     ] = None,
@@ -59,7 +60,11 @@ def faults(
         seconds=seconds,
         hours=hours,
     )
-    if train and not join:
+    if join and (train or seed or controller or world):
+        raise KoboshiError("--join makes no part: --train, --seed, --controller and --world have no use beside it")
+    if not join:
+        plan.check()
+    if train:
         stage.train(plan)
     if not join:
         stage.make(plan)

@@ -32,6 +32,8 @@ class Detector(nn.Module):
 
     cfg: Any
     """Its settings."""
+    tells = False
+    """Whether it tells kinds and severities."""
     law_matrix: Tensor
     law_offset: Tensor
     effort_limit: Tensor

@@ -106,7 +106,11 @@ def evaluate_detector(
     """
     part = None if any(bool((seq.part == UNSPLIT).any()) for seq in sequences) else PARTS[2]
     judged = judge_all(model, sequences, part, min_severity)
-    result = {"episodes": part or EVERY_EPISODE, **figures(judged, cfg), **graded_figures(model, sequences, cfg, part)}
+    result = {
+        "episodes": part or EVERY_EPISODE,
+        **figures(judged, cfg),
+        **graded_figures(model, sequences, cfg, part, min_severity),
+    }
     if with_curve:
         result["curve"] = curve(judged, cfg)
     return result

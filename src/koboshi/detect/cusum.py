@@ -11,6 +11,7 @@ from torch import Tensor
 from koboshi.data import Sequences
 from koboshi.detect.base import SILENT, Detector, Reading, median_where, sample_rows
 from koboshi.detect.spec import DetectorSpec
+from koboshi.errors import KoboshiError
 
 NORMAL = 1.4826
 """A normal distribution's deviation over its median absolute deviation."""
@@ -26,6 +27,12 @@ class CusumCfg:
     level: float = 14.0
     """Evidence at which the probability is a half."""
 
+    def validate(self) -> None:
+        if not (self.ratio > 1 and 0 < self.level < self.most):
+            raise KoboshiError(
+                f"a CUSUM's ratio is above 1 and its level below most, not {self.ratio}, {self.level} and {self.most}"
+            )
+
 
 class ResidualCusum(Detector):
     """Adds up, a joint, the log-likelihood ratio z² (1 − 1/ratio²) / 2 − ln ratio of its torque's residual z · σ.
@@ -39,6 +46,7 @@ class ResidualCusum(Detector):
     def __init__(self, spec: DetectorSpec, cfg: CusumCfg | None = None) -> None:
         super().__init__(spec)
         self.cfg = cfg or CusumCfg()
+        self.cfg.validate()
         self.register_buffer("sigma", torch.ones(len(spec.joint_names)))
 
     def initial(self, num_envs: int) -> Tensor:

@@ -13,11 +13,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from koboshi.data import OBS, Sequences, find_episodes, find_faults
+from koboshi.data import Sequences, find_episodes
 from koboshi.detect.alarms import AlarmCfg, alarms_over_time
 from koboshi.detect.base import Detector
-from koboshi.detect.metrics import WINDOW_S, delays_ms, first_named, lanes, macro_f1, quantile, ratio
-from koboshi.detect.spec import GROUP
+from koboshi.detect.metrics import (
+    COLUMNS,
+    WINDOW_S,
+    delays_ms,
+    first_named,
+    lanes,
+    macro_f1,
+    quantile,
+    ratio,
+    readings,
+    whole_faults,
+)
 from koboshi.faults import KINDS
 
 LEVELS = (0.375, 0.625, 0.875, 1.0)
@@ -37,32 +47,32 @@ class _Told(NamedTuple):
 
 
 @torch.inference_mode()
-def graded_figures(model: Detector, sequences: list[Sequences], alarm: AlarmCfg, part: str | None) -> dict[str, Any]:
-    """The figures above, as JSON data; {} for a detector that tells none."""
+def graded_figures(
+    model: Detector, sequences: list[Sequences], alarm: AlarmCfg, part: str | None, min_severity: float = 0.0
+) -> dict[str, Any]:
+    """The figures above, as JSON data; {} where there are neither several kinds nor severities."""
     if not model.spec.graded:
         return {}
-    columns = (OBS + GROUP, "severity", "kind")
-    told = [_told(model, lane, alarm) for lane in lanes(sequences, part, columns)]
+    told = [_told(model, lane, alarm, min_severity) for lane in lanes(sequences, part, COLUMNS)]
     return summary(_Told(*(np.concatenate(column) for column in zip(*told, strict=True))), model.spec.kinds)
 
 
-def _told(model: Detector, lane: Sequences, alarm: AlarmCfg) -> _Told:
-    reading, _ = model(lane[OBS + GROUP], lane["reset"], model.initial(lane.num_envs))
-    alarms = alarms_over_time(alarm, reading.logit.sigmoid(), lane["reset"]).numpy()
-    episodes, dt = find_episodes(lane), lane.card.control_dt
-    faults, window = find_faults(lane, episodes), round(WINDOW_S / dt)
-    whole = ~episodes.cut[faults.episode] | (faults.end < episodes.end[faults.episode])
-    kept = whole | (faults.end - faults.onset >= window)
-    env, joint, onset, end = (column[kept] for column in (faults.env, faults.joint, faults.onset, faults.end))
-    row = np.minimum(onset + window, end) - 1
+def _told(model: Detector, lane: Sequences, alarm: AlarmCfg, min_severity: float) -> _Told:
+    rows = [(r.logit.sigmoid().cpu(), r.kind.argmax(-2).cpu(), r.severity.cpu()) for r in readings(model, lane)]
+    probability, kind, severity = (torch.cat(column) for column in zip(*rows, strict=True))
+    alarms = alarms_over_time(alarm, probability, lane["reset"]).numpy()
+    dt = lane.card.control_dt
+    faults = whole_faults(lane, find_episodes(lane), min_severity)
+    env, joint, onset = faults.env, faults.joint, faults.onset
+    row = np.minimum(onset + round(WINDOW_S / dt), faults.end) - 1
     delay = delays_ms(first_named(alarms, env, onset, row + 1), joint, onset, dt)
     number = np.array([model.spec.kinds.index(kind) if kind in model.spec.kinds else -1 for kind in KINDS])
     return _Told(
         number[lane["kind"].numpy()[onset, env, joint]],
         lane["severity"].numpy()[onset, env, joint],
         delay,
-        reading.kind.argmax(-2).numpy()[row, env, joint],
-        reading.severity.numpy()[row, env, joint],
+        kind.numpy()[row, env, joint],
+        severity.numpy()[row, env, joint],
     )
 
 

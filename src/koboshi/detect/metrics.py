@@ -29,7 +29,7 @@ from torch import Tensor
 
 from koboshi.data import OBS, PADDING, PARTS, Episodes, Faults, Sequences, find_episodes, find_faults, side_by_side
 from koboshi.detect.alarms import AlarmCfg, alarms_over_time
-from koboshi.detect.base import Detector
+from koboshi.detect.base import Detector, Reading
 from koboshi.detect.spec import GROUP
 from koboshi.errors import KoboshiError
 
@@ -119,16 +119,18 @@ class Judged:
 def predict(model: Detector, sequence: Sequences, chunk: int = 64) -> Tensor:
     """(T, N, C) probabilities of the candidates on the CPU, computed `chunk` steps at a time on the model's device."""
     model.eval()
-    device = model.device
-    ids = torch.tensor(model.spec.candidate_ids, device=device)
-    out = torch.empty(sequence.num_steps, sequence.num_envs, len(ids))
+    ids = torch.tensor(model.spec.candidate_ids, device=model.device)
+    return torch.cat([reading.logit[..., ids].sigmoid().cpu() for reading in readings(model, sequence, chunk)])
+
+
+def readings(model: Detector, sequence: Sequences, chunk: int = 64) -> Iterator[Reading]:
+    """What a detector makes of a sequence, `chunk` steps at a time, on the model's device."""
     hidden = model.initial(sequence.num_envs)
     for t in range(0, sequence.num_steps, chunk):
         span = slice(t, t + chunk)
-        obs, reset = (sequence[name][span].to(device) for name in (OBS + GROUP, "reset"))
+        obs, reset = (sequence[name][span].to(model.device) for name in (OBS + GROUP, "reset"))
         reading, hidden = model(obs, reset, hidden)
-        out[span] = reading.logit[..., ids].sigmoid().cpu()
-    return out
+        yield reading
 
 
 def judge(prob: Tensor, sequence: Sequences, min_severity: float = 0.0) -> Judged:
@@ -138,14 +140,19 @@ def judge(prob: Tensor, sequence: Sequences, min_severity: float = 0.0) -> Judge
     # A joint that is a little weak is neither healthy nor faulty: its rows say nothing about false alarms.
     considered = (sequence.part != PADDING) & ~((severity > 0) & (severity <= min_severity)).any(-1)
     episodes = find_episodes(sequence)
-    faults = _of_candidates(find_faults(sequence, episodes, min_severity), ids)
-    window = round(WINDOW_S / sequence.card.control_dt)
-    lost = episodes.cut[faults.episode] & (faults.end == episodes.end[faults.episode])
-    kept = ~(lost & (faults.end - faults.onset < window))
-    faults = Faults(*(column[kept] for column in faults))
+    faults = _of_candidates(whole_faults(sequence, episodes, min_severity), ids)
     names = [sequence.card.joint_names[j] for j in ids]
     dt = sequence.card.control_dt
     return Judged(prob, sequence["reset"], severity > min_severity, considered, episodes, faults, names, dt)
+
+
+def whole_faults(sequence: Sequences, episodes: Episodes, min_severity: float) -> Faults:
+    """Those that the recording does not cut off within `WINDOW_S` of their onset."""
+    faults = find_faults(sequence, episodes, min_severity)
+    window = round(WINDOW_S / sequence.card.control_dt)
+    lost = episodes.cut[faults.episode] & (faults.end == episodes.end[faults.episode])
+    kept = ~(lost & (faults.end - faults.onset < window))
+    return Faults(*(column[kept] for column in faults))
 
 
 def _of_candidates(faults: Faults, ids: list[int]) -> Faults:

@@ -85,6 +85,7 @@ class FaultDetector(Detector):
         self.weigh_in, self.weigh_out = nn.Linear(5, self.cfg.evidence), nn.Linear(self.cfg.evidence, 1)
         self.gain = nn.Parameter(torch.ones(2))
         self.joints = JointReader(spec, self.cfg, self.memory.width) if spec.graded else None
+        self.tells = self.joints is not None
         self._sizes = [self.memory.carried, joints, self.joints.carried if self.joints is not None else 0]
         self._one_robot: OneRobot | None = None
 

@@ -1,7 +1,7 @@
 """Faults: which there are, who breaks when, frozen scenarios, and how they act on physics and senses."""
 
 from koboshi.faults.cfg import NEVER, Fault, FaultsCfg, FaultSchedule, FaultsOnDemand
-from koboshi.faults.kinds import KINDS, Kind, check_fault
+from koboshi.faults.kinds import KINDS, Kind, can_have, check_fault, check_kind
 from koboshi.faults.layer import FaultLayer
 from koboshi.faults.scenarios import CommandRanges, Scenario, Scenarios, sweep
 
@@ -17,6 +17,8 @@ __all__ = [
     "Kind",
     "Scenario",
     "Scenarios",
+    "can_have",
     "check_fault",
+    "check_kind",
     "sweep",
 ]

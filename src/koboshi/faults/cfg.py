@@ -90,6 +90,8 @@ class FaultsCfg:
             raise KoboshiError(f"faults.severity is above 0 and at most 1, ascending, not {self.severity}")
         if not 0 <= self.whole <= 1:
             raise KoboshiError(f"faults.whole is a share, from 0 to 1, not {self.whole}")
+        if self.whole and self.severity[0] == self.severity[1]:
+            raise KoboshiError(f"faults.whole={self.whole} has no effect: all severities are {self.severity[0]}")
         if not 0 <= self.count[0] <= self.count[1] or self.count[1] == 0:
             raise KoboshiError(f"faults.count is at least 0, ascending and up to 1 or more, not {self.count}")
         if self.duration_s is not None and not 0 < self.duration_s[0] <= self.duration_s[1] < math.inf:

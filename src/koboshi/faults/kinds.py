@@ -173,6 +173,16 @@ def check_fault(robot: Robot, joint: str, kind: str) -> None:
         )
 
 
+def can_have(robot: Robot, joint: str, kind: str) -> bool:
+    """Whether a kind of fault can act on a joint."""
+    robot.joint_id(joint)  # raises where there is no such joint
+    try:
+        check_fault(robot, joint, kind)
+    except KoboshiError:
+        return False
+    return True
+
+
 def _is_wheel(robot: Robot, joint: int) -> bool:
     drive = robot.law
     return bool(drive.velocity[joint] != 0 and drive.position[joint] == 0 and not robot.limited[joint])

@@ -17,7 +17,7 @@ from koboshi.bench.worlds import nominal
 from koboshi.envs import Env, EnvCfg
 from koboshi.envs.terms import events
 from koboshi.errors import KoboshiError, unknown
-from koboshi.faults import KINDS, Fault, FaultsOnDemand, check_fault
+from koboshi.faults import KINDS, Fault, FaultsOnDemand, can_have, check_fault
 from koboshi.live.moment import HEALTHY, Moment, Note, NoteKind
 from koboshi.robots import Robot
 from koboshi.specialists.assignment import Assignment
@@ -206,15 +206,7 @@ class Session:
 
     def kinds_for(self, joint: str) -> list[str]:
         """The kinds of fault that can act on a joint."""
-        found = []
-        for kind in KINDS:
-            try:
-                check_fault(self.robot, joint, kind)
-            except KoboshiError:
-                self.robot.joint_id(joint)
-                continue
-            found.append(kind)
-        return found
+        return [kind for kind in KINDS if can_have(self.robot, joint, kind)]
 
     def set_command(self, *command: float) -> None:
         """v_x, v_y (m/s), yaw rate (rad/s); KoboshiError outside of what the policy has learnt to follow."""

@@ -37,7 +37,7 @@ class SeatTable:
 
     The seats that serve the fewest joints come first, so that the first that covers a set is the closest to it.
     Through the mirror a member serves its mirrored joints, and those of its joints that are their own mirror image.
-    What no member serves is left to the healthy policy.
+    Kinds that no member serves leave everything as it is, the healthy policy in charge.
     """
 
     def __init__(self, assignment: Assignment, robot: Robot) -> None:
@@ -52,6 +52,9 @@ class SeatTable:
                 0, torch.tensor(sorted(served[seats[row]])), True
             )
         self.serves = serves.flatten(1)
+        # A kind that no member serves, on whatever joint, asks for nobody: the others' faults decide.
+        served_kinds = serves.any(0).any(1)
+        self._matters = served_kinds.repeat_interleave(serves.shape[2])
         # (K·J, S): a product with faults counts those that a seat does not serve.
         self._lacks = (~self.serves).T.float()
         self._of_fault = self.serves.to(torch.uint8).argmax(0)
@@ -84,7 +87,7 @@ class SeatTable:
         if reset is None and not anyone(held != before.held):
             return before
         present = before.seat if reset is None else before.seat.masked_fill(reset, NOBODY)
-        seat = self._seat(held, strength, present)
+        seat = self._seat(held & self._matters, strength, present)
         return Charge(held, seat, self.member[seat], self.mirrored[seat])
 
     def _seat(self, held: Tensor, strength: Tensor, present: Tensor) -> Tensor:

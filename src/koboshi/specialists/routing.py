@@ -9,7 +9,8 @@ from torch import Tensor
 
 from koboshi.detect.alarms import AlarmCfg, AlarmState, alarm_step, initial_alarms
 from koboshi.detect.base import Detector, Reading
-from koboshi.faults import KINDS
+from koboshi.errors import unknown
+from koboshi.faults import KINDS, check_kind
 from koboshi.robots import Robot
 from koboshi.specialists.assignment import Assignment
 from koboshi.specialists.charge import Charge, SeatTable
@@ -47,6 +48,11 @@ class Route(NamedTuple):
 class Router(Protocol):
     """Pure given its carried state: streamed or batched, the same observations give the same routes."""
 
+    @property
+    def tells_kinds(self) -> bool:
+        """Whether its belief's levels tell one kind of fault from another."""
+        ...
+
     def initial_state(self, num_envs: int, device: Device = "cpu") -> State:
         """The state before the first observation; `device` is where observations lie."""
         ...
@@ -58,6 +64,8 @@ class Router(Protocol):
 
 class HealthyRouter:
     """Never switches, and asks for no observation: the healthy policy alone."""
+
+    tells_kinds = False
 
     def __init__(self, num_joints: int) -> None:
         self._num_joints = num_joints
@@ -87,6 +95,8 @@ class OracleRouter:
     Its probability is the severity; a fault that ends is forgotten at once.
     """
 
+    tells_kinds = True
+
     def __init__(
         self,
         assignment: Assignment,
@@ -106,6 +116,8 @@ class OracleRouter:
         return OracleState(torch.zeros(num_envs, joints, dtype=torch.int64, device=device), draw, charge)
 
     def route(self, obs: Obs, reset: Tensor, state: OracleState) -> tuple[Route, OracleState]:
+        if BELIEF not in obs:
+            raise unknown("observation group", BELIEF, obs)
         levels = obs[BELIEF]
         severity = levels.unflatten(1, (len(KINDS), -1)).amax(1)
         since = torch.where(reset[:, None] | (severity == 0), 0, state.since + 1)
@@ -133,7 +145,10 @@ class DetectorRouter:
         """The detector must lie where the observations will."""
         self.detector, self.alarm = detector, alarm
         self._table, self._joints = SeatTable(assignment, robot), len(robot.joint_names)
+        for kind in detector.spec.kinds:
+            check_kind(kind)  # a detector may know one from outside, whose module is not here
         self._kinds = torch.tensor([KINDS.index(kind) for kind in detector.spec.kinds])
+        self.tells_kinds = detector.tells
 
     def initial_state(self, num_envs: int, device: Device = "cpu") -> DetectorState:
         charge = self._table.initial(num_envs, device)

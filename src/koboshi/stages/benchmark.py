@@ -33,7 +33,7 @@ from koboshi.bench.suite import HANDOVER_S, Suite, described, make_suite
 from koboshi.bench.targets import headline
 from koboshi.bench.worlds import WORLDS, in_world
 from koboshi.envs import Env, EnvCfg
-from koboshi.errors import KoboshiError, unknown
+from koboshi.errors import KoboshiError, at_least, unknown
 from koboshi.specialists.controller import Controller, Decision
 from koboshi.stages import entrants
 from koboshi.stages.entrants import ENTRANTS, Seed
@@ -53,6 +53,7 @@ SOURCES = (
     *("robots", "sim", "faults", "terrain", "envs", "nets", "policies", "specialists", "detect"),
     *(f"bench/{name}.py" for name in ("rollout", "worlds", "metrics", "detection", "strain", "handover")),
     "bench/episode_columns.py",
+    "stages/entrants.py",
 )
 """Code that figures hang on: houses and files."""
 WHOLE = ("suite", "format", "code", "settings", "hours")
@@ -89,6 +90,14 @@ class Benchmark:
     """At most so many a part, to try something out."""
     seconds: float | None = None
     hours: float = HOURS
+
+    def check(self) -> None:
+        """KoboshiError where it cannot be made."""
+        entrants.check_seeds(self.pipeline, self.seeds)
+        at_least("--episodes", 1 if self.episodes is None else self.episodes, 1)
+        for name, value in (("--seconds", self.seconds), ("--hours", self.hours)):
+            if value is not None and not value > 0:
+                raise KoboshiError(f"{name} is above 0, not {value}")
 
     @cached_property
     def suite(self) -> Suite:
@@ -255,7 +264,7 @@ def _walked(
     parts, states, spent, done = [], [], 0.0, 0
     with progress(title, sum(steps * robots for steps, robots in sizes)) as update:
         for batch, (steps, robots) in zip(batches, sizes, strict=True):
-            strain, walk = Strain(batch, dt, suite.seconds), WalkDigest(handover)
+            strain, walk = Strain(batch, dt, suite.seconds, controller.router.tells_kinds), WalkDigest(handover)
 
             def watch(env: Env, decision: Decision, strain: Strain = strain, walk: WalkDigest = walk) -> None:
                 strain(env, decision)

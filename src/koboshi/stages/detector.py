@@ -84,6 +84,9 @@ def load_for(task: TaskCfg, path: Path, device: torch.device | str | None = None
     unknown_to_it = [name for name in mine.candidates if name not in model.spec.candidates]
     if unknown_to_it:
         raise KoboshiError(f"detector {path} was not trained to notice {', '.join(unknown_to_it)}")
+    strange = [kind for kind in mine.kinds if kind not in model.spec.kinds]
+    if strange:
+        raise KoboshiError(f"detector {path} was not trained on faults of kind {', '.join(strange)}")
     return model, alarm
 
 

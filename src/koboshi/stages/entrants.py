@@ -145,7 +145,7 @@ ENTRANTS: dict[str, Entrant] = {
     "B5joint": _bank("B5joint", "joint", "the learned switch, one specialist a joint"),
     "B5pair": _bank("B5pair", "mirrored_pair", "the learned switch, one specialist a mirrored pair"),
     "B5limb": _bank("B5limb", "limb", "the learned switch, one specialist a limb"),
-    "B5one": _bank("B5one", "one", "the learned switch, one specialist for all that is told of the fault"),
+    "B5one": _bank("B5one", "one", "the learned switch, one specialist for all"),
 }  # fmt: skip
 """The benchmark's controllers, in the order to show them."""
 MAIN, HEALTHY, ORACLE, SINGLE = "B4", "B0", "B3", ("B1", "B1h", "B2")
@@ -157,6 +157,15 @@ def chosen(names: Sequence[str]) -> list[str]:
         if name not in ENTRANTS:
             raise unknown("controller", name, ENTRANTS)
     return [name for name in ENTRANTS if not names or name in names]
+
+
+def check_seeds(pipeline: str, seeds: Sequence[int]) -> None:
+    """KoboshiError where one pipeline would pass for several training seeds."""
+    if len(seeds) > 1 and "{seed}" not in pipeline:
+        raise KoboshiError(
+            f"--pipeline {pipeline} names one training, not those of the seeds {', '.join(map(str, seeds))}: write "
+            "{seed} where they differ, or give --seed once"
+        )
 
 
 def seed_of(task: TaskCfg, pipeline: str, number: int, root: Path) -> Seed:

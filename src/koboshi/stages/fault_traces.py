@@ -11,8 +11,7 @@ from torch import Tensor
 from koboshi import robots
 from koboshi.bench.rollout import scenario_cfg
 from koboshi.envs import Env, EnvCfg
-from koboshi.errors import KoboshiError
-from koboshi.faults import KINDS, Fault, Scenario, Scenarios, check_fault
+from koboshi.faults import KINDS, Fault, Scenario, Scenarios, can_have
 from koboshi.robots import Robot
 from koboshi.specialists.controller import Controller
 from koboshi.stages.evaluate import healthy_alone
@@ -35,7 +34,7 @@ def picture(task: TaskCfg, joint: str | None, folder: Path) -> Path:
     """
     robot = robots.find(task.env.robot)
     name = _a_knee(robot) if joint is None else robot.joint_names[robot.joint_id(joint)]
-    kinds = [kind for kind in KINDS if _possible(robot, name, kind)]
+    kinds = [kind for kind in KINDS if can_have(robot, name, kind)]
     faults = [Fault(name, kind, level, ONSET_S) for kind in kinds for level in SEVERITIES]
     episodes = [Scenario((), COMMAND, ONSET_S), *(Scenario((fault,), COMMAND, ONSET_S) for fault in faults)]
     stored = shipped(task)
@@ -51,14 +50,6 @@ def picture(task: TaskCfg, joint: str | None, folder: Path) -> Path:
 def _a_knee(robot: Robot) -> str:
     found = [name for name in robot.fault_candidates if "knee" in name or "calf" in name]
     return (found or list(robot.fault_candidates))[0]
-
-
-def _possible(robot: Robot, joint: str, kind: str) -> bool:
-    try:
-        check_fault(robot, joint, kind)
-    except KoboshiError:
-        return False
-    return True
 
 
 def _alike(cfg: EnvCfg, scenarios: Scenarios) -> EnvCfg:

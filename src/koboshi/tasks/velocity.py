@@ -65,8 +65,8 @@ def walking_groups() -> dict[str, ObsGroup]:
 
 
 def fault_groups(robot: Robot) -> dict[str, ObsGroup]:
-    """What a detector sees, the policy's very numbers and the joints' torques; the truth for labels and oracles; and
-    what is believed of faults, which is the truth until a router says what it believes."""
+    """What a detector sees, the policy's very numbers and the joints' torques; the severities in force, for
+    teachers; and what is believed of faults, which is the truth until a router says what it believes."""
     noise = tuple((TORQUE_NOISE * robot.effort_limit).tolist())
     return {
         "detector": ObsGroup({"joint_torque": ObsTerm(observations.joint_torque, noise=noise)}, base="policy"),
