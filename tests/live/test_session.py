@@ -41,6 +41,8 @@ def test_a_dead_knee_is_noticed_and_its_specialist_walks_on(session: Session, st
     (noticed,) = texts(session, "alarm")
     late = int(noticed.removeprefix("left_knee noticed after ").removesuffix(" ms"))
     assert 20 <= late <= 200 and late % 20 == 0
+    times = {note.kind: note.time for note in session.notes}
+    assert times["switch"] == times["alarm"] == pytest.approx(times["fault"] + late / 1000)
     assert texts(session, "switch") == [f"{HEALTHY} → {session.now.actor}"]
     assert texts(session, "fault") == ["left_knee: torque loss"]
     steps(session, 4.0)

@@ -131,20 +131,19 @@ class Session:
 
     def _advance(self, moment: Moment) -> None:
         before, self.now = self.now, moment
+        decided = self.time - self.env.step_dt  # before the step that has just been made
         self.history.append(moment)
         if moment.alarm is not None and moment.controller == before.controller:
             old = before.alarm if before.alarm is not None else np.zeros_like(moment.alarm)
             for j in np.flatnonzero(moment.alarm & ~old).tolist():
-                self._note("alarm", self._alarm_text(self.robot.joint_names[j]))
+                self._note("alarm", self._alarm_text(self.robot.joint_names[j], decided), decided)
         if moment.actor != before.actor:
-            self._note("switch", f"{before.actor} → {moment.actor}")
+            self._note("switch", f"{before.actor} → {moment.actor}", decided)
 
-    def _alarm_text(self, joint: str) -> str:
+    def _alarm_text(self, joint: str, time: float) -> str:
         if joint not in self._onsets:
             return f"false alarm: {joint}"
-        # The decision fell before the step that has just been made.
-        late = self.time - self.env.step_dt - self._onsets[joint]
-        return f"{joint} noticed after {1000 * late:.0f} ms"
+        return f"{joint} noticed after {1000 * (time - self._onsets[joint]):.0f} ms"
 
     def _check_fall(self, failed: bool) -> None:
         """`failed`: physics gave NaN, and the environment has begun anew by itself."""
@@ -177,8 +176,8 @@ class Session:
         self.now = self._look(None)._replace(**kept)
         return self.now
 
-    def _note(self, kind: NoteKind, text: str) -> None:
-        self.notes.append(Note(self.time, kind, text))
+    def _note(self, kind: NoteKind, text: str, time: float | None = None) -> None:
+        self.notes.append(Note(self.time if time is None else time, kind, text))
 
     def break_joint(self, joint: str, kind: Any = "torque_loss", severity: float = 1.0) -> None:
         """From the next control step on; it takes the place of what the joint had.
