@@ -241,10 +241,10 @@ def test_one_that_leaves_takes_nothing_along(served: Served, tab: Any) -> None:
     actor(other, "knee specialist")
     assert other.get_by_label("joint", exact=True).input_value() == "left_knee"
     other.get_by_text("2 viewers").first.wait_for()
+    press(other, "Go on")
     tab.close()
     other.get_by_text("1 viewer", exact=False).first.wait_for()
     wait_for(lambda: len(served.page._server.get_clients()) == 1)
-    press(other, "Go on")
     then = served.page.loop._session.time
     wait_for(lambda: served.page.loop._session.time > then + 0.5)
     press(other, "heal")
