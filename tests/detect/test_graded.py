@@ -11,6 +11,7 @@ import torch
 from walker import make_card, simulate
 
 from koboshi.detect import (
+    AlarmCfg,
     CusumCfg,
     DetectorCfg,
     DetectorSpec,
@@ -135,6 +136,15 @@ def test_the_cusum_finds_dead_joints_without_learning(walk, other_walk) -> None:
     model = train_detector([walk], CusumCfg(), DetectorTrainCfg())
     result = evaluate_detector(model, [other_walk], calibrate(judge_all(model, [walk]), false_alarms_per_hour=0.5))
     assert result["recall"] > 0.95 and result["delay_ms_median"] <= 100, result["recall"]
+
+
+def test_who_tells_no_kinds_has_no_figures_of_them(graded) -> None:
+    model = train_detector([graded], CusumCfg(), DetectorTrainCfg())
+    other = simulate(200, 48, seed=5, graded=True)
+    other.part.fill_(2)
+    result = evaluate_detector(model, [other], AlarmCfg(), with_curve=False)
+    assert result["kind_macro_f1"] is None and result["severity_error"] is None
+    assert sum(result["by_kind"]["locked"]["faults"]) > 0
 
 
 def test_figures_by_hand() -> None:

@@ -54,7 +54,10 @@ def graded_figures(
     if not model.spec.graded:
         return {}
     told = [_told(model, lane, alarm, min_severity) for lane in lanes(sequences, part, COLUMNS)]
-    return summary(_Told(*(np.concatenate(column) for column in zip(*told, strict=True))), model.spec.kinds)
+    found = summary(_Told(*(np.concatenate(column) for column in zip(*told, strict=True))), model.spec.kinds)
+    if not model.tells:
+        found |= dict.fromkeys(("kind_macro_f1", "kind_confusion", "severity_error"))
+    return found
 
 
 def _told(model: Detector, lane: Sequences, alarm: AlarmCfg, min_severity: float) -> _Told:
