@@ -28,7 +28,6 @@ from koboshi.detect.metrics import (
     readings,
     whole_faults,
 )
-from koboshi.faults import KINDS
 
 LEVELS = (0.375, 0.625, 0.875, 1.0)
 """Upper ends of the severities that are counted together."""
@@ -69,9 +68,8 @@ def _told(model: Detector, lane: Sequences, alarm: AlarmCfg, min_severity: float
     env, joint, onset = faults.env, faults.joint, faults.onset
     row = np.minimum(onset + round(WINDOW_S / dt), faults.end) - 1
     delay = delays_ms(first_named(alarms, env, onset, row + 1), joint, onset, dt)
-    number = np.array([model.spec.kinds.index(kind) if kind in model.spec.kinds else -1 for kind in KINDS])
     return _Told(
-        number[lane["kind"].numpy()[onset, env, joint]],
+        np.array(model.spec.place_of_kinds)[lane["kind"].numpy()[onset, env, joint]],
         lane["severity"].numpy()[onset, env, joint],
         delay,
         kind.numpy()[row, env, joint],

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from koboshi.data import DatasetCard, LawCard
 from koboshi.errors import KoboshiError, unknown
+from koboshi.faults import KINDS
 
 GROUP = "detector"
 """The observation group that a detector listens to."""
@@ -91,6 +92,11 @@ class DetectorSpec:
     @property
     def candidate_ids(self) -> list[int]:
         return [self.joint_names.index(name) for name in self.candidates]
+
+    @property
+    def place_of_kinds(self) -> list[int]:
+        """Of each of `KINDS` its place in `kinds`, −1 where it was not seen."""
+        return [self.kinds.index(kind) if kind in self.kinds else -1 for kind in KINDS]
 
     def columns(self, term: str) -> tuple[slice, list[int]]:
         """Where a term of a number a joint lies in an observation, and which joint each number is of."""

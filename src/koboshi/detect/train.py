@@ -23,7 +23,6 @@ from koboshi.detect.base import Detector, Reading
 from koboshi.detect.build import AnyDetectorCfg, build_detector
 from koboshi.detect.spec import GROUP, DetectorSpec
 from koboshi.errors import KoboshiError
-from koboshi.faults import KINDS
 from koboshi.nets.distributed import init_from_environment, sum_over_ranks
 from koboshi.nets.parts import count_of_parts, in_parts
 from koboshi.runs import check_shapes, load_checkpoint, save_checkpoint
@@ -122,8 +121,7 @@ class DetectorTrainer:
                 "no training episodes: these data have no split, or one without them; koboshi data --split"
             )
         self.candidates = torch.tensor(model.spec.candidate_ids, device=self.device)
-        kinds = model.spec.kinds
-        self._kind_of = torch.tensor([kinds.index(kind) if kind in kinds else 0 for kind in KINDS])
+        self._kind_of = torch.tensor(model.spec.place_of_kinds).clamp(min=0)
         flips = (False, True) if mirror else (False,)
         self.lanes = [(s, flip, n) for s, seq in enumerate(sequences) for flip in flips for n in range(seq.num_envs)]
         rows = sum(seq.part.numel() for seq in sequences)

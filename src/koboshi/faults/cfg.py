@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
@@ -149,16 +148,12 @@ class FaultSchedule:
             raise KoboshiError(f"a fault schedule's onsets are ≥ 0 s, ascending and finite, not {self.onset_s}")
 
 
-def _all_kinds() -> Any:
-    return tuple(KINDS)
-
-
 @dataclass(frozen=True)
 class FaultsOnDemand:
     """Nothing breaks by itself: an episode has room for `slots` faults, which `FaultLayer.put` fills."""
 
     slots: int = 1
-    kinds: tuple[Kind, ...] = field(default_factory=_all_kinds)
+    kinds: tuple[Kind, ...] = field(default_factory=lambda: tuple(KINDS))
     """Those that may be asked for; each costs a little time in every step."""
 
     def validate(self) -> None:

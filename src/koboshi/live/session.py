@@ -17,7 +17,7 @@ from koboshi.bench.worlds import nominal
 from koboshi.envs import Env, EnvCfg
 from koboshi.envs.terms import events
 from koboshi.errors import KoboshiError, unknown
-from koboshi.faults import KINDS, Fault, FaultsOnDemand, can_have, check_fault
+from koboshi.faults import Fault, FaultsOnDemand, check_fault
 from koboshi.live.moment import HEALTHY, Moment, Note, NoteKind
 from koboshi.robots import Robot
 from koboshi.specialists.assignment import Assignment
@@ -202,10 +202,6 @@ class Session:
             del self._onsets[name]
             self._note("healed", f"{name} healed")
         self.faults = {name: fault for name, fault in self.faults.items() if name not in healed}
-
-    def kinds_for(self, joint: str) -> list[str]:
-        """The kinds of fault that can act on a joint."""
-        return [kind for kind in KINDS if can_have(self.robot, joint, kind)]
 
     def set_command(self, *command: float) -> None:
         """v_x, v_y (m/s), yaw rate (rad/s); KoboshiError outside of what the policy has learnt to follow."""

@@ -47,10 +47,8 @@ class SeatTable:
         self.mirrored = torch.tensor([m for _, m in seats])
         serves = torch.zeros(len(seats), len(KINDS), len(robot.joint_names), dtype=torch.bool)
         for row, (k, _) in enumerate(seats[1:], start=1):
-            kinds = [KINDS.index(kind) for kind in assignment.members[k].kinds or KINDS]
-            serves[row][kinds] = torch.zeros(serves.shape[2], dtype=torch.bool).index_fill_(
-                0, torch.tensor(sorted(served[seats[row]])), True
-            )
+            kinds = torch.tensor([KINDS.index(kind) for kind in assignment.members[k].kinds or KINDS])
+            serves[row, kinds[:, None], list(served[seats[row]])] = True
         self.serves = serves.flatten(1)
         # A kind that no member serves, on whatever joint, asks for nobody: the others' faults decide.
         served_kinds = serves.any(0).any(1)

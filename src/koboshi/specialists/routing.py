@@ -169,7 +169,8 @@ class DetectorRouter:
 
     def _levels(self, reading: Reading, alarm: Tensor) -> Tensor:
         """(N, K·J) the severity of the likeliest kind of each alarmed joint."""
-        kind = self._kinds.to(alarm.device)[reading.kind.argmax(1)]
+        self._kinds = self._kinds.to(alarm.device)  # copied there once
+        kind = self._kinds[reading.kind.argmax(1)]
         severity = alarm * reading.severity.clamp(min=LEAST)
         levels = severity.new_zeros(len(alarm), len(KINDS), self._joints)
         return levels.scatter_(1, kind[:, None], severity[:, None]).flatten(1)

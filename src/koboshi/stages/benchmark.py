@@ -337,8 +337,8 @@ def find_parts(folders: Sequence[Path]) -> dict[Wanted, Path]:
 
 def joined(folders: Sequence[Path]) -> dict[Wanted, dict[str, Any]]:
     """All parts of these folders; KoboshiError where one is damaged, or where two do not belong together."""
-    parts = {wanted: load_part(path) for wanted, path in find_parts(folders).items()}
     where = {wanted: str(path) for wanted, path in find_parts(folders).items()}
+    parts = {wanted: load_part(Path(path)) for wanted, path in where.items()}
     first: dict[tuple[Any, ...], Wanted] = {}
     for wanted, part in parts.items():
         # What all parts share; what all of a seed share; what all of a seed's controller share.
