@@ -162,13 +162,15 @@ class DetectorRouter:
         probability = reading.logit.sigmoid()
         alarm, alarms = alarm_step(self.alarm, probability, state.alarms, fresh)
         levels = self._levels(reading, alarm)
-        strength = levels.gt(0) * probability.repeat(1, len(KINDS))
+        strength = probability.repeat(1, len(KINDS))
         charge = self._table.on(alarm.device).take(levels > 0, strength, fresh, state.charge)
         route = Route(charge.member, charge.mirrored, Belief(probability, alarm, levels))
         return route, DetectorState(hidden, alarms, charge)
 
     def _levels(self, reading: Reading, alarm: Tensor) -> Tensor:
         """(N, K·J) the severity of the likeliest kind of each alarmed joint."""
+        if not anyone(alarm):  # nearly always, and asking costs less than answering
+            return torch.zeros(len(alarm), len(KINDS) * self._joints, device=alarm.device)
         self._kinds = self._kinds.to(alarm.device)  # copied there once
         kind = self._kinds[reading.kind.argmax(1)]
         severity = alarm * reading.severity.clamp(min=LEAST)
