@@ -131,11 +131,11 @@ def healthy(cfg: SpecialistsCfg, count: float = 1e6) -> ActorCritic:
     return policy.requires_grad_(False)
 
 
-def oracle(assignment: Assignment) -> Router:
+def oracle(assignment: Assignment, num_envs: int) -> Router:
     return OracleRouter(assignment, TINY, 0.02, (0.0, 0.06))
 
 
-def detector(assignment: Assignment) -> Router:
+def detector(assignment: Assignment, num_envs: int) -> Router:
     alarm = AlarmCfg(threshold=0.6, persistence=2, release_threshold=0.5, release_steps=3)
     return DetectorRouter(Ears(), alarm, assignment, TINY)
 
@@ -208,7 +208,7 @@ def test_when_all_rest_the_last_stage_begins() -> None:
 
 def test_a_member_that_never_acted_does_not_rest() -> None:
     late = settings(stages=(6, 6, 6), solved=0.5)
-    trainer = start(late, lambda assignment: OracleRouter(assignment, TINY, 0.02, 5.0), WorldCfg(wobbly=()))
+    trainer = start(late, lambda assignment, num_envs: OracleRouter(assignment, TINY, 0.02, 5.0), WorldCfg(wobbly=()))
     trainer.iterate()
     assert trainer.active == [KNEE, TORSO] and trainer.stage == 1
 

@@ -15,13 +15,23 @@ from koboshi.nets.state_tree import leaves
 from koboshi.specialists.assignment import Assignment, Member, assign
 from koboshi.specialists.bank import SpecialistBank
 from koboshi.specialists.controller import Controller
-from koboshi.specialists.routing import HEALTHY, DetectorRouter, HealthyRouter, OracleRouter
+from koboshi.specialists.routing import (
+    HEALTHY,
+    Belief,
+    DetectorRouter,
+    HealthyRouter,
+    OracleRouter,
+    Route,
+    Router,
+    SplitRouter,
+)
+from koboshi.specialists.switching import faded, no_fade
 
 J = 12
 EACH = assign(GO2, "joint")
 
 
-def route_all(router: OracleRouter, severity: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+def route_all(router: Router, severity: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
     """(T, N, J) severities -> (T, N) members and (T, N, J) alarms."""
     state, members, alarms = router.initial_state(severity.shape[1]), [], []
     for shown, first in zip(severity, reset, strict=True):
@@ -87,15 +97,18 @@ class Echo:
         return heard(sound.clamp(0.01, 0.99).logit()), sound
 
 
+class Direct(Echo):
+    """Takes its observation for its answer."""
+
+    def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Reading, Tensor]:
+        return heard(obs.logit()), hidden
+
+
 def echo(body) -> Echo:
     return Echo(ears_of(body))
 
 
 def test_alarms_and_who_is_in_charge() -> None:
-    class Direct(Echo):
-        def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Reading, Tensor]:
-            return heard(obs.logit()), hidden
-
     alarm = AlarmCfg(threshold=0.8, persistence=2, release_threshold=0.3, release_steps=2)
     detector = Direct(ears_of(TINY))
     router = DetectorRouter(detector, alarm, assign(TINY, "mirrored_pair"), TINY)
@@ -119,6 +132,80 @@ def test_alarms_and_who_is_in_charge() -> None:
         torch.testing.assert_close(route.belief.probability, torch.tensor([probability]))
 
 
+def test_who_took_charge_keeps_it_for_the_dwell() -> None:
+    alarm = AlarmCfg(threshold=0.8, persistence=1, release_threshold=0.3, release_steps=1)
+    router = DetectorRouter(Direct(ears_of(TINY)), alarm, assign(TINY, "joint"), TINY, dwell_steps=4)
+    knee, hip, none, both = ([0.9, 0.1], [0.1, 0.9], [0.1, 0.1], [0.85, 0.9])
+    # The first of an episode takes charge at once; then the alarm moves on, ends, and comes back.
+    rows = [none, knee, hip, hip, none, none, none, hip, both, both, none, knee, knee]
+    who = [-1, 0, 0, 0, 0, -1, -1, -1, -1, 1, 1]
+    state, seen = router.initial_state(2), []
+    for t, loud in enumerate(rows):
+        obs = torch.tensor([[*loud, 0.1, 0.1, 0.1]] * 2)
+        # The second robot begins an episode at step 11, with nobody in charge.
+        route, state = router.route({"detector": obs}, torch.tensor([t == 0, t in (0, 11)]), state)
+        seen.append(route.member.tolist())
+    assert [one for one, _ in seen[:11]] == who == [other for _, other in seen[:11]]
+    assert seen[11:] == [[1, 0], [1, 0]]
+
+
+def test_without_a_dwell_charge_follows_the_alarm() -> None:
+    alarm = AlarmCfg(threshold=0.8, persistence=1, release_threshold=0.3, release_steps=1)
+    router = DetectorRouter(Direct(ears_of(TINY)), alarm, assign(TINY, "joint"), TINY)
+    state = router.initial_state(1)
+    for t, (joint, who) in enumerate([(0, 0), (1, 1), (None, -1), (1, 1)]):
+        obs = torch.full((1, 5), 0.1)
+        obs[0, [] if joint is None else joint] = 0.9
+        route, state = router.route({"detector": obs}, torch.tensor([t == 0]), state)
+        assert int(route.member) == who
+
+
+def test_a_fault_that_gets_worse_is_told_so() -> None:
+    """The alarm stands and stays as it is: only what members are told of it changes."""
+
+    class Graded(Direct):
+        tells = True
+
+        def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Reading, Tensor]:
+            return heard(torch.where(obs > 0.5, 0.99, 0.01).logit())._replace(severity=obs), hidden
+
+    router = DetectorRouter(Graded(ears_of(TINY)), AlarmCfg(persistence=1), assign(TINY, "joint"), TINY)
+    state, levels = router.initial_state(1), []
+    for t, severity in enumerate((0.1, 0.6, 0.7, 0.9)):
+        obs = torch.tensor([[0.1, severity, 0.1, 0.1, 0.1]])
+        route, state = router.route({"detector": obs}, torch.tensor([t == 0]), state)
+        levels.append(route.belief.levels[0, 1])
+    torch.testing.assert_close(torch.stack(levels), torch.tensor([0.0, 0.6, 0.7, 0.9]))
+
+
+def test_each_of_two_routers_has_its_rows() -> None:
+    shown = torch.zeros(3, 4, J)
+    shown[1:, :, 5] = 1.0
+    of_second, reset = torch.tensor([False, True, True, False]), torch.zeros(4, dtype=torch.bool)
+    split = SplitRouter(OracleRouter(EACH, GO2, 0.02), OracleRouter(EACH, GO2, 0.02, 0.02), of_second)
+    members, alarms = route_all(split, shown, reset.expand(3, 4))
+    assert members.tolist() == [[-1] * 4, [5, -1, -1, 5], [5] * 4]
+    assert alarms[1, :, 5].tolist() == [True, False, False, True]
+
+
+def test_a_jump_of_the_action_fades_out() -> None:
+    """By hand: healthy gives 1, the member 4; three steps of blending after each switch."""
+    who = [-1, -1, 0, 0, 0, 0, 0, -1, 0, 0, 0, 0]
+    expected = [1, 1, 4 - 3 * 3 / 4, 4 - 3 * 2 / 4, 4 - 3 * 1 / 4, 4, 4]
+    back = 1 + 3 * 3 / 4  # from 4 towards 1
+    again = 4 + (back - 4) * 3 / 4
+    expected += [back, again, 4 + (back - 4) * 2 / 4, 4]  # in the last row an episode begins, and nothing is left over
+    fade, seen = no_fade(1, 1, "cpu"), []
+    for t, member in enumerate(who[:-1]):
+        belief = Belief(torch.zeros(1, J), torch.zeros(1, J, dtype=torch.bool), torch.zeros(1, J))
+        route = Route(torch.tensor([member]), torch.zeros(1, dtype=torch.bool), belief)
+        action, fade = faded(
+            3, torch.tensor([[1.0 if member == HEALTHY else 4.0]]), route, torch.tensor([t == 10]), fade
+        )
+        seen.append(float(action))
+    assert seen == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("remembers", [False, True])
 def test_streamed_equals_batched(remembers: bool) -> None:
     steps, num_envs, generator = 80, 5, torch.Generator().manual_seed(0)
@@ -132,7 +219,7 @@ def test_streamed_equals_batched(remembers: bool) -> None:
     reset[0] = True
     alarm = AlarmCfg(threshold=0.6, persistence=2, release_threshold=0.3, release_steps=3)
     healthy = make_policies(1, {"policy": 6}, J, remembers, seed=5).single()
-    controller = Controller(healthy, bank, DetectorRouter(echo(GO2), alarm, bank.assignment, GO2))
+    controller = Controller(healthy, bank, DetectorRouter(echo(GO2), alarm, bank.assignment, GO2, 2), blend_steps=3)
 
     def run(rows: slice) -> list[Tensor]:
         state, out = controller.initial_state(len(range(num_envs)[rows])), []

@@ -23,13 +23,15 @@ from koboshi.specialists.assignment import assign
 from koboshi.specialists.bank import SpecialistBank
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import DetectorRouter, HealthyRouter
-from koboshi.specialists.storage import StoredController, save_controller
+from koboshi.specialists.storage import StoredController, save_controller, save_switch
+from koboshi.specialists.switching import SwitchCfg
 from koboshi.vec_env import ActionSpace, MirrorMap, ObsSpec
 
 J = 5
 SPEC = {"policy": ObsSpec((6,)), "critic": ObsSpec((4,))}
 PAIRS = assign(TINY, "mirrored_pair", cover="healthy")
 ALARM = AlarmCfg(threshold=0.7, persistence=1, release_threshold=0.3, release_steps=2)
+SWITCH = SwitchCfg(dwell_steps=2, blend_steps=3)
 NETWORK = NetworkCfg(GruCfg(units=6, hidden=(7,)), critic_hidden=(8,))
 
 
@@ -112,17 +114,18 @@ def parts() -> tuple[ActorCritic, ActorCritic, Ears]:
 def file(tmp_path):
     healthy, bank, detector = parts()
     meta = policy_meta(World(), "toy", healthy, [m.name for m in PAIRS.members])
-    save_controller(tmp_path / "controller.safetensors", meta, healthy, bank, PAIRS, detector, ALARM)
+    save_controller(tmp_path / "controller.safetensors", meta, healthy, bank, PAIRS, detector, ALARM, SWITCH)
     return tmp_path / "controller.safetensors"
 
 
 def test_the_same_decisions_after_loading(file) -> None:
     healthy, bank, detector = parts()
-    router = DetectorRouter(detector, ALARM, PAIRS, TINY)
-    before = Controller(healthy.single(), SpecialistBank(bank, PAIRS, World().mirror_map(("policy",))), router)
+    router = DetectorRouter(detector, ALARM, PAIRS, TINY, SWITCH.dwell_steps)
+    mirror = World().mirror_map(("policy",))
+    before = Controller(healthy.single(), SpecialistBank(bank, PAIRS, mirror), router, SWITCH.blend_steps)
     stored = StoredController(file, World())
     after, quiet = stored.learned(), stored.routed_by(HealthyRouter(J))
-    assert (stored.assignment, stored.alarm, stored.robot) == (PAIRS, ALARM, TINY)
+    assert (stored.assignment, stored.alarm, stored.switch, stored.robot) == (PAIRS, ALARM, SWITCH, TINY)
     states, members = [c.initial_state(3) for c in (before, after, quiet)], set()
     for t in range(100):
         obs = {"policy": torch.randn(3, 6), "detector": torch.randn(3, J) - 0.5}
@@ -134,6 +137,21 @@ def test_the_same_decisions_after_loading(file) -> None:
         assert (alone.route.member == -1).all()
         members |= set(one.route.member.tolist())
     assert members == {-1, 0, 1, 2}, "hardly a switch: the test says little"
+
+
+def test_other_settings_of_the_switch_in_the_same_file(file) -> None:
+    alarm, switch = replace(ALARM, release_steps=9), SwitchCfg(dwell_steps=7)
+    before = load_checkpoint(file)[0]
+    save_switch(file, file, alarm, switch)
+    stored = StoredController(file, World())
+    assert (stored.alarm, stored.switch) == (alarm, switch)
+    assert all(torch.equal(value, before[name]) for name, value in load_checkpoint(file)[0].items())
+
+
+def test_a_file_from_before_the_switch_had_settings_switches_at_once(file) -> None:
+    tensors, meta = load_checkpoint(file)
+    save_checkpoint(file, tensors, {name: value for name, value in meta.items() if name != "switch"})
+    assert StoredController(file, World()).switch == SwitchCfg(0, 0)
 
 
 @pytest.mark.parametrize("explicit", [False, True])

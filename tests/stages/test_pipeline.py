@@ -48,14 +48,15 @@ def one_env(folder: Path) -> Env:
 def test_every_file_is_there_and_json_is_strict(pipeline: Path) -> None:
     stages = strict_json(pipeline / "stages.json")
     assert list(stages) == [
-        "train", "gate", "collect 1", "detector 1", "specialists", "collect 2", "detector 2", "controller", "evaluate",
+        "train", "gate", "collect 1", "detector 1", "specialists", "collect 2", "detector 2", "controller", "switch",
+        "evaluate",
     ]  # fmt: skip
     names = [
         "config.yaml", "overrides.txt", "controller.safetensors", "controller.json", "scenarios.json", "report.html",
         "healthy/metrics.jsonl", "healthy/config.yaml", "healthy/checkpoints/final.safetensors",
         "healthy/resume.safetensors", "specialists/bank.safetensors", "specialists/members/knee.safetensors",
         "data/round-1/card.json", "data/round-2/statistics.png", "data/round-2/split.json",
-        "detector/round-1/detector.png", "detector/round-2/detector.safetensors",
+        "detector/round-1/detector.png", "detector/round-2/detector.safetensors", "controller-switch.json",
     ]  # fmt: skip
     assert [name for name in names if not (pipeline / name).is_file()] == []
     assert list(pipeline.glob("healthy/events.out.tfevents.*"))
@@ -212,13 +213,13 @@ def test_all_stages_break_what_the_task_says(tmp_path: Path, monkeypatch: pytest
         train_specialists(task, Path("healthy"), None, tmp_path, None, [])
 
 
-PLAIN = ["faults=null", "collect=null", "detector=null", "specialists=null"]
+PLAIN = ["faults=null", "collect=null", "detector=null", "specialists=null", "switch=null"]
 
 
 def test_a_task_without_faults_has_three_stages(
     tmp_path: Path, tiny: list[str], koboshi: Callable[..., Any], fails: Callable[..., str]
 ) -> None:
-    parts = tuple(f"{name}." for name in ("collect", "detector", "specialists"))
+    parts = tuple(f"{name}." for name in ("collect", "detector", "specialists", "switch"))
     settings = [*(s for s in tiny if not s.startswith(parts)), *PLAIN]
     assert koboshi("pipeline", "h1-walk", *settings, "--root", tmp_path).code == 0
     folder = tmp_path / "h1-walk/pipeline"

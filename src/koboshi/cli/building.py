@@ -115,8 +115,10 @@ def specialists(
     task: Task,
     healthy: Annotated[str, typer.Option(help="Run or checkpoint of the healthy policy.")],
     overrides: Overrides = None,
-    detector: Annotated[Path | None, typer.Option(help="Detector that switches in training.")] = None,
-    oracle: Annotated[bool, typer.Option("--oracle", help="The truth switches, up to 0.2 s late.")] = False,
+    detector: Annotated[
+        Path | None, typer.Option(help="Detector that switches in specialists.detector_share of the environments.")
+    ] = None,
+    oracle: Annotated[bool, typer.Option("--oracle", help="The truth switches everywhere, up to 0.2 s late.")] = False,
     name: Name = None,
     load: Load = None,
     resume: Resume = False,
@@ -133,6 +135,25 @@ def specialists(
     path = detector / FILE if detector is not None and detector.is_dir() else detector
     run = stage.train(cfg, find(healthy, root), path, root, name, overrides or [], start)
     say(run.path)
+
+
+@app.command()
+def switch(
+    controller: Annotated[str, typer.Argument(help="Controller: a file or a pipeline.")],
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Controller's file to write.")] = Path("runs/switch/controller.safetensors"),
+    root: Root = RUNS,
+) -> None:
+    """Choose when and how a controller switches, on robots that break as in training."""
+    from koboshi import config
+    from koboshi.stages import switch as stage
+    from koboshi.stages import tables
+    from koboshi.stages.folders import find, task_of
+
+    path = find(controller, root)
+    task = config.override(task_of(path), overrides or [])
+    tables.show_switch(stage.switch(task, path, out))
+    say(out)
 
 
 @app.command()

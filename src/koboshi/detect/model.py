@@ -150,8 +150,9 @@ class FaultDetector(Detector):
         if self._one_robot is None:
             weights = {name: value.numpy() for name, value in self.state_dict().items()}
             self._one_robot = OneRobot(weights, self._torque, CLIP, MOST_EVIDENCE, SILENT)
+            self._nothing = self.untold(torch.zeros(1, len(self.spec.joint_names)))
         logits, after = self._one_robot(obs.numpy()[0], hidden.numpy()[0])
-        return self.untold(torch.from_numpy(logits)[None]), torch.from_numpy(after)[None]
+        return self._nothing._replace(logit=torch.from_numpy(logits)[None]), torch.from_numpy(after)[None]
 
     def train(self, mode: bool = True) -> FaultDetector:
         self._one_robot = None

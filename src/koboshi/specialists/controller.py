@@ -9,6 +9,7 @@ from torch import Tensor
 
 from koboshi.specialists.bank import SpecialistBank
 from koboshi.specialists.routing import Device, Route, Router
+from koboshi.specialists.switching import faded, no_fade
 from koboshi.vec_env import Obs, Policy, State
 
 
@@ -22,23 +23,35 @@ class Decision(NamedTuple):
 class Controller:
     """Pure given its carried state: streamed or batched, the same observations give the same actions."""
 
-    def __init__(self, healthy: Policy, bank: SpecialistBank | None, router: Router) -> None:
-        """Without a bank the healthy policy always acts, whatever the router says."""
-        self.healthy, self.bank, self.router = healthy, bank, router
+    def __init__(self, healthy: Policy, bank: SpecialistBank | None, router: Router, blend_steps: int = 0) -> None:
+        """Without a bank the healthy policy always acts, whatever the router says.
+
+        `blend_steps`: control steps in which the action's jump at a switch fades out; see `switching.faded`.
+        """
+        self.healthy, self.bank, self.router, self.blend_steps = healthy, bank, router, blend_steps
 
     def initial_state(self, num_envs: int, device: Device = "cpu") -> State:
-        """(healthy policy's, bank's, router's) before the first observation; `device` is where observations lie."""
+        """(healthy policy's, bank's, router's, switch's) before the first observation; `device` is where observations
+        lie."""
         device = torch.device(device)
-        bank = self.bank.initial_state(num_envs, device) if self.bank is not None else ()
-        return self.healthy.initial_state(num_envs, device), bank, self.router.initial_state(num_envs, device)
+        bank: State = ()
+        fade: State = ()
+        if self.bank is not None:
+            bank = self.bank.initial_state(num_envs, device)
+            if self.blend_steps:
+                fade = no_fade(num_envs, self.bank.policy.action_space.dim, device)
+        healthy, router = (part.initial_state(num_envs, device) for part in (self.healthy, self.router))
+        return healthy, bank, router, fade
 
     @torch.no_grad()
     def act(self, obs: Obs, reset: Tensor, state: State) -> tuple[Decision, State]:
         """`reset` (N,) bool: rows whose observation is the first of an episode."""
-        healthy, bank, router = state
+        healthy, bank, router, fade = state
         route, router = self.router.route(obs, reset, router)
         # The healthy policy listens on while another acts, so that it knows where it is when it takes over.
         action, healthy = self.healthy.act(obs, healthy, reset)
         if self.bank is not None:
             action, bank = self.bank.act(obs, route, action, reset, bank)
-        return Decision(action, route), (healthy, bank, router)
+            if self.blend_steps:
+                action, fade = faded(self.blend_steps, action, route, reset, fade)
+        return Decision(action, route), (healthy, bank, router, fade)

@@ -13,7 +13,7 @@ from koboshi.errors import unknown
 from koboshi.faults import KINDS, check_kind
 from koboshi.robots import Robot
 from koboshi.specialists.assignment import Assignment
-from koboshi.specialists.charge import Charge, SeatTable
+from koboshi.specialists.charge import NOBODY, Charge, SeatTable
 from koboshi.vec_env import Obs, State, anyone
 
 BELIEF = "belief"
@@ -131,19 +131,29 @@ class OracleRouter:
 
 
 class DetectorState(NamedTuple):
-    """The detector's hidden state, its alarms, and who is in charge."""
+    """The detector's hidden state, its alarms, what it believes, who is in charge and for how long."""
 
     hidden: Tensor
     alarms: AlarmState
+    levels: Tensor
+    """(N, K·J) of `Belief`."""
     charge: Charge
+    since: Tensor
+    """(N,) int32: steps for which whoever is in charge has been; no more than the dwell and one are counted."""
 
 
 class DetectorRouter:
-    """Listens to the detector: threshold, persistence, hysteresis (see `AlarmCfg`), then `SeatTable.take`."""
+    """Listens to the detector: threshold, persistence, hysteresis (see `AlarmCfg`), then `SeatTable.take`.
 
-    def __init__(self, detector: Detector, alarm: AlarmCfg, assignment: Assignment, robot: Robot) -> None:
+    Whoever took charge keeps it for `dwell_steps`, whatever is believed meanwhile; the first of an episode need not
+    wait.
+    """
+
+    def __init__(
+        self, detector: Detector, alarm: AlarmCfg, assignment: Assignment, robot: Robot, dwell_steps: int = 0
+    ) -> None:
         """The detector must lie where the observations will."""
-        self.detector, self.alarm = detector, alarm
+        self.detector, self.alarm, self._dwell_steps = detector, alarm, dwell_steps
         self._table, self._joints = SeatTable(assignment, robot), len(robot.joint_names)
         for kind in detector.spec.kinds:
             check_kind(kind)  # a detector may know one from outside, whose module is not here
@@ -151,9 +161,10 @@ class DetectorRouter:
         self.tells_kinds = detector.tells
 
     def initial_state(self, num_envs: int, device: Device = "cpu") -> DetectorState:
-        charge = self._table.initial(num_envs, device)
-        alarms = initial_alarms(num_envs, self._joints, device)
-        return DetectorState(self.detector.initial(num_envs), alarms, charge)
+        alarms, charge = initial_alarms(num_envs, self._joints, device), self._table.initial(num_envs, device)
+        levels = torch.zeros(num_envs, len(KINDS) * self._joints, device=device)
+        since = torch.full((num_envs,), self._dwell_steps + 1, dtype=torch.int32, device=device)
+        return DetectorState(self.detector.initial(num_envs), alarms, levels, charge, since)
 
     @torch.inference_mode()
     def route(self, obs: Obs, reset: Tensor, state: DetectorState) -> tuple[Route, DetectorState]:
@@ -161,11 +172,35 @@ class DetectorRouter:
         reading, hidden = self.detector.step(obs["detector"], fresh, state.hidden)
         probability = reading.logit.sigmoid()
         alarm, alarms = alarm_step(self.alarm, probability, state.alarms, fresh)
-        levels = self._levels(reading, alarm)
-        strength = probability.repeat(1, len(KINDS))
-        charge = self._table.on(alarm.device).take(levels > 0, strength, fresh, state.charge)
+        levels, charge, since = state.levels, state.charge, state.since
+        # `alarm_step` gives the same tensor back where nothing changed: nearly always, and asking costs less than
+        # answering. How grave a standing fault is changes from step to step where the detector tells.
+        still = alarm is state.alarms.alarm and not (self.tells_kinds and anyone(alarm))
+        if not still or self._waits(since):
+            levels = self._levels(reading, alarm)
+            strength = torch.cat([probability] * len(KINDS), 1)
+            charge = self._table.on(alarm.device).take(levels > 0, strength, fresh, charge)
+            if self._dwell_steps:
+                charge, since = self._kept(charge, state, fresh)
         route = Route(charge.member, charge.mirrored, Belief(probability, alarm, levels))
-        return route, DetectorState(hidden, alarms, charge)
+        return route, DetectorState(hidden, alarms, levels, charge, since)
+
+    def _waits(self, since: Tensor) -> bool:
+        # Once more after the dwell: whoever had to wait for its end takes charge then.
+        return bool(self._dwell_steps) and anyone(since <= self._dwell_steps)
+
+    def _kept(self, charge: Charge, state: DetectorState, fresh: Tensor | None) -> tuple[Charge, Tensor]:
+        """Who is in charge after the dwell: those who took it lately, unless an episode begins; and for how long."""
+        before, since = state.charge.seat, state.since
+        if fresh is not None:
+            before, since = before.masked_fill(fresh, NOBODY), since.masked_fill(fresh, self._dwell_steps + 1)
+        changes = charge.seat != before
+        early = changes & (since < self._dwell_steps)
+        # What they were in charge for stays too, so that the change is asked for again.
+        pairs = zip(state.charge, charge, strict=True)
+        kept = Charge(*(torch.where(early.view(-1, *[1] * (new.dim() - 1)), old, new) for old, new in pairs))
+        since = (since + 1).clamp(max=self._dwell_steps + 1).masked_fill(changes & ~early, 1)
+        return kept, since
 
     def _levels(self, reading: Reading, alarm: Tensor) -> Tensor:
         """(N, K·J) the severity of the likeliest kind of each alarmed joint."""
@@ -176,3 +211,29 @@ class DetectorRouter:
         severity = alarm * reading.severity.clamp(min=LEAST)
         levels = severity.new_zeros(len(alarm), len(KINDS), self._joints)
         return levels.scatter_(1, kind[:, None], severity[:, None]).flatten(1)
+
+
+class SplitRouter:
+    """Two routers side by side, each for its own rows of a batch: in training, to meet the mistakes of both."""
+
+    def __init__(self, first: Router, second: Router, of_second: Tensor) -> None:
+        """`of_second` (N,) bool: rows that the second one routes."""
+        self._routers = first, second
+        self._rows = (~of_second).nonzero().squeeze(1), of_second.nonzero().squeeze(1)
+        self.tells_kinds = first.tells_kinds and second.tells_kinds
+
+    def initial_state(self, num_envs: int, device: Device = "cpu") -> State:
+        pairs = zip(self._routers, self._rows, strict=True)
+        return tuple(router.initial_state(len(rows), device) for router, rows in pairs)
+
+    def route(self, obs: Obs, reset: Tensor, state: State) -> tuple[Route, State]:
+        parts = []
+        for router, rows, before in zip(self._routers, self._rows, state, strict=True):
+            parts.append(router.route({group: x[rows] for group, x in obs.items()}, reset[rows], before))
+        (one, two), after = zip(*parts, strict=True)
+        belief = Belief(*(self._joined(*pair) for pair in zip(one.belief, two.belief, strict=True)))
+        return Route(self._joined(one.member, two.member), self._joined(one.mirrored, two.mirrored), belief), after
+
+    def _joined(self, one: Tensor, two: Tensor) -> Tensor:
+        whole = one.new_empty(len(one) + len(two), *one.shape[1:])
+        return whole.index_copy_(0, self._rows[0], one).index_copy_(0, self._rows[1], two)

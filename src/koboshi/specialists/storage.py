@@ -20,6 +20,7 @@ from koboshi.specialists.assignment import Assignment
 from koboshi.specialists.bank import SpecialistBank
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import DetectorRouter, Router
+from koboshi.specialists.switching import SwitchCfg
 
 
 def save_controller(
@@ -30,6 +31,7 @@ def save_controller(
     assignment: Assignment,
     detector: Detector,
     alarm: AlarmCfg,
+    switch: SwitchCfg,
 ) -> None:
     """The whole controller as one file; `meta` is the healthy policy's `policy_meta`, and has the bank's too."""
     parts = {"healthy": healthy, "bank": bank, "detector": detector}
@@ -40,8 +42,15 @@ def save_controller(
         "detector_spec": detector.spec.to_dict(),
         "detector_cfg": cfg_to_dict(detector.cfg),
         "alarm": asdict(alarm),
+        "switch": asdict(switch),
     }
     save_checkpoint(path, tensors, meta | extra)
+
+
+def save_switch(path: Path, target: Path, alarm: AlarmCfg, switch: SwitchCfg) -> None:
+    """Writes the controller of `path` with other settings of alarms and switch to `target`."""
+    tensors, meta = load_checkpoint(path, expect={"kind": "controller"})
+    save_checkpoint(target, tensors, meta | {"alarm": asdict(alarm), "switch": asdict(switch)})
 
 
 class StoredController:
@@ -56,7 +65,7 @@ class StoredController:
         tensors, self.meta = load_checkpoint(path, expect={"kind": "controller"})
         check_layouts(self.meta, env, path)
         self.robot = env.robot
-        self.assignment, self.alarm, self.detector = _described(self.meta, path)
+        self.assignment, self.alarm, self.switch, self.detector = _described(self.meta, path)
         _check_senses(self.detector.spec, env, path)
         self.healthy = build_policy(tensors, self.meta, 1, "healthy", path).to(device).single()
         # A file from before specialists could be told more than the healthy policy says the same of both.
@@ -72,20 +81,26 @@ class StoredController:
 
     def learned(self) -> Controller:
         """The controller as it would run on a robot."""
-        return self.routed_by(DetectorRouter(self.detector, self.alarm, self.assignment, self.robot))
+        return self.switched(self.bank, self.alarm, self.switch)
+
+    def switched(self, bank: SpecialistBank, alarm: AlarmCfg, switch: SwitchCfg) -> Controller:
+        """The healthy policy and a bank under the detector, with settings of any kind."""
+        router = DetectorRouter(self.detector, alarm, bank.assignment, self.robot, switch.dwell_steps)
+        return Controller(self.healthy, bank, router, switch.blend_steps)
 
     def routed_by(self, router: Router) -> Controller:
         """The same policies under another router."""
-        return Controller(self.healthy, self.bank, router)
+        return Controller(self.healthy, self.bank, router, self.switch.blend_steps)
 
 
-def _described(meta: dict[str, Any], path: Path) -> tuple[Assignment, AlarmCfg, Detector]:
-    """The assignment, the alarm settings and the (untrained) detector that a file tells of."""
+def _described(meta: dict[str, Any], path: Path) -> tuple[Assignment, AlarmCfg, SwitchCfg, Detector]:
+    """The assignment, the settings of alarms and switch, and the (untrained) detector that a file tells of."""
     try:
         assignment = TypeAdapter(Assignment).validate_python(meta["assignment"])
         spec = DetectorSpec.from_dict(meta["detector_spec"])
         detector = build_detector(spec, cfg_from_dict(meta["detector_cfg"]))
-        return assignment, AlarmCfg(**meta["alarm"]), detector
+        # A file from before the switch had settings switches at once.
+        return assignment, AlarmCfg(**meta["alarm"]), SwitchCfg(**meta.get("switch", {})), detector
     except (KeyError, TypeError, ValueError) as error:
         raise KoboshiError(f"{path} was written by another version of koboshi: {error!r}") from error
 

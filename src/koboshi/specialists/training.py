@@ -48,6 +48,8 @@ class SpecialistsCfg:
     onset_s: tuple[float, float] = (0.8, 2.5)
     switch_delay_s: tuple[float, float] = (0.0, 0.2)
     """How late the oracle is in training, so that a late detector finds specialists that cope."""
+    detector_share: float = 0.0
+    """Share of each member's environments in which a detector does the switching, its mistakes included."""
     episode_length_s: float = 10.0
     statistics_weight: float = 2e5
     """At most this many samples count for the healthy policy's normalisers, so that they can move on."""
@@ -69,6 +71,8 @@ class SpecialistsCfg:
                 "broken joint is not its own mirror image)"
             )
         at_least("specialists.minibatch_size", self.minibatch_size, 1)
+        if not 0 <= self.detector_share <= 1:
+            raise KoboshiError(f"specialists.detector_share is from 0 to 1, not {self.detector_share}")
         for name in ("onset_s", "switch_delay_s"):
             low, high = getattr(self, name)
             if not 0 <= low <= high:
@@ -133,12 +137,12 @@ class BankTrainer:
         settings: SpecialistsCfg,
         healthy: ActorCritic,
         assignment: Assignment,
-        make_router: Callable[[Assignment], Router],
+        make_router: Callable[[Assignment, int], Router],
         obs_spec: Mapping[str, ObsSpec],
         rank: int = 0,
     ) -> None:
-        """`healthy` is a stack of one, which the members start from; `make_router` routes to an assignment's members;
-        `obs_spec` is the task's.
+        """`healthy` is a stack of one, which the members start from; `obs_spec` is the task's; `make_router` routes so
+        many robots to an assignment's members.
 
         Processes of one `torchrun` (`rank`) step environments of their own and average gradients and falls.
         """
@@ -209,8 +213,8 @@ class BankTrainer:
         env = Env(specialist_env_cfg(self._env_cfg, self._faults, assignment, self.settings, self.stage))
         groups = tuple(self._bank.obs_spec)
         mirror = env.mirror_map(groups) if assignment.uses_mirror else None
-        healthy = self._healthy.to(env.device).single()
-        return SpecialistEnv(env, healthy, assignment, self._make_router(assignment), groups, mirror)
+        healthy, router = self._healthy.to(env.device).single(), self._make_router(assignment, env.num_envs)
+        return SpecialistEnv(env, healthy, assignment, router, groups, mirror)
 
     def _make_learner(self, env: SpecialistEnv) -> PPO:
         agent, members = self._stage_agent(), len(self.active)

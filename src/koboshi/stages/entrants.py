@@ -19,7 +19,7 @@ from koboshi.runs import load_checkpoint
 from koboshi.specialists.assignment import Sharing
 from koboshi.specialists.bank import SpecialistBank
 from koboshi.specialists.controller import Controller
-from koboshi.specialists.routing import DetectorRouter, OracleRouter
+from koboshi.specialists.routing import OracleRouter
 from koboshi.specialists.storage import StoredController
 from koboshi.stages import rivals, specialists
 from koboshi.stages.evaluate import healthy_alone, loading_env
@@ -117,8 +117,7 @@ def _bank(rival: str, sharing: Sharing, about: str) -> Entrant:
         stored, policy = seed.stored, specialists.load_bank(file(seed.place), seed.env)
         assignment = specialists.bank_assignment(rivals.shared(seed.place.task, sharing))
         mirror = seed.env.mirror_map(policy.actor.groups) if assignment.uses_mirror else None
-        router = DetectorRouter(stored.detector, stored.alarm, assignment, stored.robot)
-        return Controller(stored.healthy, SpecialistBank(policy, assignment, mirror), router)
+        return stored.switched(SpecialistBank(policy, assignment, mirror), stored.alarm, stored.switch)
 
     return Entrant(
         about, make, lambda place: [place.controller, file(place)], ("healthy", "policy", "detector"), _whole,

@@ -17,12 +17,14 @@ from koboshi.specialists.bank import SpecialistBank
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import DetectorRouter, HealthyRouter
 from koboshi.specialists.storage import save_controller
+from koboshi.specialists.switching import SwitchCfg
 from koboshi.specialists.training import check_divisible, check_network
 from koboshi.stages import collect as collecting
 from koboshi.stages import detector as detecting
 from koboshi.stages import evaluate as evaluating
 from koboshi.stages import healthy as walking
 from koboshi.stages import specialists as banking
+from koboshi.stages import switch as switching
 from koboshi.stages.folders import CONTROLLER, held
 from koboshi.stages.progress import console
 from koboshi.stages.training import check_devices, training_seconds
@@ -77,6 +79,8 @@ class Pipeline:
             self._stage(f"collect {round_}", lambda r=round_: self._collect(r))
             self._stage(f"detector {round_}", lambda r=round_: self._detector(r))
         self._stage("controller", self._controller)
+        if self.task.switch is not None:
+            self._stage("switch", self._switch)
 
     def _stage(self, name: str, work: Any) -> None:
         """Runs a stage unless it is done, prints its line, and remembers it with its time."""
@@ -144,7 +148,9 @@ class Pipeline:
 
     def _specialists(self) -> dict[str, Any]:
         name = f"{self.folder.name}/specialists"
-        run = banking.train(self.task, self._healthy, None, self._root, name, self.overrides)
+        settings = required(self.task, "specialists", self.task.specialists)
+        detector = self._detector_folder(1) / detecting.FILE if settings.detector_share else None
+        run = banking.train(self.task, self._healthy, detector, self._root, name, self.overrides)
         return {"bank": str((run.path / banking.BANK).relative_to(self.folder)), "seconds": training_seconds(run)}
 
     def _controller(self) -> dict[str, Any]:
@@ -159,8 +165,12 @@ class Pipeline:
         about = policy_meta(env, self.task.name, healthy, names)
         about["bank"] = policy_meta(env, self.task.name, bank, names)
         about |= {"seed": meta["seed"], "commit": runs.git_commit(), "overrides": self.overrides}
-        save_controller(self.folder / CONTROLLER, about, healthy, bank, assignment, model, alarm)
+        save_controller(self.folder / CONTROLLER, about, healthy, bank, assignment, model, alarm, SwitchCfg())
         return {"controller": CONTROLLER}
+
+    def _switch(self) -> dict[str, Any]:
+        table = switching.switch(self.task, self.folder / CONTROLLER, self.folder / CONTROLLER)
+        return next(row for row in reversed(table) if row["taken"])
 
     def _write_card(self, metrics: dict[str, Any]) -> None:
         """`controller.json`: where the controller comes from and what it reached, to ship beside it."""

@@ -16,12 +16,15 @@ from koboshi import runs
 from koboshi.algos.distillation import DistillationCfg
 from koboshi.algos.learner import TrainerCfg
 from koboshi.algos.ppo import PPOCfg
+from koboshi.detect import save_detector
+from koboshi.envs import Env
 from koboshi.errors import KoboshiError
 from koboshi.faults import FaultSchedule
 from koboshi.nets.actors import AnyActorCfg, GruCfg, MlpCfg
 from koboshi.policies.storage import build_policy, save_policy
 from koboshi.runs import load_checkpoint
 from koboshi.specialists.assignment import Sharing
+from koboshi.specialists.storage import StoredController
 from koboshi.stages import healthy, specialists
 from koboshi.stages.folders import Start
 from koboshi.tasks import TaskCfg
@@ -151,8 +154,11 @@ def bank(rival: str, sharing: Sharing) -> Train:
         walker = place.folder("healthy") / "policy.safetensors"
         if not walker.exists():
             _take_out_healthy(place.controller, walker)
-        task = shared(place.task, sharing)
-        specialists.train(task, walker, None, place.root, f"{place.name}/{rival}", [], Start())
+        task, detector = shared(place.task, sharing), None
+        if required(task, "specialists", task.specialists).detector_share:
+            detector = place.folder("detector") / "detector.safetensors"
+            _take_out_detector(place, detector)
+        specialists.train(task, walker, detector, place.root, f"{place.name}/{rival}", [], Start())
 
     return train
 
@@ -174,3 +180,10 @@ def _take_out_healthy(controller: Path, target: Path) -> None:
     save_policy(
         target, policy.state_dict(), about | {"kind": "policy", "members": healthy.MEMBERS, "seed": meta["seed"]}
     )
+
+
+def _take_out_detector(place: Place, target: Path) -> None:
+    """The detector of a controller's file as its own."""
+    if not target.exists():
+        stored = StoredController(place.controller, Env(replace(place.task.env, num_envs=1)))
+        save_detector(target, stored.detector, stored.alarm, {"controller": runs.digest(place.controller)})

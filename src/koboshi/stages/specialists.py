@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from koboshi import robots, runs
 from koboshi.envs import Env
+from koboshi.errors import KoboshiError
 from koboshi.nets.distributed import init_from_environment
 from koboshi.policies import ActorCritic
 from koboshi.policies.storage import load_policy, load_single, load_weights, policy_meta, save_policy
 from koboshi.runs import RunFolder
 from koboshi.specialists.assignment import Assignment, assign
-from koboshi.specialists.routing import DetectorRouter, OracleRouter, Router
+from koboshi.specialists.routing import DetectorRouter, OracleRouter, Router, SplitRouter
 from koboshi.specialists.training import BankTrainer, check_divisible, specialist_env_cfg
 from koboshi.stages import ranks
 from koboshi.stages.detector import load_for
@@ -22,6 +26,7 @@ from koboshi.tasks import TaskCfg
 from koboshi.tasks.task import required
 
 BANK = "bank.safetensors"
+MakeRouter = Callable[[Assignment, int], Router]
 
 
 def bank_assignment(task: TaskCfg) -> Assignment:
@@ -40,7 +45,11 @@ def train(
     overrides: list[str],
     start: Start = Start(),  # noqa: B008 (frozen)
 ) -> RunFolder:
-    """Trains the bank, or resumes it. Without a detector an oracle (late by chance) does the switching."""
+    """Trains the bank, or resumes it.
+
+    A detector switches in `specialists.detector_share` of the environments; in the others, and without one, an oracle
+    does, late by chance.
+    """
     rank, world = init_from_environment()
     assignment = bank_assignment(task)
     faults, settings = required(task, "faults", task.faults), required(task, "specialists", task.specialists)
@@ -78,16 +87,31 @@ def train(
     return run
 
 
-def _router(task: TaskCfg, env: Env, detector_path: Path | None, rank: int) -> Any:
-    """Makes, for some of the members, the router that switches to them."""
+def check_detector(task: TaskCfg, given: bool) -> None:
+    """KoboshiError where a detector would have nothing to do."""
+    share = required(task, "specialists", task.specialists).detector_share
+    if given and not share:
+        raise KoboshiError(
+            "specialists.detector_share=0.0: the detector would switch in no environment; 1 is all of them"
+        )
+
+
+def _router(task: TaskCfg, env: Env, detector_path: Path | None, rank: int) -> MakeRouter:
+    """Makes, for some of the members and so many robots, the router that switches to them."""
     settings = required(task, "specialists", task.specialists)
+    check_detector(task, detector_path is not None)
     if detector_path is not None:
         model, alarm = load_for(task, detector_path, env.device)
 
-    def make(assignment: Assignment) -> Router:
-        if detector_path is not None:
-            return DetectorRouter(model, alarm, assignment, env.robot)
-        return OracleRouter(assignment, env.robot, task.env.step_dt, settings.switch_delay_s, seed=rank)
+    def make(assignment: Assignment, num_envs: int) -> Router:
+        oracle = OracleRouter(assignment, env.robot, task.env.step_dt, settings.switch_delay_s, seed=rank)
+        if detector_path is None:
+            return oracle
+        # The last of each member's environments, so that each of its joints is among them.
+        each = num_envs // len(assignment.members)
+        place = torch.arange(num_envs, device=env.device) % each
+        heard = place >= each - round(settings.detector_share * each)
+        return SplitRouter(oracle, DetectorRouter(model, alarm, assignment, env.robot), heard)
 
     return make
 

@@ -53,6 +53,18 @@ def _cell(key: str, value: float | None) -> str:
     return f"{value:.4g}" if value is not None else "∞" if key.startswith("delay") else "–"
 
 
+def show_switch(rows: list[dict[str, Any]]) -> None:
+    """What each of the switch's settings reached, and which were taken, in their order."""
+    table = Table(title="the switch: control steps, reward a second, share that fell")
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), justify="right")
+    for row in rows:
+        table.add_row(
+            *(("yes" if value else "") if isinstance(value, bool) else f"{value:.4g}" for value in row.values())
+        )
+    console.print(table)
+
+
 def show_findings(robot: str, findings: list[Finding]) -> None:
     """What `koboshi check` found."""
     if not findings:

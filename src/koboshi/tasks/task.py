@@ -101,6 +101,30 @@ class DetectorStageCfg:
 
 
 @dataclass(frozen=True)
+class SwitchStageCfg:
+    """The values among which the switch's settings are chosen, on robots that break as in training."""
+
+    release_steps: tuple[int, ...] = (25, 50, 100)
+    """Of `detector.alarm`."""
+    dwell_steps: tuple[int, ...] = (0, 10, 25)
+    """Control steps for which whoever took charge keeps it."""
+    blend_steps: tuple[int, ...] = (0, 3, 6)
+    """Control steps in which the action's jump at a switch fades out."""
+    num_envs: int = 256
+    """Robots, of one episode each."""
+    seconds: float = 12.0
+    onset_s: Range = (0.8, 2.5)
+    seed: int = 35_001
+
+    def validate(self) -> None:
+        at_least("switch.num_envs", self.num_envs, 2)
+        _positive("switch.seconds", self.seconds)
+        _onsets("switch.onset_s", self.onset_s)
+        for name, least in (("release_steps", 1), ("dwell_steps", 0), ("blend_steps", 0)):
+            at_least(f"switch.{name}", min(getattr(self, name), default=least), least)
+
+
+@dataclass(frozen=True)
 class EvaluateCfg:
     """The frozen scenarios a controller is judged on."""
 
@@ -137,6 +161,8 @@ class TaskCfg:
     collect: CollectCfg | None = None
     detector: DetectorStageCfg | None = None
     specialists: SpecialistsCfg | None = None
+    switch: SwitchStageCfg | None = None
+    """How the switch's settings are chosen; None: it switches at once, and alarms end as `detector.alarm` says."""
     gate: GateCfg | None = GateCfg()
     evaluate: EvaluateCfg = EvaluateCfg()
     rounds: int = 2
@@ -150,7 +176,7 @@ class TaskCfg:
             raise KoboshiError(f"task '{self.name}' has no faults, and so no use for {lost}; set them to null too")
 
 
-FAULT_PARTS = ("collect", "detector", "specialists")
+FAULT_PARTS = ("collect", "detector", "specialists", "switch")
 """Settings that only a task with faults has a use for."""
 
 

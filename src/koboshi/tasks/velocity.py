@@ -22,7 +22,7 @@ from koboshi.envs.terms import actions, events, observations, terminations
 from koboshi.faults import KINDS, CommandRanges, FaultsCfg, Kind
 from koboshi.robots import Robot
 from koboshi.specialists.training import SpecialistsCfg
-from koboshi.tasks.task import TaskCfg, required
+from koboshi.tasks.task import SwitchStageCfg, TaskCfg, required
 
 MOVING: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind != "torque_sensor_loss")
 """Kinds of fault that change how a robot moves: only these need another policy."""
@@ -174,6 +174,7 @@ def under_any_faults(task: TaskCfg) -> TaskCfg:
         faults=faults,
         # Half of the episodes are healthy: alarms that come once in hours are not seen in minutes.
         collect=replace(required(task, "collect", task.collect), probability=0.6),
-        specialists=replace(specialists, informed=True, kinds=MOVING, severity=(0.4, 0.7, 1.0)),
+        specialists=replace(specialists, informed=True, kinds=MOVING, severity=(0.4, 0.7, 1.0), detector_share=0.25),
+        switch=SwitchStageCfg(),
         evaluate=replace(task.evaluate, faults=one, commands=CommandRanges(heading=(0.0, 0.0))),
     )

@@ -1,0 +1,111 @@
+"""`koboshi switch`: when and how a controller switches, chosen on robots that break as in training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from koboshi import runs
+from koboshi.detect.alarms import AlarmCfg
+from koboshi.envs import Env, EnvCfg
+from koboshi.faults import FaultSchedule
+from koboshi.specialists.controller import Controller
+from koboshi.specialists.storage import StoredController, save_switch
+from koboshi.specialists.switching import SwitchCfg
+from koboshi.stages.progress import progress
+from koboshi.tasks import TaskCfg
+from koboshi.tasks.task import SwitchStageCfg, required
+
+CLEARLY = 2.0
+"""Standard errors of the paired difference that a setting is to be better by."""
+
+
+def sweep_env_cfg(task: TaskCfg, cfg: SwitchStageCfg) -> EnvCfg:
+    """The worlds, commands and faults of training, one episode a robot."""
+    faults = required(task, "faults", task.faults)
+    collected = required(task, "collect", task.collect)
+    schedule = FaultSchedule(faults=faults, probability=collected.probability, onset_s=cfg.onset_s)
+    return replace(
+        task.env,
+        num_envs=cfg.num_envs,
+        faults=schedule,
+        curriculum={},
+        random_initial_length=False,
+        episode_length_s=cfg.seconds,
+    )
+
+
+def choose(task: TaskCfg, stored: StoredController) -> tuple[AlarmCfg, SwitchCfg, list[dict[str, Any]]]:
+    """The settings of alarms and switch, and what each setting that was tried reached.
+
+    One setting after the other, the values of `task.switch`, the others as they were chosen so far; a value takes
+    the place of the one before it where its mean reward is higher by `CLEARLY` standard errors.
+    """
+    cfg = required(task, "switch", task.switch)
+    tried = [(name, value) for name in ("release_steps", "dwell_steps", "blend_steps") for value in getattr(cfg, name)]
+    env_cfg, alarm, switch = sweep_env_cfg(task, cfg), stored.alarm, stored.switch
+    table: list[dict[str, Any]] = []
+    with progress("choose the switch", (len(tried) + 1) * cfg.num_envs, unit="robots") as update:
+        best, falls = rewards(env_cfg, stored.switched(stored.bank, alarm, switch), cfg.seed)
+        table.append(_row(alarm, switch, best, falls, chosen=True))
+        for done, (name, value) in enumerate(tried, start=1):
+            update(done * cfg.num_envs)
+            other = _with(alarm, switch, name, value)
+            if other == (alarm, switch):
+                continue
+            found, falls = rewards(env_cfg, stored.switched(stored.bank, *other), cfg.seed)
+            better = clearly_better(found, best)
+            table.append(_row(*other, found, falls, chosen=better))
+            if better:
+                (alarm, switch), best = other, found
+        update((len(tried) + 1) * cfg.num_envs)
+    return alarm, switch, table
+
+
+def _with(alarm: AlarmCfg, switch: SwitchCfg, name: str, value: int) -> tuple[AlarmCfg, SwitchCfg]:
+    if name in {field.name for field in fields(AlarmCfg)}:
+        return replace(alarm, **{name: value}), switch
+    return alarm, replace(switch, **{name: value})
+
+
+def clearly_better(one: Tensor, other: Tensor) -> bool:
+    """Whether the mean of (N,) `one` is above that of `other` by more than chance, robot by robot."""
+    difference = one - other
+    error = difference.std() / len(difference) ** 0.5
+    return bool(difference.mean() > CLEARLY * error)
+
+
+def _row(alarm: AlarmCfg, switch: SwitchCfg, reward: Tensor, falls: int, chosen: bool) -> dict[str, Any]:
+    setting = {"release_steps": alarm.release_steps, **asdict(switch)}
+    return setting | {"reward": float(reward.mean()), "fell": falls / len(reward), "taken": chosen}
+
+
+@torch.no_grad()
+def rewards(cfg: EnvCfg, controller: Controller, seed: int) -> tuple[Tensor, int]:
+    """(N,) each robot's reward a second over one episode, nothing after a fall; and how many fell."""
+    env = Env(cfg)
+    obs, state = env.reset(seed), controller.initial_state(env.num_envs, env.device)
+    reset = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
+    up = torch.ones(env.num_envs, device=env.device)
+    total, steps = torch.zeros_like(up), round(cfg.episode_length_s / env.step_dt)
+    for _ in range(steps):
+        decision, state = controller.act(obs, reset, state)
+        step = env.step(decision.action)
+        total += up * step.reward
+        up *= ~step.terminated
+        obs, reset = step.obs, step.terminated | step.truncated
+    env.settle()
+    return total.cpu() / cfg.episode_length_s, round(env.num_envs - float(up.sum()))
+
+
+def switch(task: TaskCfg, path: Path, target: Path) -> list[dict[str, Any]]:
+    """Writes the controller of `path` with the settings that were chosen to `target`, and the table beside it."""
+    stored = StoredController(path, Env(replace(task.env, num_envs=1)))
+    alarm, chosen, table = choose(task, stored)
+    save_switch(path, target, alarm, chosen)
+    runs.write_json(target.with_name(f"{target.stem}-switch.json"), table)
+    return table
