@@ -54,6 +54,8 @@ class FaultLayer:
         self.level = torch.zeros(n, s, device=self._device)
         self.start, self.stop, self.period = (torch.full((n, s), NEVER, device=self._device) for _ in range(3))
         self._active = torch.zeros(n, s, dtype=torch.bool, device=self._device)
+        self.odds: Tensor | None = None
+        """(N, K, J), up to a factor: how likely each fault is drawn first; None: as the schedule says."""
         self._prepare_plan()
         for name in self._effects:
             fields.expand(name)
@@ -78,6 +80,14 @@ class FaultLayer:
                     for kind in cfg.faults.kinds:
                         check_fault(robot, name, kind)
                 self._own = _by_index(cfg.groups, robot, self._num_envs).to(device)
+
+    @property
+    def drawn(self) -> Tensor:
+        """(K, J) bool: the faults that a schedule may draw first."""
+        drawn = torch.zeros(self.levels.shape[1:], dtype=torch.bool, device=self._device)
+        if isinstance(self._cfg, FaultSchedule) and self._kinds:
+            drawn[self._choices[:, None], self._candidates if self._cfg.groups is None else self._own.unique()] = True
+        return drawn
 
     @property
     def active(self) -> Tensor:
@@ -147,10 +157,17 @@ class FaultLayer:
         severity, onset, kind, lasts, pause = u[:, : 5 * s].unflatten(1, (5, s)).unbind(1)
         first, last = (round(t / self._step_dt) for t in cfg.onset_s)
         start = (first + (last - first + 1) * onset).long().clamp(max=last)
-        if cfg.groups is not None:
+        if cfg.groups is not None or self.odds is not None:
             # The own joint, which stands first, breaks before others: its member is to take charge.
             start = start.sort(1).values
-        joint, number = self._who(u[:, -2], generator)
+        which = self._choices[(kind * len(self._choices)).long().clamp(max=len(self._choices) - 1)]
+        own = self._own if cfg.groups is not None else None
+        if self.odds is not None:
+            # The first fault alone: which joints break beside it says the schedule.
+            cell = torch.multinomial(self.odds.flatten(1), 1, generator=generator).squeeze(1)
+            own, joints = cell % self.odds.shape[2], self.odds.shape[2]
+            which = torch.cat(((cell // joints)[:, None], which[:, 1:]), 1)
+        joint, number = self._who(u[:, -2], own, generator)
         breaks = (torch.arange(s, device=self._device) < number[:, None]) & (u[:, -1:] < cfg.probability)
         stop, period = (torch.full_like(start, NEVER) for _ in range(2))
         if faults.duration_s is not None:
@@ -160,7 +177,7 @@ class FaultLayer:
                 period = length + self._steps(faults.pause_s, pause)
         return {
             "joint": joint,
-            "which": self._choices[(kind * len(self._choices)).long().clamp(max=len(self._choices) - 1)],
+            "which": which,
             "level": faults.levels(severity),
             "start": torch.where(breaks, start, NEVER),
             "stop": torch.where(breaks, stop, NEVER),
@@ -172,8 +189,8 @@ class FaultLayer:
         least, most = (max(1, round(t / self._step_dt)) for t in seconds)
         return (least + (most - least + 1) * u).long().clamp(max=most)
 
-    def _who(self, u: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(N, S) joints in a random order (with groups, the own one first) and (N,) how many of them break."""
+    def _who(self, u: Tensor, own: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(N, S) joints in a random order, where one is the `own` (N,) that first, and (N,) how many of them break."""
         cfg = self._cfg
         assert isinstance(cfg, FaultSchedule)
         low, high = cfg.faults.count
@@ -181,14 +198,14 @@ class FaultLayer:
             number = low + torch.arange(len(u), device=self._device) % (high - low + 1)
         else:
             number = (low + (high - low + 1) * u).long().clamp(max=high)
-        if cfg.groups is not None and high == 1:
-            return self._own[:, None], number
+        if own is not None and high == 1:
+            return own[:, None], number
         order = torch.rand(len(u), len(self._candidates), generator=generator, device=self._device)
-        if cfg.groups is None:
+        if own is None:
             return self._candidates[order.topk(high, dim=1).indices], number
-        order = order.masked_fill(self._candidates == self._own[:, None], -1.0)
+        order = order.masked_fill(self._candidates == own[:, None], -1.0)
         others = self._candidates[order.topk(high - 1, dim=1).indices]
-        return torch.cat((self._own[:, None], others), dim=1), number
+        return torch.cat((own[:, None], others), dim=1), number
 
     def advance(self, episode_step: Tensor) -> None:
         """Begins and ends what is due at the control step that starts now. episode_step (N,): steps done so far."""

@@ -55,7 +55,8 @@ class SeatTable:
         self._matters = served_kinds.repeat_interleave(serves.shape[2])
         # (K·J, S): a product with faults counts those that a seat does not serve.
         self._lacks = (~self.serves).T.float()
-        self._of_fault = self.serves.to(torch.uint8).argmax(0)
+        self.of_fault = self.serves.to(torch.uint8).argmax(0)
+        """(K·J,) int64: the closest seat that serves a fault, NOBODY where none does."""
         self._healthy_covers = assignment.cover == "healthy"
         self._copies: dict[torch.device, SeatTable] = {}
 
@@ -68,6 +69,11 @@ class SeatTable:
             copy.__dict__ |= {n: v.to(device) if isinstance(v, Tensor) else v for n, v in self.__dict__.items()}
             self._copies[device] = copy
         return self._copies[device]
+
+    def seat_of(self, member: Tensor, mirrored: Tensor) -> Tensor:
+        """(N,) members, seen through the mirror or not -> (N,) their seats."""
+        same = (self.member == member[:, None]) & (self.mirrored == mirrored[:, None])
+        return same.to(torch.uint8).argmax(1)
 
     def initial(self, num_envs: int, device: torch.device | str) -> Charge:
         """Nobody is in charge of N robots."""
@@ -101,9 +107,9 @@ class SeatTable:
 
     def _strongest(self, held: Tensor, strength: Tensor) -> Tensor:
         """(N,) the seat of the strongest fault among those that any member serves."""
-        candidates = held & (self._of_fault != NOBODY)
+        candidates = held & (self.of_fault != NOBODY)
         greatest, fault = strength.masked_fill(~candidates, -1.0).max(1)
-        return torch.where(greatest >= 0, self._of_fault[fault], NOBODY)
+        return torch.where(greatest >= 0, self.of_fault[fault], NOBODY)
 
 
 def _served(assignment: Assignment, robot: Robot) -> dict[tuple[int, bool], frozenset[int]]:

@@ -10,6 +10,7 @@ from koboshi.nets import state_tree
 from koboshi.nets.distributed import sum_over_ranks
 from koboshi.specialists.assignment import Assignment
 from koboshi.specialists.charge import own_seats
+from koboshi.specialists.focus import Focus
 from koboshi.specialists.mirror import Mirror
 from koboshi.specialists.routing import BELIEF, Router
 from koboshi.vec_env import MirrorMap, Obs, Policy, State, Step, VecEnv, anyone
@@ -36,8 +37,12 @@ class SpecialistEnv:
         router: Router,
         groups: tuple[str, ...],
         mirror: MirrorMap | None = None,
+        focus: Focus | None = None,
     ) -> None:
-        """`groups`: what the specialists' actors and critics see; `mirror` must show each where a member needs it."""
+        """`groups`: what the specialists' actors and critics see; `mirror` must show each where a member needs it.
+
+        `focus`: draws the environments' faults, and is told who falls.
+        """
         members = len(assignment.members)
         if env.num_envs % members:
             raise KoboshiError(f"{env.num_envs} environments cannot be divided among {members} specialists")
@@ -54,6 +59,7 @@ class SpecialistEnv:
         self._obs: Obs = {}
         self._believed: Obs = {}
         self._acts = torch.zeros_like(self._reset)
+        self._focus = focus
         self.survived = torch.zeros(2, env.num_envs, device=env.device)
         """Falls and steps in which the own member acted, of each environment, fading."""
 
@@ -84,12 +90,15 @@ class SpecialistEnv:
         if anyone(~acts) or not state_tree.is_empty(self._healthy_state):
             healthy, self._healthy_state = self._healthy.act(self._obs, self._healthy_state, self._reset)
             own = torch.where(acts[:, None], own, healthy)
+        cell = self._focus.cell if self._focus is not None else None
         step = self._env.step(own)
         self._reset = step.terminated | step.truncated
         valid = acts & step.extras["valid"] if "valid" in step.extras else acts
         self.survived *= FORGET
         self.survived[0] += step.terminated & valid
         self.survived[1] += valid
+        if self._focus is not None and cell is not None:
+            self._focus.saw(cell, step.terminated, valid)
         # The router is not asked after an episode's last step: what it believed before stands.
         final, obs = self._seen(step.final_obs), self._take(step.obs)
         # A member that takes charge begins with an empty memory, as `SpecialistBank` has it.
@@ -111,6 +120,8 @@ class SpecialistEnv:
         own |= {f"obs.{group}": x for group, x in self._obs.items()}
         own |= {f"believed.{group}": x for group, x in self._believed.items()}
         own |= {f"env.{name}": x for name, x in self._env.state_dict().items()}
+        if self._focus is not None:
+            own |= {f"focus.{name}": x for name, x in self._focus.state_dict().items()}
         return {name: x.clone() for name, x in own.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -121,7 +132,9 @@ class SpecialistEnv:
             healthy, router = self._initial_states()
             self._healthy_state = state_tree.unflatten(healthy, state, "healthy")
             self._router_state = state_tree.unflatten(router, state, "router")
-        self._env.load_state_dict({k.removeprefix("env."): v for k, v in state.items() if k.startswith("env.")})
+        self._env.load_state_dict(self._under(state, "env."))
+        if self._focus is not None:
+            self._focus.load_state_dict(self._under(state, "focus."))
 
     def _under(self, state: dict[str, Tensor], part: str) -> Obs:
         found = {k.removeprefix(part): v for k, v in state.items() if k.startswith(part)}

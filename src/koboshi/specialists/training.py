@@ -16,9 +16,11 @@ from koboshi.faults import FaultsCfg, FaultSchedule, Kind
 from koboshi.nets.normalizer import Normalizer
 from koboshi.policies.actor_critic import ActorCritic, NetworkCfg
 from koboshi.specialists.assignment import Assignment, Cover, Sharing
+from koboshi.specialists.charge import SeatTable, own_seats
 from koboshi.specialists.env import SpecialistEnv
+from koboshi.specialists.focus import Focus
 from koboshi.specialists.routing import BELIEF, Router
-from koboshi.vec_env import ObsSpec
+from koboshi.vec_env import MirrorMap, ObsSpec
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class SpecialistsCfg:
     environments; in the last stage all learn again, now mostly to follow commands."""
     severity: tuple[float, ...] = (1.0,)
     """How much of `faults.severity`'s range, from its lower end on, each stage uses; stages beyond the last use its."""
+    whole: float | None = None
+    """Share of faults that have the greatest severity, instead of `faults.whole`; None: that."""
     solved: float = 0.002
     """Falls a second below which a member rests (20 s survived with 96 %)."""
     minibatch_size: int = 6144
@@ -48,6 +52,8 @@ class SpecialistsCfg:
     onset_s: tuple[float, float] = (0.8, 2.5)
     switch_delay_s: tuple[float, float] = (0.0, 0.2)
     """How late the oracle is in training, so that a late detector finds specialists that cope."""
+    focus: float = 0.0
+    """Share of the faults that are drawn by how often robots fall under them, the others evenly; see `Focus`."""
     detector_share: float = 0.0
     """Share of each member's environments in which a detector does the switching, its mistakes included."""
     episode_length_s: float = 10.0
@@ -65,14 +71,15 @@ class SpecialistsCfg:
             )
         if self.agent.trainer.timesteps != TrainerCfg.timesteps:
             raise KoboshiError("specialists.agent.trainer.timesteps has no effect: set specialists.stages")
-        if self.agent.mirror_coef:
+        if self.agent.mirror_coef and not (self.informed and self.sharing == "one"):
             raise KoboshiError(
                 f"specialists.agent.mirror_coef={self.agent.mirror_coef} has no effect: set it to 0 (a robot with a "
-                "broken joint is not its own mirror image)"
+                "broken joint is not its own mirror image, but for one member that serves all and is told which broke)"
             )
         at_least("specialists.minibatch_size", self.minibatch_size, 1)
-        if not 0 <= self.detector_share <= 1:
-            raise KoboshiError(f"specialists.detector_share is from 0 to 1, not {self.detector_share}")
+        for name in ("focus", "detector_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise KoboshiError(f"specialists.{name} is from 0 to 1, not {getattr(self, name)}")
         for name in ("onset_s", "switch_delay_s"):
             low, high = getattr(self, name)
             if not 0 <= low <= high:
@@ -87,7 +94,9 @@ def specialist_env_cfg(
     least, most = faults.severity
     share = settings.severity[min(stage % len(settings.stages), len(settings.severity) - 1)]
     severity = (least, least + share * (most - least))
-    faults = replace(faults, kinds=served_kinds(faults, settings), severity=severity)
+    whole = faults.whole if settings.whole is None else settings.whole
+    faults = replace(faults, kinds=served_kinds(faults, settings), severity=severity, whole=whole)
+    faults.validate()
     return replace(
         cfg,
         num_envs=settings.num_envs // members * members,
@@ -205,23 +214,31 @@ class BankTrainer:
     def _present_stage(self) -> tuple[PPO, SpecialistEnv]:
         """Its learner and its environment, made at their first use."""
         if self._ppo is None or self._env is None:
-            self._env = self._make_env(self.assignment.only(self.active))
-            self._ppo = self._make_learner(self._env)
+            self._env, mirror = self._make_env(self.assignment.only(self.active))
+            self._ppo = self._make_learner(self._env, mirror)
         return self._ppo, self._env
 
-    def _make_env(self, assignment: Assignment) -> SpecialistEnv:
+    def _make_env(self, assignment: Assignment) -> tuple[SpecialistEnv, MirrorMap | None]:
+        """And its mirror, where anybody uses it."""
         env = Env(specialist_env_cfg(self._env_cfg, self._faults, assignment, self.settings, self.stage))
         groups = tuple(self._bank.obs_spec)
-        mirror = env.mirror_map(groups) if assignment.uses_mirror else None
+        symmetric = bool(self.settings.agent.mirror_coef) and env.robot.mirrored
+        mirror = env.mirror_map(groups) if assignment.uses_mirror or symmetric else None
         healthy, router = self._healthy.to(env.device).single(), self._make_router(assignment, env.num_envs)
-        return SpecialistEnv(env, healthy, assignment, router, groups, mirror)
+        focus = self._make_focus(env, assignment) if self.settings.focus else None
+        return SpecialistEnv(env, healthy, assignment, router, groups, mirror, focus), mirror if symmetric else None
 
-    def _make_learner(self, env: SpecialistEnv) -> PPO:
+    def _make_focus(self, env: Env, assignment: Assignment) -> Focus:
+        table = SeatTable(assignment, env.robot).on(env.device)
+        seat = table.seat_of(*(x.to(env.device) for x in own_seats(assignment, env.num_envs)))
+        return Focus(env.faults, table, seat, self.settings.focus, env.step_dt)
+
+    def _make_learner(self, env: SpecialistEnv, mirror: MirrorMap | None) -> PPO:
         agent, members = self._stage_agent(), len(self.active)
         samples = env.num_envs // members * agent.trainer.rollout
         minibatches = max(agent.minibatches, samples // self.settings.minibatch_size)
         agent = replace(agent, minibatches=minibatches, network=self._bank.cfg)
-        ppo = PPO(env, agent, members=members, rank=self._rank)
+        ppo = PPO(env, agent, members=members, mirror=mirror, rank=self._rank)
         for place, k in enumerate(self.active):
             ppo.policy.set_member(place, self._bank.member(k))
         return ppo

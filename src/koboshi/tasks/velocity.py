@@ -8,6 +8,8 @@ from inspect import Parameter, signature
 from typing import Any
 
 from koboshi.algos.ppo import NetworkCfg, PPOCfg
+from koboshi.detect import DetectorCfg
+from koboshi.detect.train import DetectorTrainCfg
 from koboshi.envs.cfg import (
     ActionsCfg,
     ActionTerm,
@@ -16,9 +18,10 @@ from koboshi.envs.cfg import (
     HeadingCfg,
     ObsGroup,
     ObsTerm,
+    RewardTerm,
     TerminationTerm,
 )
-from koboshi.envs.terms import actions, events, observations, terminations
+from koboshi.envs.terms import actions, events, observations, rewards, terminations
 from koboshi.faults import KINDS, CommandRanges, FaultsCfg, Kind
 from koboshi.robots import Robot
 from koboshi.specialists.training import SpecialistsCfg
@@ -155,8 +158,11 @@ def in_differing_worlds(env: EnvCfg) -> EnvCfg:
         ),
         "push": EventTerm(events.push, "interval", {"velocity": 0.8}, interval_s=(2.0, 6.0)),
     }
+    # Loads and weak motors slow a robot down by less than the usual reward minds.
+    closely = RewardTerm(rewards.lin_vel_xy_error, 0.5, shape="exp", scale=0.2)
     return replace(
         env,
+        rewards=env.rewards | {"track_lin_vel_xy_closely": closely},
         actions=replace(env.actions, delay=(0, 2)),
         command=replace(env.command, heading=HeadingCfg(stiffness=1.0, fraction=0.5)),
         events=env.events | drawn,
@@ -173,8 +179,23 @@ def under_any_faults(task: TaskCfg) -> TaskCfg:
         task,
         faults=faults,
         # Half of the episodes are healthy: alarms that come once in hours are not seen in minutes.
-        collect=replace(required(task, "collect", task.collect), probability=0.6),
-        specialists=replace(specialists, informed=True, kinds=MOVING, severity=(0.4, 0.7, 1.0), detector_share=0.25),
+        collect=replace(required(task, "collect", task.collect), steps=1200, calibrate_fraction=0.2, probability=0.6),
+        detector=replace(
+            required(task, "detector", task.detector),
+            network=DetectorCfg(embed=64, hidden=64, joint=32),
+            training=DetectorTrainCfg(epochs=8.0, batch_envs=128),
+        ),
+        specialists=replace(
+            specialists,
+            agent=replace(specialists.agent, mirror_coef=0.5),
+            sharing="one",
+            informed=True,
+            kinds=MOVING,
+            severity=(0.4, 0.7, 1.0),
+            whole=0.8,
+            focus=0.75,
+            detector_share=0.25,
+        ),
         switch=SwitchStageCfg(),
         evaluate=replace(task.evaluate, faults=one, commands=CommandRanges(heading=(0.0, 0.0))),
     )
