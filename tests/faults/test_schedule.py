@@ -161,6 +161,37 @@ def test_beside_an_own_joint_others_break_where_several_are_asked_for() -> None:
     assert broken[:, 0].all() and set(broken.sum(1).tolist()) == {1, 2, 3}
 
 
+def test_the_first_fault_follows_the_odds() -> None:
+    """Two faults three to one, by the environment; what breaks beside them says the schedule."""
+    faults = layer(FaultSchedule(FaultsCfg(kinds=("torque_loss", "locked"), count=(1, 2))), 400)
+    knee, elbow = (UNITREE_H1.joint_id(f"left_{name}") for name in ("knee", "elbow"))
+    dead, locked = KINDS.index("torque_loss"), KINDS.index("locked")
+    faults.odds = torch.zeros(400, len(KINDS), J)
+    faults.odds[:200, dead, knee], faults.odds[:200, locked, elbow] = 3.0, 1.0
+    faults.odds[200:, locked, knee] = 0.01
+    draw(faults, 0)
+    first = faults.which[:, 0] * J + faults.joint[:, 0]
+    assert (first[200:] == locked * J + knee).all()
+    share = (first[:200] == dead * J + knee).float().mean().item()
+    assert set(first[:200].tolist()) == {dead * J + knee, locked * J + elbow} and share == pytest.approx(0.75, abs=0.1)
+    assert (faults.joint[:, 1] != faults.joint[:, 0]).all() and len(faults.joint[:, 1].unique()) > 8
+    assert set(faults.which[:, 1].tolist()) == {dead, locked}
+    assert (faults.start[:, 0] <= faults.start[:, 1]).all(), "the first fault comes first"
+
+
+def test_what_a_schedule_may_draw_first() -> None:
+    kinds = ("locked", "braking")
+    groups = (("left_knee", "right_knee"), ("torso",))
+    for schedule, names in (
+        (FaultSchedule(FaultsCfg(kinds=kinds)), UNITREE_H1.fault_candidates),
+        (FaultSchedule(FaultsCfg(kinds=kinds, count=(1, 2)), groups=groups), ("left_knee", "right_knee", "torso")),
+    ):
+        drawn = layer(schedule, 8).drawn
+        assert {UNITREE_H1.joint_names[j] for j in drawn.any(0).nonzero().flatten().tolist()} == set(names)
+        assert {KINDS[k] for k in drawn.any(1).nonzero().flatten().tolist()} == set(kinds)
+        assert drawn.sum() == 2 * len(names)
+
+
 def test_groups_break_by_their_probability_too() -> None:
     schedule = FaultSchedule(FaultsCfg(kinds=("braking",), severity=(0.3, 0.3)), 0.25, (1.0, 1.0), (("torso",),))
     faults, share = layer(schedule), 0.0

@@ -50,6 +50,10 @@ class Body:
         return np.where([any(w in n for w in ("yaw", "roll", "torso")) for n in self.joint_names], -1.0, 1.0)
 
     @property
+    def mirrored(self) -> bool:
+        return bool(self.sides)
+
+    @property
     def fault_candidates(self) -> tuple[str, ...]:
         return tuple(n for n in self.joint_names if not any(word in n for word in self.never_fail))
 

@@ -56,7 +56,10 @@ class World:
         self.generator = torch.Generator()
 
     def mirror_map(self, groups: tuple[str, ...]) -> MirrorMap:
-        return mirrors(TINY, {group: SPEC[group].shape[0] for group in groups})
+        made = mirrors(TINY, {group: SPEC[group].shape[0] for group in groups if group in SPEC})
+        ids, signs = torch.from_numpy(TINY.mirror_ids), torch.ones(len(KINDS) * J)
+        every = {"belief": (torch.cat([J * k + ids for k in range(len(KINDS))]), signs)}
+        return made._replace(obs=made.obs | {group: every[group] for group in groups if group in every})
 
     def _obs(self) -> Obs:
         obs = {g: torch.randn(self.num_envs, *s.shape, generator=self.generator) for g, s in self.obs_spec.items()}
@@ -244,6 +247,15 @@ def test_specialists_start_from_the_healthy_policy() -> None:
     assert all((value == 1e6).all() for name, value in policy.state_dict().items() if name.endswith(".count"))
 
 
+@pytest.mark.parametrize("coefficient", [0.0, 0.5])
+def test_one_informed_member_learns_from_the_mirror(coefficient: float) -> None:
+    cfg = override(settings(sharing="one", informed=True), [f"agent.mirror_coef={coefficient}"])
+    every = assign(TINY, "one", ("left_knee", "right_knee"))
+    trainer = BankTrainer(WorldCfg(), FaultsCfg(), cfg, healthy(cfg), every, oracle, World.obs_spec)
+    logs = [trainer.iterate() for _ in range(2)]
+    assert (logs[-1]["loss/mirror"] > 0) == (coefficient > 0)
+
+
 def test_young_statistics_keep_their_weight() -> None:
     cfg = settings(statistics_weight=2e3)
     trainer = BankTrainer(WorldCfg(), FaultsCfg(), cfg, healthy(cfg, count=500.0), PAIRS, oracle, World.obs_spec)
@@ -321,6 +333,13 @@ def test_the_environment_of_a_bank() -> None:
     schedule = cfg.faults
     assert (schedule.faults, schedule.probability, schedule.onset_s) == (faults, 1.0, (0.0, 0.04))
     assert schedule.groups == (("left_knee", "right_knee"), ("torso",))
+    mixed = specialist_env_cfg(WorldCfg(), replace(faults, whole=0.5), PAIRS, settings(whole=0.8))
+    assert mixed.faults.faults.whole == 0.8
+    with pytest.raises(KoboshiError, match="faults.whole=0.8 has no effect: all severities are 1.0"):
+        specialist_env_cfg(WorldCfg(), FaultsCfg(), PAIRS, settings(whole=0.8))
+    for name in ("focus", "detector_share"):
+        with pytest.raises(KoboshiError, match=f"specialists.{name} is from 0 to 1, not 1.5"):
+            override(settings(), [f"{name}=1.5"])
     with pytest.raises(KoboshiError, match="specialists.stages must be positive"):
         override(settings(), ["stages=[0]"])
     with pytest.raises(KoboshiError, match="agent.trainer.timesteps has no effect: set specialists.stages"):
