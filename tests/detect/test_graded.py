@@ -57,6 +57,33 @@ def test_chunks_of_any_length_and_resets(kind: str, span: int | None) -> None:
         assert not torch.allclose(whole[24:, 0], memory(x[23:, :1], keep[23:, 1:2], start[:1])[0][1:, 0])
 
 
+def test_one_robot_alone_is_read_alike_in_numpy(graded) -> None:
+    torch.manual_seed(0)
+    model = build_detector(DetectorSpec.from_card(graded.card), SMALL)
+    model.fit_scales([graded])
+    model.eval()
+    obs = graded["obs.detector"][:120, :1].clone()
+    obs[50] *= 300.0  # a fall: every limit is reached
+    reset = torch.zeros(120, 1, dtype=torch.bool)
+    reset[30] = reset[77] = True
+    with torch.inference_mode():
+        start = torch.randn(model.initial(1).shape).abs()
+        whole, end = model(obs, reset, start)
+        hidden, rows = start, []
+        for o, r in zip(obs, reset, strict=True):
+            reading, hidden = model.step(o, r if r.any() else None, hidden)
+            rows.append(reading)
+        assert model._one_robot is not None, "NumPy was not used"
+    heard = model.candidate
+    for name in ("logit", "kind", "severity"):
+        streamed, batched = torch.stack([getattr(row, name) for row in rows]), getattr(whole, name)
+        assert streamed.shape == batched.shape
+        assert (streamed - batched)[..., heard].abs().max() <= 2e-5, name
+        assert batched[..., heard].std() > 0.01, "hardly a difference: the test says little"
+    assert (hidden - end).abs().max() <= 2e-5
+    assert (torch.stack([row.logit for row in rows])[..., ~heard] < -90).all()
+
+
 @pytest.mark.parametrize("kind", ["tcn", "window"])
 def test_they_look_back_on_so_many_rows(kind: str) -> None:
     torch.manual_seed(0)

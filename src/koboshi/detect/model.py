@@ -141,7 +141,7 @@ class FaultDetector(Detector):
 
     def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Reading, Tensor]:
         alone = len(obs) == 1 and not self.training and obs.device.type == "cpu" and not torch.is_grad_enabled()
-        if alone and self.cfg.memory == "gru" and self.cfg.torque and self.joints is None:
+        if alone and self.cfg.memory == "gru" and self.cfg.torque:
             return self._step_of_one(obs, hidden if reset is None else hidden.masked_fill(reset[:, None], 0.0))
         return super().step(obs, reset, hidden)
 
@@ -151,8 +151,9 @@ class FaultDetector(Detector):
             weights = {name: value.numpy() for name, value in self.state_dict().items()}
             self._one_robot = OneRobot(weights, self._torque, CLIP, MOST_EVIDENCE, SILENT)
             self._nothing = self.untold(torch.zeros(1, len(self.spec.joint_names)))
-        logits, after = self._one_robot(obs.numpy()[0], hidden.numpy()[0])
-        return self._nothing._replace(logit=torch.from_numpy(logits)[None]), torch.from_numpy(after)[None]
+        row, after = self._one_robot(obs.numpy()[0], hidden.numpy()[0])
+        told = {name: torch.from_numpy(part)[None] for name, part in row._asdict().items() if part is not None}
+        return self._nothing._replace(**told), torch.from_numpy(after)[None]
 
     def train(self, mode: bool = True) -> FaultDetector:
         self._one_robot = None

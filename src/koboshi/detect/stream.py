@@ -7,14 +7,23 @@ into arrays made beforehand, and sigmoids are tanh's, which cannot overflow.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 Array = np.ndarray
 
 
+class Row(NamedTuple):
+    """As `detect.base.Reading`, of one robot; without kinds and severities where it tells none."""
+
+    logit: Array
+    kind: Array | None = None
+    severity: Array | None = None
+
+
 class OneRobot:
-    """(D,) senses and (S,) state -> (J,) logits and (S,) the next state; every result is a new array."""
+    """(D,) senses and (S,) state -> a `Row` and (S,) the next state; every result is a new array."""
 
     def __init__(self, weights: Mapping[str, Array], torque: slice, clip: float, most: float, silent: float) -> None:
         """`weights`: a detector's state; `torque`: where measured torques lie in the senses; see detect.model."""
@@ -25,43 +34,42 @@ class OneRobot:
         # (f - mean) · inv_std, clipped, then weighed: the standard deviations go into the limits and the weights.
         self._mean, self._reach = w["mean"], clip / w["inv_std"]
         self._embed, self._embed_bias = w["embed.weight"] * w["inv_std"], w["embed.bias"]
-        hidden = w["memory.cell.weight_hh"].shape[1]
-        # sigmoid(x) = (1 + tanh(x / 2)) / 2, the halving of x folded in.
-        half = np.ones((3 * hidden, 1), dtype=np.float32)
-        half[: 2 * hidden] = 0.5
-        self._of_input, self._of_memory = half * w["memory.cell.weight_ih"], half * w["memory.cell.weight_hh"]
-        self._input_bias, self._memory_bias = (
-            half[:, 0] * w["memory.cell.bias_ih"],
-            half[:, 0] * w["memory.cell.bias_hh"],
-        )
+        self._memory = _Gru(w, "memory.cell")
         self._weigh_in, self._weigh_in_bias = w["weigh_in.weight"], w["weigh_in.bias"][:, None]
         self._weigh_out, self._weigh_out_bias = w["weigh_out.weight"][0], w["weigh_out.bias"]
         heard = w["candidate"].astype(np.float32)
         self._head = w["head.weight"] * heard[:, None]
         self._head_bias = np.where(w["candidate"], w["head.bias"], np.float32(silent))
         self._gain, self._own_gain = w["gain"][0] * heard, w["gain"][1] * heard
-        self._hidden, self._joints, self._senses = hidden, len(heard), w["law_matrix"].shape[1]
+        self._joints, self._senses = len(heard), w["law_matrix"].shape[1]
+        self._own_evidence = slice(self._memory.width, self._memory.width + self._joints)
         self._features = np.empty(len(w["mean"]), dtype=np.float32)
         self._own = np.empty((5, len(heard)), dtype=np.float32)
+        self._reader = _Joints(w) if "joints.place" in w else None
 
-    def __call__(self, obs: Array, hidden: Array) -> tuple[Array, Array]:
+    def __call__(self, obs: Array, hidden: Array) -> tuple[Row, Array]:
         features, row = self._read(obs)
         features -= self._mean
         np.maximum(features, -self._reach, out=features)
         np.minimum(features, self._reach, out=features)
         after = np.empty_like(hidden)
-        memory = self._remember(_elu(self._embed.dot(features), self._embed_bias), hidden[: self._hidden])
-        evidence = hidden[self._hidden :] + row
+        width = self._memory.width
+        memory = self._memory(_elu(self._embed.dot(features), self._embed_bias), hidden[:width])
+        evidence = hidden[self._own_evidence] + row
         np.maximum(evidence, 0.0, out=evidence)
         np.minimum(evidence, self._most, out=evidence)
-        after[: self._hidden], after[self._hidden :] = memory, evidence
+        after[:width], after[self._own_evidence] = memory, evidence
         logits = self._head.dot(memory)
         logits += self._head_bias
         evidence *= self._gain
         logits += evidence
         row *= self._own_gain
         logits += row
-        return logits, after
+        if self._reader is None:
+            return Row(logits), after
+        rest = self._own_evidence.stop
+        read, after[rest:] = self._reader(features, memory, hidden[rest:])
+        return read._replace(logit=logits + read.logit), after
 
     def _read(self, obs: Array) -> tuple[Array, Array]:
         """(D + 5J,) features, not normalised, and (J,) evidence of this row alone."""
@@ -91,24 +99,66 @@ class OneRobot:
         row += self._weigh_out_bias
         return features, row
 
-    def _remember(self, embedded: Array, memory: Array) -> Array:
-        """One step of the GRU (Cho et al. 2014, in PyTorch's form)."""
-        h = self._hidden
-        inner, outer = self._of_input.dot(embedded), self._of_memory.dot(memory)
+
+class _Gru:
+    """One step of a GRU (Cho et al. 2014, in PyTorch's form), for one memory or a row each."""
+
+    def __init__(self, weights: Mapping[str, Array], name: str) -> None:
+        of_input, of_memory, input_bias, memory_bias = (
+            weights[f"{name}.{part}"] for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        self.width = of_memory.shape[1]
+        # sigmoid(x) = (1 + tanh(x / 2)) / 2, the halving of x folded in.
+        half = np.ones(3 * self.width, dtype=np.float32)
+        half[: 2 * self.width] = 0.5
+        self._of_input, self._of_memory = (np.ascontiguousarray(half * x.T) for x in (of_input, of_memory))
+        self._input_bias, self._memory_bias = half * input_bias, half * memory_bias
+
+    def __call__(self, x: Array, memory: Array) -> Array:
+        h = self.width
+        inner, outer = x.dot(self._of_input), memory.dot(self._of_memory)
         inner += self._input_bias
         outer += self._memory_bias
-        gates = inner[: 2 * h] + outer[: 2 * h]
+        gates = inner[..., : 2 * h] + outer[..., : 2 * h]
         np.tanh(gates, out=gates)
         gates += 1.0
         gates *= 0.5
-        new = outer[2 * h :]
-        new *= gates[:h]
-        new += inner[2 * h :]
+        new = outer[..., 2 * h :]
+        new *= gates[..., :h]
+        new += inner[..., 2 * h :]
         np.tanh(new, out=new)
         kept = memory - new
-        kept *= gates[h:]
+        kept *= gates[..., h:]
         kept += new
         return kept
+
+
+class _Joints:
+    """One row of a `JointReader`."""
+
+    def __init__(self, w: Mapping[str, Array]) -> None:
+        self._inv_std, self._place = w["inv_std"], w["joints.place"]
+        embed, told = w["joints.embed.weight"], w["joints.context.weight"].shape[0]
+        self._of_own, of_robot = np.ascontiguousarray(embed[:, :-told].T), embed[:, -told:]
+        self._of_robot = of_robot @ w["joints.context.weight"]
+        self._bias = w["joints.embed.bias"] + of_robot @ w["joints.context.bias"]
+        self._memory = _Gru(w, "joints.memory.cell")
+        self._head, self._head_bias = np.ascontiguousarray(w["joints.head.weight"].T), w["joints.head.bias"]
+        terms, joints = self._place.shape
+        self._features = np.zeros(len(w["mean"]) + 1, dtype=np.float32)  # the last is that of terms which are missing
+        self._own = np.empty((terms + 1, joints), dtype=np.float32)
+        self._heard, self._middle = w["candidate"].astype(np.float32), (joints - 1) // 2
+
+    def __call__(self, features: Array, context: Array, state: Array) -> tuple[Row, Array]:
+        """(F,) features without their deviations, (W,) of the whole robot, (S,) carried."""
+        np.multiply(features, self._inv_std, out=self._features[:-1])
+        np.take(self._features, self._place, out=self._own[:-1])
+        missing = self._own[-2]
+        np.subtract(missing, np.sort(missing)[self._middle], out=self._own[-1])
+        rows = _elu(self._own.T.dot(self._of_own), self._of_robot.dot(context) + self._bias)
+        memory = self._memory(rows, state.reshape(len(rows), -1))
+        logit, severity, *kinds = (memory.dot(self._head) + self._head_bias).T
+        return Row(logit * self._heard, np.stack(kinds), 0.5 + 0.5 * np.tanh(0.5 * severity)), memory.reshape(-1)
 
 
 def _elu(x: Array, bias: Array) -> Array:
