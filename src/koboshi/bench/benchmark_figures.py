@@ -28,11 +28,11 @@ from koboshi.bench.statistics import (
     root_ratio,
 )  # fmt: skip
 from koboshi.bench.suite import SEVERITIES, Suite
+from koboshi.bench.worlds import NOMINAL
 from koboshi.faults import KINDS
 from koboshi.robots import Robot
 
 Part = dict[str, Any]
-NOMINAL = "nominal"
 COUNTED = ("k=1", "k=2", "k=3", "k=4")
 Json = dict[str, Any]
 

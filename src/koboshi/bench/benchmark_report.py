@@ -10,10 +10,10 @@ from typing import Any
 from koboshi.bench import report
 from koboshi.bench.report import Table
 from koboshi.bench.targets import Line, number, points, share
+from koboshi.bench.worlds import NOMINAL
 from koboshi.runs import write_atomic
 from koboshi.view import benchmark_plots, plots
 
-NOMINAL = "nominal"
 K = ("k=0, walking", "k=1", "k=2", "k=3", "k=4")
 MARKS = {True: "reached", False: "not reached", None: "not measured"}
 Json = Mapping[str, Any]
@@ -24,9 +24,9 @@ def write(folder: Path, title: str, figures: Json, lines: Sequence[Line]) -> tup
     page, table = folder / "report.html", folder / "table.md"
     write_atomic(table, markdown(figures, lines).encode())
     parts = [f"<h1>{escape(title)}</h1>", f'<p class="lead">{_lead(figures)}</p>', _headline(lines)]
-    parts.append(report._section("Plots", report._gallery(report._picture(*each) for each in _pictures(figures))))
+    parts.append(report.section("Plots", report.gallery(report.picture(*each) for each in _pictures(figures))))
     parts += [
-        report._section(name, "".join(report._table(*each) for each in tables if each is not None and each[2]))
+        report.section(name, "".join(report.table(*each) for each in tables if each is not None and each[2]))
         for name, tables in _tables(figures)
     ]
     parts += _heats(figures)
@@ -64,8 +64,8 @@ def _headline(lines: Sequence[Line]) -> str:
         )
         for line in lines
     ]
-    table = report._grid(("", "wanted", "measured [95 % interval]", ""), rows, "targets")
-    return report._section("Targets", table)
+    table = report.grid(("", "wanted", "measured [95 % interval]", ""), rows, "targets")
+    return report.section("Targets", table)
 
 
 def _tables(figures: Json) -> list[tuple[str, list[Table | None]]]:
@@ -183,19 +183,19 @@ def _heats(figures: Json) -> list[str]:
     for name in figures["heat"]:
         if name in (figures["main"], "B0", "B3"):
             rows = [
-                (escape(joint), [report._heat_cell(x) for x in kinds.values()])
+                (escape(joint), [report.heat_cell(x) for x in kinds.values()])
                 for joint, kinds in figures["heat"][name].items()
             ]
             heads = ["", *(kind.replace("_", " ") for kind in next(iter(figures["heat"][name].values())))]
             caption = f"{name}: survival in per cent, all severities, nominal world"
-            parts.append(report._section(f"Joints and kinds, {name}", report._grid(heads, rows, "heat", caption)))
+            parts.append(report.section(f"Joints and kinds, {name}", report.grid(heads, rows, "heat", caption)))
     worlds = figures["worlds"]
     rows = [
-        (escape(name), [report._heat_cell(((found.get(w) or {}).get("k=1") or {}).get("value")) for w in worlds])
+        (escape(name), [report.heat_cell(((found.get(w) or {}).get("k=1") or {}).get("value")) for w in worlds])
         for name, found in figures["survival"].items()
     ]
-    table = report._grid(["", *worlds], rows, "heat", "Survival in per cent with one joint broken")
-    return [*parts, report._section("Worlds", table)]
+    table = report.grid(["", *worlds], rows, "heat", "Survival in per cent with one joint broken")
+    return [*parts, report.section("Worlds", table)]
 
 
 def _pictures(figures: Json) -> list[tuple[str, bytes]]:

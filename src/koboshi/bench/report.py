@@ -125,14 +125,14 @@ def write_report(
         f'<p class="lead">{escape(lead) if lead else _scenario_line(metrics)}</p>',
         *(_video(*video) for video in videos[:1]),
         _cards(controllers),
-        _section("Controllers", _controller_table(controllers)),
-        _section("Differences", _difference_table(metrics.get("differences") or {})),
-        _section("Detector", _detector_table(controllers)),
-        _section("Survival by broken joint", _heat_table(controllers)),
-        _section("Tables", "".join(_table(*table) for table in tables)),
-        _section("Plots", _gallery(_picture(*picture) for picture in pictures)),
-        _section("More videos", _gallery(_video(*video) for video in videos[1:])),
-        _section("Raw figures", _raw(metrics)),
+        section("Controllers", _controller_table(controllers)),
+        section("Differences", _difference_table(metrics.get("differences") or {})),
+        section("Detector", _detector_table(controllers)),
+        section("Survival by broken joint", _heat_table(controllers)),
+        section("Tables", "".join(table(*each) for each in tables)),
+        section("Plots", gallery(picture(*each) for each in pictures)),
+        section("More videos", gallery(_video(*video) for video in videos[1:])),
+        section("Raw figures", _raw(metrics)),
     ]
     write_page(path, title, parts)
 
@@ -155,7 +155,8 @@ def _ordered(controllers: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {name: controllers[name] for name in [*known, *(n for n in controllers if n not in LABELS)]}
 
 
-def _section(title: str, body: str) -> str:
+def section(title: str, body: str) -> str:
+    """A part of the page as HTML; nothing where `body` is empty."""
     return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
 
 
@@ -205,7 +206,7 @@ def _cards(controllers: Mapping[str, Mapping[str, Any]]) -> str:
     return f'<div class="cards">{"".join(shown)}</div>' if shown else ""
 
 
-def _grid(head: Iterable[str], rows: Iterable[tuple[str, Iterable[str]]], kind: str = "", caption: str = "") -> str:
+def grid(head: Iterable[str], rows: Iterable[tuple[str, Iterable[str]]], kind: str = "", caption: str = "") -> str:
     """A table of cells that are HTML already."""
     top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
     body = "".join(f'<tr><th scope="row">{name}</th>{"".join(cells)}</tr>' for name, cells in rows)
@@ -230,7 +231,7 @@ def _controller_table(controllers: Mapping[str, Mapping[str, Any]]) -> str:
     for key, words, unit in _measured(_CONTROLLER_ROWS, controllers):
         name = escape(words) + (f' <span class="unit">{unit}</span>' if unit in ("m/s", "rad/s", "rad", "m") else "")
         rows.append((name, [f"<td>{_number(c.get(key), unit)}</td>" for c in controllers.values()]))
-    return _grid(_heads(controllers), rows)
+    return grid(_heads(controllers), rows)
 
 
 def _detector_table(controllers: Mapping[str, Mapping[str, Any]]) -> str:
@@ -241,7 +242,7 @@ def _detector_table(controllers: Mapping[str, Mapping[str, Any]]) -> str:
         (escape(words), [f"<td>{_number(c.get(key), unit)}</td>" for c in found.values()])
         for key, words, unit in _DETECTOR_ROWS
     ]
-    return _grid(_heads(found), rows)
+    return grid(_heads(found), rows)
 
 
 def _difference_table(differences: Mapping[str, Mapping[str, Any]]) -> str:
@@ -252,7 +253,7 @@ def _difference_table(differences: Mapping[str, Mapping[str, Any]]) -> str:
         for key, words, unit in _measured(_DIFFERENCE_ROWS, differences)
     ]
     caption = "Mean of the episodes' differences, over those that both controllers survive"
-    return _grid(["", *map(escape, differences)], rows, caption=caption)
+    return grid(["", *map(escape, differences)], rows, caption=caption)
 
 
 def _heat_table(controllers: Mapping[str, Mapping[str, Any]]) -> str:
@@ -262,14 +263,15 @@ def _heat_table(controllers: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [
         (
             escape(joint),
-            [_heat_cell((c.get("survival_by_joint") or {}).get(joint)) for c in controllers.values()],
+            [heat_cell((c.get("survival_by_joint") or {}).get(joint)) for c in controllers.values()],
         )
         for joint in joints
     ]
-    return _grid(_heads(controllers), rows, "heat", "Share of episodes still walking, the named joint broken")
+    return grid(_heads(controllers), rows, "heat", "Share of episodes still walking, the named joint broken")
 
 
-def _heat_cell(value: float | None) -> str:
+def heat_cell(value: float | None) -> str:
+    """A cell of a share from 0 to 1, in per cent and coloured by it."""
     if value is None or not math.isfinite(value):
         return "<td>–</td>"
     place = min(max(value, 0.0), 1.0) * (len(HEAT) - 1)
@@ -279,22 +281,25 @@ def _heat_cell(value: float | None) -> str:
     return f'<td style="background:rgb({red},{green},{blue});color:{ink}">{100 * value:.0f}</td>'
 
 
-def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table of values, each row as long as `head`."""
     for row in rows:
         if len(row) != len(head):
             raise KoboshiError(f"table '{caption}': a row has {len(row)} cells, the head has {len(head)}")
     cells = [
         (_number(row[0], "plain"), [f"<td>{_number(cell, 'plain')}</td>" for cell in row[1:]]) for row in rows if row
     ]
-    return _grid((escape(h) for h in head), cells, caption=caption)
+    return grid((escape(h) for h in head), cells, caption=caption)
 
 
-def _gallery(figures: Iterable[str]) -> str:
+def gallery(figures: Iterable[str]) -> str:
+    """Pictures side by side."""
     body = "".join(figures)
     return f'<div class="gallery">{body}</div>' if body else ""
 
 
-def _picture(caption: str, png: bytes) -> str:
+def picture(caption: str, png: bytes) -> str:
+    """A picture inside the page."""
     data, words = base64.b64encode(png).decode(), escape(caption)
     image = f'<img alt="{words}" src="data:image/png;base64,{data}">'
     return f"<figure>{image}<figcaption>{words}</figcaption></figure>"

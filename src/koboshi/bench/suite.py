@@ -26,6 +26,7 @@ from itertools import combinations
 from random import Random
 from typing import Any
 
+from koboshi.bench.worlds import NOMINAL
 from koboshi.errors import KoboshiError
 from koboshi.faults import KINDS, CommandRanges, Fault, Scenario, Scenarios, can_have
 from koboshi.robots import Robot
@@ -70,12 +71,12 @@ class Suite:
     @cached_property
     def hash(self) -> str:
         """sha256 of all that decides what is walked, its first 12 digits."""
-        content = [self.name, self.scenarios.hash, self._sizes("nominal"), self.everywhere, self.seconds, HANDOVER_S]
+        content = [self.name, self.scenarios.hash, self._sizes(NOMINAL), self.everywhere, self.seconds, HANDOVER_S]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
     def count(self, world: str) -> int:
         """Episodes walked in a world."""
-        return len(self.scenarios.episodes) if world == "nominal" else self.everywhere
+        return len(self.scenarios.episodes) if world == NOMINAL else self.everywhere
 
     def batches(self, world: str) -> Iterator[Scenarios]:
         """What is walked side by side, in order; what is walked everywhere comes in the same batches in every world.

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from koboshi.bench.worlds import NOMINAL
+
 Json = Mapping[str, Any]
-NOMINAL = "nominal"
 HOURS_NOMINAL, HOURS_WORLD = 30.0, 5.0
 """Robot-hours that a rate of false alarms must rest on."""
 

@@ -17,6 +17,8 @@ from koboshi.envs.terms import events
 from koboshi.errors import unknown
 from koboshi.terrain import PlaneCfg
 
+NOMINAL = "nominal"
+"""The world without any difference."""
 PUSH, EVERY_S = 0.6, 3.0
 """m/s in each direction, s."""
 LOAD = 0.12
@@ -61,7 +63,7 @@ def _other_backend(cfg: EnvCfg) -> EnvCfg:
 
 
 WORLDS: dict[str, World] = {
-    "nominal": World("as the model says", lambda cfg: cfg),
+    NOMINAL: World("as the model says", lambda cfg: cfg),
     "pushed": World(
         f"a shove of up to {PUSH} m/s in each direction every {EVERY_S:g} s",
         lambda cfg: _with(cfg, "push", events.push, "interval", velocity=PUSH),

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from koboshi.errors import KoboshiError
-from koboshi.faults import KINDS
+from koboshi.faults import KINDS, can_have
 from koboshi.live.loop import FASTEST, SLOWEST, Change, Loop
 from koboshi.live.session import AXES, SHOVE, Session
 
@@ -30,7 +30,7 @@ class Controls:
     def __init__(self, server: viser.ViserServer, session: Session, loop: Loop, record: Callable[[Any], None]) -> None:
         """`record(event)`: the record button was pressed."""
         self._server, self._loop = server, loop
-        self.names = session.robot.joint_names
+        self.names, self._robot = session.robot.joint_names, session.robot
         self.chosen = self.names.index(session.robot.fault_candidates[0])
         self.follow = True
         self._clock(session, record)
@@ -91,13 +91,14 @@ class Controls:
             self._joint_choice: Any = gui.add_dropdown("joint", self.names, initial_value=self.names[self.chosen])
             action = gui.add_button_group("do", tuple(ACTIONS))
             severity = gui.add_slider("severity", 0.05, 1.0, 0.05, 0.7, hint="Of weaken, and of the kinds below")
-            kind = gui.add_dropdown("kind", tuple(KINDS))
+            kind = gui.add_dropdown("kind", self._kinds())
             apply = gui.add_button("Give it this kind of fault")
             heal = gui.add_button("Heal all joints")
 
         @self._joint_choice.on_update
         def _(event: Any) -> None:
             self.chosen = self.names.index(event.target.value)
+            kind.options = self._kinds()
             self._ask(event, lambda session: None)
 
         @action.on_click
@@ -116,6 +117,10 @@ class Controls:
             self._ask(event, lambda session: session.break_joint(joint, what, level))
 
         heal.on_click(self._asks(Session.heal))
+
+    def _kinds(self) -> tuple[str, ...]:
+        """Those that can happen to the chosen joint."""
+        return tuple(kind for kind in KINDS if can_have(self._robot, self.names[self.chosen], kind))
 
     def choose_joint(self, joint: int) -> None:
         """As if the joint had been chosen from the list."""

@@ -101,8 +101,9 @@ class Page:
         self._puppet = Puppet(server, model, ids.tolist(), self.controls.choose_joint)
         self._draw(session.now)
         self._puppet.look_from()
-        # Whoever comes sees the present, even of a clock that stands still.
-        server.on_client_connect(lambda client: self.loop.ask(lambda session: None))
+        # Whoever comes sees the present, and how many look on is counted, even where the clock stands still.
+        for comes_or_goes in (server.on_client_connect, server.on_client_disconnect):
+            comes_or_goes(lambda client: self.loop.ask(lambda session: None))
         self.loop.start()
 
     @property
@@ -234,9 +235,12 @@ class Page:
         try:
             with self._filming:
                 self._film(tape, path)
-        except (KoboshiError, OSError) as error:
+        except Exception as error:  # whatever it is, whoever waits is told
             told.title, told.body, told.color = "No video", str(error), "red"
+            if not isinstance(error, KoboshiError | OSError):
+                raise
         else:
             told.title, told.body, told.color = "The video is there", str(path), "green"
             client.send_file_download(path.name, path.read_bytes())
-        told.loading, told.with_close_button = False, True
+        finally:
+            told.loading, told.with_close_button = False, True

@@ -31,7 +31,7 @@ from koboshi.bench.rollout import rollout
 from koboshi.bench.strain import Strain
 from koboshi.bench.suite import HANDOVER_S, Suite, described, make_suite
 from koboshi.bench.targets import headline
-from koboshi.bench.worlds import WORLDS, in_world
+from koboshi.bench.worlds import NOMINAL, WORLDS, in_world
 from koboshi.envs import Env, EnvCfg
 from koboshi.errors import KoboshiError, at_least, unknown
 from koboshi.specialists.controller import Controller, Decision
@@ -113,7 +113,7 @@ class Benchmark:
         for seed in self.seeds:
             for controller in entrants.chosen(self.controllers):
                 for world in names:
-                    if ENTRANTS[controller].everywhere or world == "nominal":
+                    if ENTRANTS[controller].everywhere or world == NOMINAL:
                         yield Wanted(seed, controller, world)
 
     def seed(self, number: int) -> Seed:
@@ -244,11 +244,11 @@ def _made(benchmark: Benchmark, wanted: Wanted, seed: Seed) -> dict[str, Any]:
         "about": entrants.about(wanted.controller, seed.place) | {"detects": entrant.detects},
         "handover": states,
         "cost_us": cost,
-        "step_us": step_us(task.env, controller) if wanted.world == "nominal" else None,
+        "step_us": step_us(task.env, controller) if wanted.world == NOMINAL else None,
         "columns": rows,
     }
     if entrant.counted:
-        hours = benchmark.hours * (1.0 if wanted.world == "nominal" else HOURS_ELSEWHERE / HOURS)
+        hours = benchmark.hours * (1.0 if wanted.world == NOMINAL else HOURS_ELSEWHERE / HOURS)
         part["alarms"] = _alarms(str(wanted), in_world(task.env, wanted.world), controller, hours)
     return part
 
@@ -302,7 +302,7 @@ def _alarms(title: str, cfg: EnvCfg, controller: Controller, hours: float) -> di
 
 def step_us(cfg: EnvCfg, controller: Controller) -> float:
     """µs that a decision costs one robot on one core, the median over a walk."""
-    env = Env(replace(in_world(cfg, "nominal"), num_envs=1, faults=None))
+    env = Env(replace(in_world(cfg, NOMINAL), num_envs=1, faults=None))
     obs, state = env.reset(0), controller.initial_state(1, env.device)
     reset = torch.ones(1, dtype=torch.bool, device=env.device)
     seconds, threads = [], torch.get_num_threads()
