@@ -15,7 +15,6 @@ from koboshi.bench.suite import (
     SEVERITIES,
     Suite,
     comes_and_goes,
-    held_out_pairs,
     is_dead,
     joints_of,
 )
@@ -81,14 +80,6 @@ def test_batches_are_the_same_everywhere_and_the_well_keep_to_themselves(h1: Sui
     assert tuple(e for batch in here for e in batch.episodes) == h1.scenarios.episodes
     assert all(len({bool(e.faults) for e in batch.episodes}) == 1 for batch in here)
     assert len({batch.seed for batch in here}) == len(here)
-
-
-def test_held_out_pairs_come_with_their_mirror_images() -> None:
-    robot = robots.find("unitree_h1")
-    pairs = held_out_pairs(robot)
-    other = {name: robot.joint_names[robot.mirror_ids[robot.joint_id(name)]] for name in robot.joint_names}
-    assert all(frozenset(other[name] for name in pair) in pairs for pair in pairs)
-    assert 0.2 * 136 < len(pairs) < 0.3 * 136
 
 
 def test_a_smaller_suite_is_spread_over_the_whole_and_has_a_hash_of_its_own(h1: Suite) -> None:

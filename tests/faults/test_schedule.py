@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from koboshi.config import override
 from koboshi.envs import Env
 from koboshi.errors import KoboshiError
 from koboshi.faults import KINDS, FaultLayer, FaultsCfg, FaultSchedule, check_fault
+from koboshi.faults.held_out import held_out_pairs
 from koboshi.faults.layer import NEVER
 from koboshi.robots import UNITREE_H1, JointMap, Robot, physics_spec
 from koboshi.sim import ModelFields, make_backend
@@ -307,3 +310,39 @@ def test_half_of_the_faults_are_whole_and_the_rest_uniform() -> None:
     assert (FaultsCfg(severity=(0.2, 0.6), whole=1.0).levels(torch.tensor([1e-6, 1.0])) == torch.tensor(0.6)).all()
     with pytest.raises(KoboshiError, match="faults.whole is a share, from 0 to 1, not 1.5"):
         FaultsCfg(whole=1.5).validate()
+
+
+def test_held_out_pairs_come_with_their_mirror_images() -> None:
+    pairs = held_out_pairs(UNITREE_H1)
+    other = {
+        name: UNITREE_H1.joint_names[UNITREE_H1.mirror_ids[UNITREE_H1.joint_id(name)]]
+        for name in UNITREE_H1.joint_names
+    }
+    assert all(frozenset(other[name] for name in pair) in pairs for pair in pairs)
+    assert 0.2 * 136 < len(pairs) < 0.3 * 136
+
+
+@pytest.mark.parametrize("groups", [None, (("left_knee", "right_knee"), ("torso",))])
+def test_no_schedule_draws_them(groups) -> None:
+    out = {frozenset(UNITREE_H1.joint_id(name) for name in pair) for pair in held_out_pairs(UNITREE_H1)}
+    met, sizes = set(), set()
+    faults = layer(FaultSchedule(FaultsCfg(count=(1, 4), hold_out=True), groups=groups), 512)
+    for seed in range(4):
+        draw(faults, seed)
+        for joints, breaks in zip(faults.joint.tolist(), planned(faults).tolist(), strict=True):
+            broken = [joint for joint, is_so in zip(joints, breaks, strict=True) if is_so]
+            met |= {frozenset(pair) for pair in combinations(broken, 2)}
+            sizes.add(len(broken))
+    assert not met & out and sizes == {1, 2, 3, 4}
+    if groups is None:
+        assert len(met) == 136 - len(out), "all others are met"
+    everything = layer(FaultSchedule(FaultsCfg(count=(1, 4)), groups=groups), 512)
+    draw(everything, 0)
+    first_two = {frozenset(row[:2]) for row in everything.joint.tolist()}
+    assert first_two & out, "without it they are drawn: the test says little otherwise"
+    assert torch.equal(planned(everything)[:, 0], planned(faults)[:, 0]), "the first fault always stays"
+
+
+def test_a_single_fault_has_no_partner_to_leave_out() -> None:
+    with pytest.raises(KoboshiError, match="faults.hold_out has no effect: faults.count=.1, 1. breaks no two"):
+        override(FaultsCfg(), ["hold_out=true"])

@@ -18,8 +18,9 @@ import numpy as np
 from koboshi.bench.episode_columns import Columns
 from koboshi.bench.statistics import Values
 from koboshi.bench.strain import NONE
-from koboshi.bench.suite import comes_and_goes, held_out_pairs, is_dead, joints_of
+from koboshi.bench.suite import comes_and_goes, is_dead, joints_of
 from koboshi.faults import KINDS, Scenario
+from koboshi.faults.held_out import held_out_pairs
 from koboshi.robots import Robot
 
 TIMELY_S = 0.5

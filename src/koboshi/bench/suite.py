@@ -29,6 +29,7 @@ from typing import Any
 from koboshi.bench.worlds import NOMINAL
 from koboshi.errors import KoboshiError
 from koboshi.faults import KINDS, CommandRanges, Fault, Scenario, Scenarios, can_have
+from koboshi.faults.held_out import shuffled
 from koboshi.robots import Robot
 
 VERSION = 1
@@ -45,8 +46,6 @@ WALKING, STANDING = (12, 48), (4, 16)
 TRIPLES, QUADRUPLES, PAIRS_EVERYWHERE = 136, 68, 34
 GONE_S, PERIOD_S = 0.5, 1.5
 """A fault that comes and goes: how long it lasts, and from one onset to the next, s."""
-HELD_OUT = 0.25
-"""Share of the pairs (with their mirror images) that a training should not meet."""
 BATCH = 512
 """Episodes side by side at most; noise is drawn for a whole batch, so it is part of the suite."""
 
@@ -142,25 +141,6 @@ def comes_and_goes(scenario: Scenario) -> bool:
     return any(fault.period_s is not None for fault in scenario.faults)
 
 
-def held_out_pairs(robot: Robot) -> frozenset[frozenset[str]]:
-    """Pairs of joints that a training should leave out; with a pair its mirror image is out too."""
-    names = robot.fault_candidates
-    orbits: dict[frozenset[frozenset[str]], None] = {}
-    for pair in combinations(names, 2):
-        orbits[frozenset((frozenset(pair), frozenset(_partner(robot, name) for name in pair)))] = None
-    order = _shuffled(list(orbits), Random(SEED))
-    return frozenset(pair for orbit in order[: round(HELD_OUT * len(order))] for pair in orbit)
-
-
-def _partner(robot: Robot, joint: str) -> str:
-    return robot.joint_names[robot.mirror_ids[robot.joint_id(joint)]] if robot.mirrored else joint
-
-
-def _shuffled(values: Sequence[Any], random: Random) -> list[Any]:
-    """By keys of `random.random`, the one generator whose numbers Python promises to keep."""
-    return [value for _, value in sorted(((random.random(), i), value) for i, value in enumerate(values))]
-
-
 class _Deck:
     """Deals values in a random order, all equally often."""
 
@@ -170,7 +150,7 @@ class _Deck:
 
     def deal(self) -> Any:
         if not self._left:
-            self._left = _shuffled(self._values, self._random)
+            self._left = shuffled(self._values, self._random)
         return self._left.pop()
 
     def deal_set(self, size: int) -> tuple[Any, ...]:

@@ -76,6 +76,8 @@ class FaultsCfg:
     """Least and greatest number of joints that break in an episode; 0 is allowed as the least."""
     duration_s: tuple[float, float] | None = None
     """How long a fault lasts; None: until the episode ends."""
+    hold_out: bool = False
+    """Whether schedules leave out the pairs of joints that the benchmark holds out; see `held_out_pairs`."""
     pause_s: tuple[float, float] | None = None
     """How long it is gone before it comes back; None: it comes once."""
 
@@ -97,6 +99,8 @@ class FaultsCfg:
             raise KoboshiError(f"faults.duration_s is above 0 s, ascending and finite, not {self.duration_s}")
         if self.pause_s is not None and not 0 < self.pause_s[0] <= self.pause_s[1] < math.inf:
             raise KoboshiError(f"faults.pause_s is above 0 s, ascending and finite, not {self.pause_s}")
+        if self.hold_out and self.count[1] < 2:
+            raise KoboshiError(f"faults.hold_out has no effect: faults.count={self.count} breaks no two joints at once")
         if self.pause_s is not None and self.duration_s is None:
             raise KoboshiError("faults.pause_s needs faults.duration_s: what never ends cannot come back")
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from koboshi.errors import KoboshiError, unknown
 from koboshi.faults.cfg import NEVER, Fault, FaultSchedule, FaultsOnDemand
+from koboshi.faults.held_out import held_out_pairs
 from koboshi.faults.kinds import CAPTURING, ENCODER_OFFSET, FAULT_KINDS, KINDS, FieldEffect, check_fault
 from koboshi.faults.scenarios import Scenarios
 from koboshi.robots import JointMap, Robot
@@ -72,6 +73,8 @@ class FaultLayer:
             self._scripted = {name: x.to(device) for name, x in _script(cfg, robot, self._step_dt).items()}
         elif isinstance(cfg, FaultSchedule) and self._kinds:
             self._choices = torch.tensor([KINDS.index(kind) for kind in cfg.faults.kinds], device=device)
+            if cfg.faults.hold_out:
+                self._apart = _apart(robot).to(device)
             if cfg.groups is None or cfg.faults.count[1] > 1:
                 names = cfg.faults.candidates(robot)
                 self._candidates = torch.tensor([robot.joint_id(name) for name in names], device=device)
@@ -169,6 +172,8 @@ class FaultLayer:
             which = torch.cat(((cell // joints)[:, None], which[:, 1:]), 1)
         joint, number = self._who(u[:, -2], own, generator)
         breaks = (torch.arange(s, device=self._device) < number[:, None]) & (u[:, -1:] < cfg.probability)
+        if faults.hold_out:
+            breaks = self._kept_apart(joint, breaks)
         stop, period = (torch.full_like(start, NEVER) for _ in range(2))
         if faults.duration_s is not None:
             length = self._steps(faults.duration_s, lasts)
@@ -188,6 +193,14 @@ class FaultLayer:
         """Control steps, at least one, between two times, for numbers in 0..1."""
         least, most = (max(1, round(t / self._step_dt)) for t in seconds)
         return (least + (most - least + 1) * u).long().clamp(max=most)
+
+    def _kept_apart(self, joint: Tensor, breaks: Tensor) -> Tensor:
+        """(N, S) of the faults planned those that form no pair which is held out with one before them."""
+        kept = breaks.clone()
+        for later in range(1, joint.shape[1]):
+            with_earlier = self._apart[joint[:, later, None], joint[:, :later]] & kept[:, :later]
+            kept[:, later] &= ~with_earlier.any(1)
+        return kept
 
     def _who(self, u: Tensor, own: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """(N, S) joints in a random order, where one is the `own` (N,) that first, and (N,) how many of them break."""
@@ -279,6 +292,15 @@ class FaultLayer:
         own = {name: getattr(self, name) for name in (*_PLAN, "severity", "kind")} | {"active": self._active}
         own |= {f"level.{kind}": table for kind, table in self._level.items()}
         return own | {f"held.{kind}": table for kind, table in self._held.items()}
+
+
+def _apart(robot: Robot) -> Tensor:
+    """(J, J) bool: pairs of joints that are held out."""
+    apart = torch.zeros(len(robot.joint_names), len(robot.joint_names), dtype=torch.bool)
+    for pair in held_out_pairs(robot):
+        one, other = (robot.joint_id(name) for name in pair)
+        apart[one, other] = apart[other, one] = True
+    return apart
 
 
 def _kinds(cfg: Cfg) -> tuple[str, ...]:
