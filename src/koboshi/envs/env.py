@@ -93,6 +93,11 @@ class Env:
         return torch.zeros(self.num_envs, *width, device=self.device)
 
     @property
+    def robot_mass(self) -> float:
+        """kg of the whole robot, as the model says."""
+        return float(self.model.body_subtreemass[self.model.body(self.robot.base_body).id])
+
+    @property
     def layouts(self) -> dict[str, tuple[LayoutEntry, ...]]:
         """Group -> where each term lies, of groups that are vectors."""
         return self.observations.layouts

@@ -277,8 +277,7 @@ def _quantities(env: Env) -> dict[str, Quantity]:
             env.fields.expand(field, derives)
     # Of a contact's two frictions the larger one counts.
     friction = float(env.model.geom_friction[:, 0].max())
-    mass = float(env.model.body_subtreemass[env.model.body(env.robot.base_body).id])
-    most = float(f"{0.3 * mass:.1g}")
+    most = float(f"{0.3 * env.robot_mass:.1g}")
     return {
         "friction": Quantity("sliding friction", "", friction, 0.05, max(1.5, friction), _set_friction),
         "payload": Quantity("payload on the base", "kg", 0.0, 0.0, most, _set_payload),

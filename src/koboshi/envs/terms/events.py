@@ -73,8 +73,7 @@ def randomise_mass(
     """kg more or less on some bodies (None: the base), and shares of the robot's mass; their inertia scaled alike."""
     ids = env.body_ids(tuple(bodies or (env.robot.base_body,)))
     nominal, shape = env.fields.nominal("body_mass")[ids], (env.num_envs, len(ids))
-    whole = env.model.body_subtreemass[env.model.body(env.robot.base_body).id]
-    load = env.uniform(shape, *add) + env.uniform(shape, *of_robot) * float(whole)
+    load = env.uniform(shape, *add) + env.uniform(shape, *of_robot) * env.robot_mass
     mass = (nominal + load).clamp(min=0.1 * nominal)
     for field, value in (("body_mass", mass), ("body_inertia", env.fields.nominal("body_inertia")[ids])):
         whole = env.fields.randomised(field).clone()
