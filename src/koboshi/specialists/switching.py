@@ -21,7 +21,7 @@ class SwitchCfg:
     blend_steps: int = 0
     """Control steps in which the action's jump at a switch fades out."""
 
-    def validate(self) -> None:
+    def __post_init__(self) -> None:
         at_least("switch.dwell_steps", self.dwell_steps, 0)
         at_least("switch.blend_steps", self.blend_steps, 0)
 
