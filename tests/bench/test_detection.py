@@ -14,6 +14,7 @@ from torch import Tensor
 
 from koboshi.bench import detection
 from koboshi.bench.rollout import Recording
+from koboshi.detect import AlarmCfg
 from koboshi.envs import Env
 from koboshi.errors import KoboshiError
 from koboshi.faults import KINDS, Fault
@@ -153,6 +154,33 @@ class Scripted:
             Belief(alarm.float(), alarm, alarm.repeat(1, len(KINDS)).float()),
         )
         return Decision(torch.zeros(n, JOINTS), route), state + 1
+
+
+NOW = AlarmCfg(threshold=0.5, persistence=1, release_threshold=0.5, release_steps=1)
+
+
+def test_false_alarms_of_several_settings_in_one_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = torch.full((10, 2), -1)
+    script[:, 0] = torch.tensor([-1, 3, 3, -1, 3, 5, 5, 5, 5, -1])
+    script[5:, 1] = torch.tensor([7, 7, 7, 7, 7])
+    cfg = replace(make_task("h1-walk").env, episode_length_s=8 * 0.02)  # a new episode after row 8
+    hours = 9.5 * 2 * 0.02 / 3600
+    settings = [NOW, replace(NOW, persistence=2), replace(NOW, persistence=4), replace(NOW, release_steps=2)]
+    told = detection.false_alarms(cfg, Scripted(script), hours, 2, 0, lambda t: None)
+    found = detection.alarms_of_settings(cfg, Scripted(script), settings, hours, 2, 0, lambda t: None)
+    assert found[0] == told and told["false_alarms"] == 6
+    # Two rows in a row: 3 in rows 1, 2; 5 in rows 5 … 7; 7 in rows 5 … 7 and in 8, 9 of the new episode.
+    # Four: none, for the new episode begins counting anew. Released late: 3 is raised once in rows 1 … 4.
+    assert [each["false_alarms"] for each in found[1:]] == [4, 0, 5]
+
+
+def test_delays_of_another_setting(noticed: Recording) -> None:
+    assert noticed.alarm is not None
+    with_beliefs = replace(noticed, probability=noticed.alarm.float() * 0.8)
+    assert detection.delays_of_setting(with_beliefs, NOW).tolist() == detection.delays(noticed).tolist()
+    later = detection.delays_of_setting(with_beliefs, replace(NOW, persistence=3))
+    assert later == pytest.approx([60.0, 140.0, math.inf, math.inf, math.inf, math.inf])
+    assert np.isinf(detection.delays_of_setting(with_beliefs, replace(NOW, threshold=0.9))).all()
 
 
 def test_an_alarm_is_false_once_when_it_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:

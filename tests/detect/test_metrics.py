@@ -7,7 +7,7 @@ import torch
 
 from koboshi.data import Sequences
 from koboshi.detect import AlarmCfg, DetectorSpec, FaultDetector, calibrate, evaluate_detector, judge_all, picture
-from koboshi.detect.calibration import _first_quiet, curve
+from koboshi.detect.calibration import curve, first_quiet
 from koboshi.detect.metrics import (
     alarm_counts,
     confusion,
@@ -259,7 +259,7 @@ def test_calibration_extrapolates_rare_false_alarms(recorded):
 def test_what_is_quiet_by_hand(seen, quiet):
     thresholds = tuple(torch.arange(8.0).sigmoid().tolist())
     counts = [{"false_alarms": n, "healthy_hours": 1.0} for n in [*seen, *[0] * (8 - len(seen))]]
-    assert _first_quiet(thresholds, counts, 1.5) == quiet
+    assert first_quiet(thresholds, counts, 1.5) == quiet
 
 
 def test_curve_and_picture(recorded, tmp_path):

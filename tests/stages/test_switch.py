@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from koboshi.detect.calibration import CALIBRATION_THRESHOLDS, first_quiet
 from koboshi.envs import Env, EnvCfg
 from koboshi.errors import KoboshiError
 from koboshi.specialists.controller import Controller
@@ -17,6 +19,7 @@ from koboshi.stages import specialists, switch
 from koboshi.stages.folders import task_of
 from koboshi.tasks.task import SwitchStageCfg
 
+HEARD = [100] * 4 + [0] * 10
 NOISE = torch.linspace(-1.0, 1.0, 101)
 
 
@@ -45,7 +48,7 @@ def test_one_setting_after_the_other(pipeline: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(switch, "rewards", rewards)
     path = pipeline / "controller.safetensors"
-    task = replace(task_of(path), switch=SwitchStageCfg(num_envs=8, seed=5))
+    task = replace(task_of(path), switch=SwitchStageCfg(healthy_hours=0.0, num_envs=8, seed=5))
     stored = StoredController(path, Env(replace(task.env, num_envs=1)))
     release = stored.alarm.release_steps
     stored.switch = replace(stored.switch, dwell_steps=0, blend_steps=0)
@@ -59,6 +62,35 @@ def test_one_setting_after_the_other(pipeline: Path, monkeypatch: pytest.MonkeyP
     (cfg,) = {id(cfg): cfg for cfg, _, _ in asked}.values()
     assert {seed for _, seed, _ in asked} == {5} and cfg.num_envs == 8
     assert cfg.faults.faults == task.faults and cfg.faults.probability == task.collect.probability
+
+
+def test_threshold_and_persistence_are_the_soonest_of_the_quiet_ones(
+    pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand: with a persistence of p steps the (7 − p)th threshold is quiet, and three steps notice soonest."""
+    path = pipeline / "controller.safetensors"
+    task = task_of(path)
+    task = replace(task, detector=replace(task.detector, false_alarms_per_hour=0.4))
+    stored = StoredController(path, Env(replace(task.env, num_envs=1)))
+    asked = []
+
+    def counted(cfg, controller, settings, hours, num_envs, seed, report):
+        asked.append((hours, seed))
+        places = [(s.persistence, CALIBRATION_THRESHOLDS.index(s.threshold)) for s in settings]
+        # 100 alarms before the quiet threshold, which are not extrapolated far: then none in 100 hours.
+        return [{"false_alarms": 100 if i < 7 - p else 0, "healthy_hours": 100.0} for p, i in places]
+
+    def delays(recording, setting):
+        assert recording.probability is not None
+        return np.array([20.0, np.inf] if setting.persistence == 3 else [900.0, 5000.0])
+
+    monkeypatch.setattr(switch, "alarms_of_settings", counted)
+    monkeypatch.setattr(switch, "delays_of_setting", delays)
+    alarm = switch.choose_alarm(task, stored)
+    assert asked == [(task.switch.healthy_hours, task.switch.seed)]
+    quiet = first_quiet(CALIBRATION_THRESHOLDS, [{"false_alarms": n, "healthy_hours": 100.0} for n in HEARD], 0.4)
+    assert (alarm.persistence, alarm.threshold) == (3, CALIBRATION_THRESHOLDS[quiet])
+    assert alarm.release_steps == stored.alarm.release_steps and quiet >= 4
 
 
 def test_what_the_pipeline_chose_is_in_its_controller(pipeline: Path, koboshi, tmp_path: Path) -> None:

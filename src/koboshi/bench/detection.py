@@ -8,7 +8,7 @@ period after its onset, so no delay is shorter than a period.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from koboshi import robots
 from koboshi.bench.rollout import Recording
+from koboshi.detect.alarms import AlarmCfg, AlarmState, alarm_step, alarms_over_time, initial_alarms
 from koboshi.detect.metrics import (
     WINDOW_S,
     confusion_matrix,
@@ -31,7 +32,8 @@ from koboshi.envs import Env, EnvCfg
 from koboshi.errors import KoboshiError
 from koboshi.robots import Robot
 from koboshi.specialists.assignment import Assignment
-from koboshi.specialists.controller import Controller
+from koboshi.specialists.controller import Controller, Decision
+from koboshi.vec_env import anyone
 
 
 class FaultRows(NamedTuple):
@@ -62,6 +64,15 @@ def faults_of(recording: Recording) -> FaultRows:
 def delays(recording: Recording) -> np.ndarray:
     """(F,) ms from each fault's onset to the first alarm on its joint; inf where none comes."""
     return _delays(recording, _alarm(recording))
+
+
+def delays_of_setting(recording: Recording, setting: AlarmCfg) -> np.ndarray:
+    """(F,) as `delays`, had alarms been raised by another setting from what was believed."""
+    if recording.probability is None:
+        raise KoboshiError("this recording holds no beliefs; record it with detail=True")
+    begins = torch.zeros(recording.probability.shape[:2], dtype=torch.bool)
+    begins[0] = True
+    return _delays(recording, alarms_over_time(setting, recording.probability, begins).numpy())
 
 
 def switch_delays(recording: Recording, assignment: Assignment) -> np.ndarray:
@@ -156,20 +167,58 @@ def false_alarms(
 
     An alarm counts when it is raised: on a joint that had none in the step before.
     """
-    env = Env(replace(cfg, num_envs=num_envs, faults=None))
-    steps = healthy_steps(hours, env.step_dt, num_envs)
-    obs, state = env.reset(seed), controller.initial_state(num_envs, env.device)
-    reset = torch.ones(num_envs, dtype=torch.bool, device=env.device)
     before: Tensor | None = None
-    count = torch.zeros((), dtype=torch.int64, device=env.device)
-    for t in range(steps):
-        decision, state = controller.act(obs, reset, state)
+    count: Tensor | int = 0
+    for decision, reset in _healthy_walk(cfg, controller, hours, num_envs, seed, report):
         alarm = decision.route.belief.alarm
         count += (alarm if before is None else alarm & (~before | reset[:, None])).sum()
         before = alarm.clone()
+    return _rate(int(count), hours, cfg.step_dt, num_envs)
+
+
+def alarms_of_settings(
+    cfg: EnvCfg,
+    controller: Controller,
+    settings: Sequence[AlarmCfg],
+    hours: float,
+    num_envs: int,
+    seed: int,
+    report: Callable[[int], None],
+) -> list[dict[str, float]]:
+    """As `false_alarms`, of each of several settings of the alarm on what the controller believes in one and the same
+    walk: `false_alarms`, `healthy_hours` and the rate."""
+    counts = [0] * len(settings)
+    states: list[AlarmState] = []
+    for decision, reset in _healthy_walk(cfg, controller, hours, num_envs, seed, report):
+        probability = decision.route.belief.probability
+        if not states:
+            states = [initial_alarms(num_envs, probability.shape[1], probability.device)] * len(settings)
+        fresh = reset if anyone(reset) else None
+        for i, setting in enumerate(settings):
+            alarm, after = alarm_step(setting, probability, states[i], fresh)
+            if alarm is not states[i].alarm:
+                was = states[i].alarm if fresh is None else states[i].alarm & ~fresh[:, None]
+                counts[i] += int((alarm & ~was).sum())
+            states[i] = after
+    return [_rate(count, hours, cfg.step_dt, num_envs) for count in counts]
+
+
+def _healthy_walk(
+    cfg: EnvCfg, controller: Controller, hours: float, num_envs: int, seed: int, report: Callable[[int], None]
+) -> Iterator[tuple[Decision, Tensor]]:
+    """Each decision of robots whose joints are all well, and whose episode begins with it (N,) bool."""
+    env = Env(replace(cfg, num_envs=num_envs, faults=None))
+    obs, state = env.reset(seed), controller.initial_state(num_envs, env.device)
+    reset = torch.ones(num_envs, dtype=torch.bool, device=env.device)
+    for t in range(healthy_steps(hours, env.step_dt, num_envs)):
+        decision, state = controller.act(obs, reset, state)
+        yield decision, reset
         step = env.step(decision.action)
         obs, reset = step.obs, step.terminated | step.truncated
         report(t + 1)
     env.settle()
-    spent, raised = steps * num_envs * env.step_dt / 3600, int(count)
+
+
+def _rate(raised: int, hours: float, step_dt: float, num_envs: int) -> dict[str, float]:
+    spent = healthy_steps(hours, step_dt, num_envs) * num_envs * step_dt / 3600
     return {"false_alarms_per_hour": raised / spent, "false_alarms": raised, "healthy_hours": spent}

@@ -32,10 +32,11 @@ EVERY_EPISODE = "all, training ones included"
 
 def curve(judged: Judged, cfg: AlarmCfg, thresholds: tuple[float, ...] = THRESHOLDS) -> list[dict[str, Any]]:
     """`figures` without isolation for each threshold, other settings as in `cfg`."""
-    return [figures(judged, _with_threshold(cfg, t, cfg.persistence), isolation=False) for t in thresholds]
+    return [figures(judged, with_threshold(cfg, t, cfg.persistence), isolation=False) for t in thresholds]
 
 
-def _with_threshold(cfg: AlarmCfg, threshold: float, persistence: int) -> AlarmCfg:
+def with_threshold(cfg: AlarmCfg, threshold: float, persistence: int) -> AlarmCfg:
+    """The same settings otherwise; an alarm's release never needs a higher probability than its raising."""
     return replace(
         cfg,
         threshold=threshold,
@@ -64,13 +65,13 @@ def calibrate(
         raise KoboshiError("cannot calibrate alarms: no healthy row in these episodes, so no false alarm can be seen")
     best: tuple[tuple[bool, float, float], AlarmCfg] | None = None
     for persistence in persistences:
-        settings = [_with_threshold(cfg, threshold, persistence) for threshold in thresholds]
+        settings = [with_threshold(cfg, threshold, persistence) for threshold in thresholds]
         counts = [alarm_counts(judged, alarms_over_time(s, judged.prob, judged.reset)) for s in settings]
-        quiet = _first_quiet(thresholds, counts, false_alarms_per_hour)
+        quiet = first_quiet(thresholds, counts, false_alarms_per_hour)
         rate = counts[quiet]["false_alarms_per_hour"]
         too_many = rate > false_alarms_per_hour
         alarms = alarms_over_time(settings[quiet], judged.prob, judged.reset)
-        delay = float(np.minimum(delays(judged, alarms), 1000 * WINDOW_S).mean())
+        delay = float(capped(delays(judged, alarms)).mean())
         score = too_many, rate if too_many else 0.0, delay
         if best is None or score < best[0]:
             best = score, settings[quiet]
@@ -78,7 +79,12 @@ def calibrate(
     return best[1]
 
 
-def _first_quiet(thresholds: tuple[float, ...], counts: list[dict[str, Any]], allowed: float) -> int:
+def capped(delays_ms: np.ndarray) -> np.ndarray:
+    """Delays in ms of which those above `WINDOW_S`, and misses, are that long."""
+    return np.minimum(delays_ms, 1000 * WINDOW_S)
+
+
+def first_quiet(thresholds: tuple[float, ...], counts: list[dict[str, Any]], allowed: float) -> int:
     """The lowest threshold from which on the observed and the extrapolated rates are allowed; or the last."""
     x = np.array([math.log(t / (1 - t)) for t in thresholds])
     seen = np.array([c["false_alarms"] for c in counts])

@@ -102,8 +102,11 @@ class DetectorStageCfg:
 
 @dataclass(frozen=True)
 class SwitchStageCfg:
-    """The values among which the switch's settings are chosen, on robots that break as in training."""
+    """How the settings of alarms and switch are chosen, in the worlds of training, on robots that break as there."""
 
+    healthy_hours: float = 5.0
+    """Robot-hours without a fault to count false alarms in, by which threshold and persistence are chosen; 0: they
+    stay as the detector was calibrated on its recordings."""
     release_steps: tuple[int, ...] = (25, 50, 100)
     """Of `detector.alarm`."""
     dwell_steps: tuple[int, ...] = (0, 10, 25)
@@ -118,6 +121,8 @@ class SwitchStageCfg:
 
     def validate(self) -> None:
         at_least("switch.num_envs", self.num_envs, 2)
+        if not self.healthy_hours >= 0:
+            raise KoboshiError(f"switch.healthy_hours is at least 0, not {self.healthy_hours}")
         _positive("switch.seconds", self.seconds)
         _onsets("switch.onset_s", self.onset_s)
         for name, least in (("release_steps", 1), ("dwell_steps", 0), ("blend_steps", 0)):
