@@ -25,7 +25,8 @@ TINY = [
     "specialists.onset_s=[0.0,0.02]", "specialists.switch_delay_s=[0.0,0.0]", "evaluate.episodes_a_joint=1",
     "evaluate.seconds=1", "evaluate.healthy_hours=0.01", "evaluate.oracle_delays_s=[0.06]",
     "specialists.detector_share=0.5", "specialists.focus=0.5", "switch.num_envs=4", "switch.seconds=0.3",
-    "switch.healthy_hours=0.003", "switch.onset_s=[0.0,0.1]", "switch.release_steps=[50]", "switch.dwell_steps=[3]", "switch.blend_steps=[2]",
+    "switch.healthy_hours=0.003", "switch.onset_s=[0.0,0.1]", "switch.release_steps=[50]",
+    "switch.dwell_steps=[3]", "switch.blend_steps=[2]",
 ]  # fmt: skip
 
 _KILLER = """
