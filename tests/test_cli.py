@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -106,6 +107,18 @@ def test_resume_needs_something_to_resume(tmp_path: Path, koboshi: Callable[...,
     result = koboshi(*train, "--resume")
     assert result.code == 0 and f"resuming {tmp_path}/h1-walk/a" in result.out
     assert (tmp_path / "h1-walk/a/checkpoints/final.safetensors").exists()
+
+
+def test_who_serves_which_joints(koboshi: Callable[..., Any]) -> None:
+    """Of H1's 17 joints the two legs and the two arms have 4 each: of pairs 4 · 6 of 136 lie within a limb."""
+    said = koboshi("list", "banks", "--task", "h1-walk").out
+    assert "specialists.sharing=mirrored_pair" in said and "most probable fault acts" in said
+    rows = {cells[1].strip(): cells[2:-1] for line in said.splitlines() if len(cells := re.split("[│┃]", line)) == 7}
+    assert [cell.strip() for cell in rows["limb"]] == ["5", "100%", "18%", "2%"]
+    assert [cell.strip() for cell in rows["mirrored_pair *"]] == ["9", "100%", "0%", "0%"]
+    assert [cell.strip() for cell in rows["one"]] == ["1", "100%", "100%", "100%"]
+    knee = next(line for line in said.splitlines() if "left_knee" in line)
+    assert "right_knee" in knee and "knee" in knee.split("│")[1]
 
 
 def test_list_faults_names_each_kind_and_its_picture(

@@ -61,19 +61,26 @@ def play(
 @app.command("list")
 def list_(
     what: Annotated[
-        Literal["everything", "faults", "worlds"],
-        typer.Argument(help="faults: their kinds, and a picture of what each does; worlds: to judge controllers in."),
+        Literal["everything", "faults", "worlds", "banks"],
+        typer.Argument(
+            help="faults: their kinds, and a picture of what each does; worlds: to judge controllers in; "
+            "banks: which specialist serves which joints."
+        ),
     ] = "everything",
-    task: Annotated[str, typer.Option(help="faults: the task whose shipped robot is shown.")] = "h1-walk",
+    task: Annotated[
+        str, typer.Option(help="faults: the task whose shipped robot is shown; banks: whose specialists are.")
+    ] = "h1-walk",
     joint: Annotated[str | None, typer.Option(help="faults: the joint that fails; a knee by default.")] = None,
     out: Annotated[Path, typer.Option(help="faults: folder of the picture.")] = Path("runs/faults"),
     root: Root = RUNS,
 ) -> None:
-    """Tasks, robots with their joints, and runs; or the kinds of fault; or the worlds."""
+    """Tasks, robots with their joints, and runs; or the kinds of fault; or the worlds; or who serves which joint."""
     from koboshi.stages import fault_traces, tables
 
     if what == "worlds":
         tables.show_worlds()
+    elif what == "banks":
+        tables.show_banks(task_named(task, None))
     elif what == "faults":
         tables.show_faults(fault_traces.picture(task_named(task, None), joint, out))
     else:

@@ -13,9 +13,15 @@ from koboshi.faults.kinds import check_kind
 from koboshi.robots import Robot
 
 Sharing = Literal["joint", "mirrored_pair", "limb", "one"]
-SHARINGS: tuple[str, ...] = get_args(Sharing)
+SHARINGS: tuple[Sharing, ...] = get_args(Sharing)
 Cover = Literal["strongest", "healthy"]
-COVERS: tuple[str, ...] = ("strongest", "healthy")
+COVER_RULES: dict[str, str] = {
+    "strongest": "whoever is in charge stays while a joint that they serve is broken; of several at once the member of "
+    "the most probable fault acts",
+    "healthy": "the healthy policy acts",
+}
+"""Who acts where no member serves all joints that are broken."""
+COVERS: tuple[str, ...] = tuple(COVER_RULES)
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,7 @@ class Assignment:
 
     members: tuple[Member, ...]
     cover: Cover = "strongest"
-    """Who acts where several joints have failed and no member serves all: `strongest`, the member of the joint that
-    alarmed first (of the most probable, of several at once), or `healthy`, the healthy policy."""
+    """See `COVER_RULES`."""
 
     def __post_init__(self) -> None:
         twice = [name for name, count in Counter(m.name for m in self.members).items() if count > 1]

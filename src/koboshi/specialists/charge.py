@@ -41,7 +41,7 @@ class SeatTable:
     """
 
     def __init__(self, assignment: Assignment, robot: Robot) -> None:
-        served = {(-1, False): frozenset[int]()} | _served(assignment, robot)
+        served = {(-1, False): frozenset[int]()} | served_joints(assignment, robot)
         seats = sorted(served, key=lambda seat: len(served[seat]))
         self.member = torch.tensor([k for k, _ in seats])
         self.mirrored = torch.tensor([m for _, m in seats])
@@ -112,8 +112,8 @@ class SeatTable:
         return torch.where(greatest >= 0, self.of_fault[fault], NOBODY)
 
 
-def _served(assignment: Assignment, robot: Robot) -> dict[tuple[int, bool], frozenset[int]]:
-    """(member, mirrored) -> the joints that this seat serves; seats that serve none are left out."""
+def served_joints(assignment: Assignment, robot: Robot) -> dict[tuple[int, bool], frozenset[int]]:
+    """(member, mirrored) -> the joints that this seat serves, by number; seats that serve none are left out."""
     served = {}
     for k, m in enumerate(assignment.members):
         joints, mirrored = ({robot.joint_id(name) for name in names} for names in (m.joints, m.mirrored))

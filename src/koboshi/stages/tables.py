@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,19 @@ from rich.table import Table
 from koboshi import robots, tasks
 from koboshi.bench.worlds import WORLDS
 from koboshi.faults.kinds import FAULT_KINDS
+from koboshi.robots import Robot
 from koboshi.runs import RunFolder
+from koboshi.specialists.assignment import COVER_RULES, SHARINGS, Assignment
+from koboshi.specialists.charge import served_joints
 from koboshi.stages.check import Finding
 from koboshi.stages.folders import CONTROLLER, names
 from koboshi.stages.progress import console
+from koboshi.stages.specialists import bank_assignment
+from koboshi.tasks import TaskCfg
+from koboshi.tasks.task import required
+
+TOGETHER = (1, 2, 3)
+"""Joints that break together, in the table of banks."""
 
 
 def show_statistics(statistics: dict[str, Any]) -> None:
@@ -90,6 +101,36 @@ def show_faults(picture: Path) -> None:
     title = "kinds of fault, severity s above 0 and at most 1"
     _two_columns(title, {name: kind.severity for name, kind in FAULT_KINDS.items()})
     console.print(str(picture), highlight=False, soft_wrap=True)
+
+
+def show_banks(task: TaskCfg) -> None:
+    """Who serves which joints in the task's bank, and how many sets of joints each way of sharing serves whole."""
+    settings, robot = required(task, "specialists", task.specialists), robots.find(task.env.robot)
+    mine = bank_assignment(task)
+    table = Table(title=f"{task.name}: specialists.sharing={settings.sharing}")
+    for name in ("member", "joints", "through the mirror", "kinds"):
+        table.add_column(name, overflow="fold")
+    for member in mine.members:
+        straight = [joint for joint in member.joints if joint not in member.mirrored]
+        kinds = ", ".join(member.kinds) if member.kinds else "all"
+        table.add_row(member.name, ", ".join(straight), ", ".join(member.mirrored), kinds)
+    console.print(table)
+    banks = Table(title="sets of joints that one member serves whole")
+    for name in ("specialists.sharing", "members", *(f"of {k}" for k in TOGETHER)):
+        banks.add_column(name, justify="left" if "sharing" in name else "right")
+    for sharing in SHARINGS:
+        bank = bank_assignment(replace(task, specialists=replace(settings, sharing=sharing)))
+        shares = (f"{served_whole(bank, robot, k):.0%}" for k in TOGETHER)
+        banks.add_row(f"{sharing} *" if bank == mine else sharing, str(len(bank.members)), *shares)
+    console.print(banks)
+    console.print(f"The rest, specialists.cover={settings.cover}: {COVER_RULES[settings.cover]}", soft_wrap=True)
+
+
+def served_whole(bank: Assignment, robot: Robot, k: int) -> float:
+    """Share of all sets of k joints of the bank that one seat serves."""
+    seats = list(served_joints(bank, robot).values())
+    sets = [set(joints) for joints in combinations(sorted(set().union(*seats)), k)]
+    return sum(any(joints <= seat for seat in seats) for joints in sets) / len(sets)
 
 
 def show_everything(root: Path) -> None:
