@@ -193,6 +193,10 @@ def under_any_faults(task: TaskCfg) -> TaskCfg:
             sharing="one",
             informed=True,
             kinds=MOVING,
+            # One member learns from all environments: fewer of them, and more updates from as many samples.
+            num_envs=512,
+            stages=(1600, 1600, 16200),
+            minibatch_size=3072,
             severity=(0.4, 0.7, 1.0),
             whole=0.8,
             focus=0.75,
