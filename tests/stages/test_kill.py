@@ -74,7 +74,8 @@ def test_killed_specialists_end_with_the_same_weights(
     tmp_path: Path, pipeline: Path, tiny: list[str], killed: Callable[..., None], koboshi: Callable[..., Any]
 ) -> None:
     healthy = pipeline / "healthy/checkpoints/final.safetensors"
-    command = ("specialists", "h1-walk", "--healthy", healthy, "--oracle", "--root", tmp_path, *tiny)
+    detector = pipeline / "detector/round-1"
+    command = ("specialists", "h1-walk", "--healthy", healthy, "--detector", detector, "--root", tmp_path, *tiny)
     killed("*/resume.safetensors", 3, *command)  # in the second stage
     killed("*/checkpoints/final.safetensors", 1, *command)  # before the members are written
     assert koboshi(*command).code == 0

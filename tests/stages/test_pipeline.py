@@ -20,6 +20,7 @@ from koboshi.errors import KoboshiError
 from koboshi.faults import FaultSchedule, Scenarios
 from koboshi.policies.storage import load_policy, load_single
 from koboshi.specialists.storage import StoredController
+from koboshi.specialists.switching import SwitchCfg
 from koboshi.stages.collect import collect_env_cfg, law_card
 from koboshi.stages.detector import train as train_detector
 from koboshi.stages.evaluate import frozen_scenarios
@@ -151,7 +152,11 @@ def test_the_controller_is_put_together_from_the_parts(pipeline: Path) -> None:
     healthy = load_single(pipeline / "healthy/checkpoints/final.safetensors", env)[0]
     for mine, theirs in ((stored.healthy.stack, healthy), (stored.bank.policy, bank), (stored.detector, detector)):
         assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in mine.state_dict().items())
-    assert stored.alarm == alarm
+    # What the sweep chose, and the rest as the detector was calibrated.
+    (*_, taken) = (row for row in strict_json(pipeline / "controller-switch.json") if row["taken"])
+    chosen = {name: taken[name] for name in ("threshold", "persistence", "release_steps")}
+    assert stored.alarm == replace(alarm, **chosen)
+    assert stored.switch == SwitchCfg(taken["dwell_steps"], taken["blend_steps"])
     assert [m.name for m in stored.assignment.members][:3] == ["hip_yaw", "hip_roll", "hip_pitch"]
 
 
