@@ -171,7 +171,7 @@ def false_alarms(
     count: Tensor | int = 0
     for decision, reset in _healthy_walk(cfg, controller, hours, num_envs, seed, report):
         alarm = decision.route.belief.alarm
-        count += (alarm if before is None else alarm & (~before | reset[:, None])).sum()
+        count += _raised(alarm, torch.zeros_like(alarm) if before is None else before, reset)
         before = alarm.clone()
     return _rate(int(count), hours, cfg.step_dt, num_envs)
 
@@ -187,7 +187,7 @@ def alarms_of_settings(
 ) -> list[dict[str, float]]:
     """As `false_alarms`, of each of several settings of the alarm on what the controller believes in one and the same
     walk: `false_alarms`, `healthy_hours` and the rate."""
-    counts = [0] * len(settings)
+    counts: list[Tensor | int] = [0] * len(settings)
     states: list[AlarmState] = []
     for decision, reset in _healthy_walk(cfg, controller, hours, num_envs, seed, report):
         probability = decision.route.belief.probability
@@ -197,10 +197,14 @@ def alarms_of_settings(
         for i, setting in enumerate(settings):
             alarm, after = alarm_step(setting, probability, states[i], fresh)
             if alarm is not states[i].alarm:
-                was = states[i].alarm if fresh is None else states[i].alarm & ~fresh[:, None]
-                counts[i] += int((alarm & ~was).sum())
+                counts[i] += _raised(alarm, states[i].alarm, reset)
             states[i] = after
-    return [_rate(count, hours, cfg.step_dt, num_envs) for count in counts]
+    return [_rate(int(count), hours, cfg.step_dt, num_envs) for count in counts]
+
+
+def _raised(alarm: Tensor, before: Tensor, reset: Tensor) -> Tensor:
+    """How many of these alarms (N, J) were not there before, or were in another episode; it stays on its device."""
+    return (alarm & (~before | reset[:, None])).sum()
 
 
 def _healthy_walk(

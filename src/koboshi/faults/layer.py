@@ -167,9 +167,9 @@ class FaultLayer:
         own = self._own if cfg.groups is not None else None
         if self.odds is not None:
             # The first fault alone: which joints break beside it says the schedule.
-            cell = torch.multinomial(self.odds.flatten(1), 1, generator=generator).squeeze(1)
-            own, joints = cell % self.odds.shape[2], self.odds.shape[2]
-            which = torch.cat(((cell // joints)[:, None], which[:, 1:]), 1)
+            cell = torch.multinomial(self.odds.flatten(1), 1, generator=generator)
+            joints = self.odds.shape[2]
+            own, which = cell.squeeze(1) % joints, torch.cat((cell // joints, which[:, 1:]), 1)
         joint, number = self._who(u[:, -2], own, generator)
         breaks = (torch.arange(s, device=self._device) < number[:, None]) & (u[:, -1:] < cfg.probability)
         if faults.hold_out:

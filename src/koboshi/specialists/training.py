@@ -22,6 +22,9 @@ from koboshi.specialists.focus import Focus
 from koboshi.specialists.routing import BELIEF, Router
 from koboshi.vec_env import MirrorMap, ObsSpec
 
+MakeRouter = Callable[[Assignment, int], Router]
+"""Routes so many robots to an assignment's members."""
+
 
 @dataclass(frozen=True)
 class SpecialistsCfg:
@@ -146,12 +149,11 @@ class BankTrainer:
         settings: SpecialistsCfg,
         healthy: ActorCritic,
         assignment: Assignment,
-        make_router: Callable[[Assignment, int], Router],
+        make_router: MakeRouter,
         obs_spec: Mapping[str, ObsSpec],
         rank: int = 0,
     ) -> None:
-        """`healthy` is a stack of one, which the members start from; `obs_spec` is the task's; `make_router` routes so
-        many robots to an assignment's members.
+        """`healthy` is a stack of one, which the members start from; `obs_spec` is the task's.
 
         Processes of one `torchrun` (`rank`) step environments of their own and average gradients and falls.
         """

@@ -17,15 +17,14 @@ from koboshi.algos.distillation import DistillationCfg
 from koboshi.algos.learner import TrainerCfg
 from koboshi.algos.ppo import PPOCfg
 from koboshi.detect import save_detector
-from koboshi.envs import Env
 from koboshi.errors import KoboshiError
 from koboshi.faults import FaultSchedule
 from koboshi.nets.actors import AnyActorCfg, GruCfg, MlpCfg
 from koboshi.policies.storage import build_policy, save_policy
 from koboshi.runs import load_checkpoint
 from koboshi.specialists.assignment import Sharing
-from koboshi.specialists.storage import StoredController
 from koboshi.stages import healthy, specialists
+from koboshi.stages.evaluate import load
 from koboshi.stages.folders import Start
 from koboshi.tasks import TaskCfg
 from koboshi.tasks.task import required
@@ -185,5 +184,5 @@ def _take_out_healthy(controller: Path, target: Path) -> None:
 def _take_out_detector(place: Place, target: Path) -> None:
     """The detector of a controller's file as its own."""
     if not target.exists():
-        stored = StoredController(place.controller, Env(replace(place.task.env, num_envs=1)))
+        stored = load(place.controller, place.task)
         save_detector(target, stored.detector, stored.alarm, {"controller": runs.digest(place.controller)})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from koboshi.policies.storage import load_policy, load_single, load_weights, pol
 from koboshi.runs import RunFolder
 from koboshi.specialists.assignment import Assignment, assign
 from koboshi.specialists.routing import DetectorRouter, OracleRouter, Router, SplitRouter
-from koboshi.specialists.training import BankTrainer, check_divisible, specialist_env_cfg
+from koboshi.specialists.training import BankTrainer, MakeRouter, check_divisible, specialist_env_cfg
 from koboshi.stages import ranks
 from koboshi.stages.detector import load_for
 from koboshi.stages.folders import Start, open_run
@@ -26,7 +25,6 @@ from koboshi.tasks import TaskCfg
 from koboshi.tasks.task import required
 
 BANK = "bank.safetensors"
-MakeRouter = Callable[[Assignment, int], Router]
 
 
 def bank_assignment(task: TaskCfg) -> Assignment:

@@ -15,10 +15,12 @@ from koboshi.detect.alarms import AlarmCfg
 from koboshi.detect.calibration import CALIBRATION_THRESHOLDS, PERSISTENCES, capped, first_quiet, with_threshold
 from koboshi.detect.metrics import WINDOW_S
 from koboshi.envs import Env, EnvCfg
-from koboshi.faults import FaultSchedule, sweep
+from koboshi.faults import sweep
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.storage import StoredController, save_switch
 from koboshi.specialists.switching import SwitchCfg
+from koboshi.stages.collect import fault_schedule
+from koboshi.stages.evaluate import load
 from koboshi.stages.progress import progress, watched_rollout
 from koboshi.tasks import TaskCfg
 from koboshi.tasks.task import SwitchStageCfg, required
@@ -31,13 +33,11 @@ CLEARLY = 2.0
 
 def sweep_env_cfg(task: TaskCfg, cfg: SwitchStageCfg) -> EnvCfg:
     """The worlds, commands and faults of training, one episode a robot."""
-    faults = required(task, "faults", task.faults)
-    collected = required(task, "collect", task.collect)
-    schedule = FaultSchedule(faults=faults, probability=collected.probability, onset_s=cfg.onset_s)
+    schedule = fault_schedule(task)
     return replace(
         task.env,
         num_envs=cfg.num_envs,
-        faults=schedule,
+        faults=schedule if schedule is None else replace(schedule, onset_s=cfg.onset_s),
         curriculum={},
         random_initial_length=False,
         episode_length_s=cfg.seconds,
@@ -138,7 +138,7 @@ def rewards(cfg: EnvCfg, controller: Controller, seed: int) -> tuple[Tensor, int
 
 def switch(task: TaskCfg, path: Path, target: Path) -> list[dict[str, Any]]:
     """Writes the controller of `path` with the settings that were chosen to `target`, and the table beside it."""
-    stored = StoredController(path, Env(replace(task.env, num_envs=1)))
+    stored = load(path, task)
     alarm, chosen, table = choose(task, stored)
     save_switch(path, target, alarm, chosen)
     runs.write_json(target.with_name(f"{target.stem}-switch.json"), table)
