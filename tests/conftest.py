@@ -163,12 +163,12 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.getbasetemp()
     root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "pipeline"
     root.mkdir(exist_ok=True)
-    folder = root / "h1-walk" / "tiny"
+    folder = root / "h1-dead-joint" / "tiny"
     with open(root / "lock", "w") as lock, pytest.MonkeyPatch.context() as patch:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the other workers wait here and find it done
         if not (folder / "controller.json").exists():
             _shorten(patch)
-            Pipeline(config.override(make_task("h1-walk"), TINY), root, "tiny", list(TINY)).run()
+            Pipeline(config.override(make_task("h1-dead-joint"), TINY), root, "tiny", list(TINY)).run()
     return folder
 
 

@@ -44,12 +44,12 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def test_train_writes_its_settings(tmp_path: Path, koboshi: Callable[..., Any]) -> None:
     settings = [*SMALL, "env.events.reset_joints=null", "env.rewards.feet_slide.weight=-0.5"]
-    result = koboshi("train", "h1-walk", *settings, "--root", tmp_path, "--name", "a")
-    run = tmp_path / "h1-walk" / "a"
+    result = koboshi("train", "h1-dead-joint", *settings, "--root", tmp_path, "--name", "a")
+    run = tmp_path / "h1-dead-joint" / "a"
     assert result.code == 0 and result.out.splitlines()[-1] == str(run)
     assert (run / "overrides.txt").read_text().splitlines() == settings
-    task = config.load_yaml(run / "config.yaml", make_task("h1-walk"))
-    assert task == config.override(make_task("h1-walk"), settings)
+    task = config.load_yaml(run / "config.yaml", make_task("h1-dead-joint"))
+    assert task == config.override(make_task("h1-dead-joint"), settings)
     assert task.env.num_envs == 4 and "reset_joints" not in task.env.events
     slide = task.env.rewards["feet_slide"]
     assert slide is not None and slide.weight == -0.5
@@ -58,30 +58,30 @@ def test_train_writes_its_settings(tmp_path: Path, koboshi: Callable[..., Any]) 
 
 
 def test_load_starts_a_new_run_from_old_weights(tmp_path: Path, koboshi: Callable[..., Any], fails: Fails) -> None:
-    train = ("train", "h1-walk", "--root", tmp_path, *SMALL)
+    train = ("train", "h1-dead-joint", "--root", tmp_path, *SMALL)
     assert koboshi(*train, "--name", "old").code == 0
-    old = load_checkpoint(tmp_path / "h1-walk/old/checkpoints/final.safetensors")[0]
+    old = load_checkpoint(tmp_path / "h1-dead-joint/old/checkpoints/final.safetensors")[0]
     # With a rate of 0 nothing but the statistics moves: the networks are the old run's, noise and values too.
     still = ("agent.learning_rate=0", "agent.schedule=fixed", "env.rewards.feet_slide=null", "env.num_envs=6")
-    assert koboshi(*train, *still, "--name", "new", "--load", "h1-walk/old").code == 0
-    new = tmp_path / "h1-walk/new"
+    assert koboshi(*train, *still, "--name", "new", "--load", "h1-dead-joint/old").code == 0
+    new = tmp_path / "h1-dead-joint/new"
     tensors = load_checkpoint(new / "checkpoints/final.safetensors")[0]
     assert tensors.keys() == old.keys()
     networks = [n for n in old if ".actor." in n or n.endswith("log_std")]
     assert networks and all(torch.equal(tensors[n], old[n]) for n in networks)
     assert [line["step"] for line in lines(new / "metrics.jsonl")] == [1]
-    origin = runs.digest(tmp_path / "h1-walk/old/checkpoints/000000001.safetensors")
+    origin = runs.digest(tmp_path / "h1-dead-joint/old/checkpoints/000000001.safetensors")
     assert runs.read_json(new / "made_from.json") == {"verb": "train", "load": origin}
     # The very same again resumes it; without --load it is another run's name.
-    assert koboshi(*train, *still, "--name", "new", "--load", "h1-walk/old").code == 0
+    assert koboshi(*train, *still, "--name", "new", "--load", "h1-dead-joint/old").code == 0
     assert f"{new} was made with other settings (load: removed)" in fails(*train, *still, "--name", "new")
 
 
 def test_load_says_which_number_differs(tmp_path: Path, koboshi: Callable[..., Any], fails: Fails) -> None:
-    train = ("train", "h1-walk", "--root", tmp_path, *SMALL)
+    train = ("train", "h1-dead-joint", "--root", tmp_path, *SMALL)
     assert koboshi(*train, "--name", "old").code == 0
     before = tree(tmp_path)
-    load = (*train, "--name", "new", "--load", "h1-walk/old")
+    load = (*train, "--name", "new", "--load", "h1-dead-joint/old")
     said = fails(*load, "agent.network.actor.hidden=[128,128,64]")
     assert "these weights do not fit the network to be trained" in said
     assert "128)" in said and "64)" in said and "network.actor.hidden: [128, 128, 128] -> [128, 128, 64]" in said
@@ -91,27 +91,27 @@ def test_load_says_which_number_differs(tmp_path: Path, koboshi: Callable[..., A
 
 
 def test_resume_needs_something_to_resume(tmp_path: Path, koboshi: Callable[..., Any], fails: Fails) -> None:
-    train = ("train", "h1-walk", "--root", tmp_path, *SMALL)
+    train = ("train", "h1-dead-joint", "--root", tmp_path, *SMALL)
     assert "nothing to resume: no run under" in fails(*train, "--resume")
     assert "a holds no resume.safetensors" in fails(*train, "--resume", "--name", "a")
     assert tree(tmp_path) == {}
     assert koboshi(*train, "--name", "a").code == 0
     before = tree(tmp_path)
     said = fails(*train, "--resume", "--name", "a")
-    assert f"nothing to resume: {tmp_path}/h1-walk/a is finished; a new run can start from it: --load" in said
+    assert f"nothing to resume: {tmp_path}/h1-dead-joint/a is finished; a new run can start from it: --load" in said
     assert tree(tmp_path) == before
     # As a kill after the last iteration leaves it.
-    (tmp_path / "h1-walk/a/.unfinished").touch()
-    (tmp_path / "h1-walk/a/checkpoints/final.safetensors").unlink()
+    (tmp_path / "h1-dead-joint/a/.unfinished").touch()
+    (tmp_path / "h1-dead-joint/a/checkpoints/final.safetensors").unlink()
     assert "was made with other settings" in fails(*train, "--resume", "--name", "a", "agent.gamma=0.9")
     result = koboshi(*train, "--resume")
-    assert result.code == 0 and f"resuming {tmp_path}/h1-walk/a" in result.out
-    assert (tmp_path / "h1-walk/a/checkpoints/final.safetensors").exists()
+    assert result.code == 0 and f"resuming {tmp_path}/h1-dead-joint/a" in result.out
+    assert (tmp_path / "h1-dead-joint/a/checkpoints/final.safetensors").exists()
 
 
 def test_who_serves_which_joints(koboshi: Callable[..., Any]) -> None:
     """Of H1's 17 joints the two legs and the two arms have 4 each: of pairs 4 · 6 of 136 lie within a limb."""
-    said = koboshi("list", "banks", "--task", "h1-walk").out
+    said = koboshi("list", "banks", "--task", "h1-dead-joint").out
     assert "specialists.sharing=mirrored_pair" in said and "most probable fault acts" in said
     rows = {cells[1].strip(): cells[2:-1] for line in said.splitlines() if len(cells := re.split("[│┃]", line)) == 7}
     assert [cell.strip() for cell in rows["limb"]] == ["5", "100%", "18%", "2%"]
@@ -137,12 +137,12 @@ def test_list_faults_names_each_kind_and_its_picture(
 
 def test_list_shows_tasks_robots_runs_and_pipelines(pipeline: Path, koboshi: Callable[..., Any]) -> None:
     said = koboshi("list", "--root", pipeline.parent.parent).out.splitlines()
-    assert said[0].startswith("tasks: ") and "h1-walk" in said[0]
+    assert said[0].startswith("tasks: ") and "h1-dead-joint" in said[0]
     assert any(line.startswith("robot unitree_h1: ") and "left_knee" in line for line in said)
     assert said[-3:] == [
-        "pipeline h1-walk/tiny: controller.safetensors",
-        "run h1-walk/tiny/healthy: 000000005.safetensors",
-        "run h1-walk/tiny/specialists: 000000004.safetensors",
+        "pipeline h1-dead-joint/tiny: controller.safetensors",
+        "run h1-dead-joint/tiny/healthy: 000000005.safetensors",
+        "run h1-dead-joint/tiny/specialists: 000000004.safetensors",
     ]
 
 
@@ -151,7 +151,7 @@ def test_play_films_a_fault(tmp_path: Path, pipeline: Path, koboshi: Callable[..
 
     video = tmp_path / "out.mp4"
     fault = ("--fault", "left_knee@0.1:torque_loss:0.5", "--seconds", "0.2", "--command", "0.5", "0", "0")
-    result = koboshi("play", "h1-walk/tiny", "--root", pipeline.parent.parent, *fault, "--video", video)
+    result = koboshi("play", "h1-dead-joint/tiny", "--root", pipeline.parent.parent, *fault, "--video", video)
     assert result.code == 0 and "fell_at_s: " in result.out and "switched_to: " in result.out
     assert video.exists() == (choose_gl() is not None)
 
@@ -178,7 +178,7 @@ def test_data_and_detector_eval(tmp_path: Path, pipeline: Path, koboshi: Callabl
 def test_evaluate_repeats_the_pipelines_figures(tmp_path: Path, pipeline: Path, koboshi: Callable[..., Any]) -> None:
     # The settings are the pipeline's own, which lie beside the controller.
     scenarios = pipeline / "scenarios.json"
-    command = ("evaluate", "h1-walk/tiny", "--root", pipeline.parent.parent, "--out", tmp_path)
+    command = ("evaluate", "h1-dead-joint/tiny", "--root", pipeline.parent.parent, "--out", tmp_path)
     result = koboshi(*command, "--scenarios", scenarios, "evaluate.oracle_delays_s=[]")
     assert result.code == 0
     mine, theirs = (runs.read_json(f / "metrics.json") for f in (tmp_path, pipeline))
@@ -211,18 +211,18 @@ def test_check_exits_with_1_where_something_is_wrong(
     ("command", "says"),
     [
         ("train h1-wlk", "no task 'h1-wlk'; did you mean 'h1-walk'? tasks: "),
-        ("train h1-walk env.num_env=8", "no key 'env.num_env'; did you mean 'env.num_envs'?"),
-        ("train h1-walk env.num_envs=many", "env.num_envs: expected int, got 'many'"),
-        ("train h1-walk env.num_envs=0", "env.num_envs must be at least 1, not 0"),
-        ("train h1-walk env.events.shove=null", "no key 'env.events.shove'"),
-        ("train h1-walk nonsense", "'nonsense' is not an override; write key=value"),
-        ("train h1-walk agent.trainer.timesteps=0", "agent.trainer.timesteps must be at least 1, not 0"),
-        ("train h1-walk agent.type=SacCfg", "agent.type: expected 'PPOCfg' or 'DistillationCfg', got 'SacCfg'"),
-        ("train h1-walk agent.trainer.device=cuda:77", "no device 'cuda:77'"),
-        ("specialists h1-walk --oracle --healthy a specialists.agent.trainer.device=cuda:77", "no run 'a'"),
-        ("train h1-walk --load nobody", "no run 'nobody'; runs: (none)"),
-        ("train h1-walk --load a --resume", "--load starts a new run and --resume goes back to an old one"),
-        ("specialists h1-walk --oracle --healthy a --load b --resume", "--load starts a new run and --resume goes"),
+        ("train h1-dead-joint env.num_env=8", "no key 'env.num_env'; did you mean 'env.num_envs'?"),
+        ("train h1-dead-joint env.num_envs=many", "env.num_envs: expected int, got 'many'"),
+        ("train h1-dead-joint env.num_envs=0", "env.num_envs must be at least 1, not 0"),
+        ("train h1-dead-joint env.events.shove=null", "no key 'env.events.shove'"),
+        ("train h1-dead-joint nonsense", "'nonsense' is not an override; write key=value"),
+        ("train h1-dead-joint agent.trainer.timesteps=0", "agent.trainer.timesteps must be at least 1, not 0"),
+        ("train h1-dead-joint agent.type=SacCfg", "agent.type: expected 'PPOCfg' or 'DistillationCfg', got 'SacCfg'"),
+        ("train h1-dead-joint agent.trainer.device=cuda:77", "no device 'cuda:77'"),
+        ("specialists h1-dead-joint --oracle --healthy a specialists.agent.trainer.device=cuda:77", "no run 'a'"),
+        ("train h1-dead-joint --load nobody", "no run 'nobody'; runs: (none)"),
+        ("train h1-dead-joint --load a --resume", "--load starts a new run and --resume goes back to an old one"),
+        ("specialists h1-dead-joint --oracle --healthy a --load b --resume", "--load starts a new run and --resume"),
         ("detector train a.b=3", "no data set was given, only settings"),
         ("detector train nowhere detector.fals=3", "no key 'detector.fals'; keys: network, training"),
         ("evaluate nobody evaluate.seconds=3", "no run 'nobody'"),
@@ -230,10 +230,10 @@ def test_check_exits_with_1_where_something_is_wrong(
         ("demo --task h1-wlk", "no task 'h1-wlk'; did you mean 'h1-walk'?"),
         ("check unitree_go", "no robot 'unitree_go'; did you mean 'unitree_go2'?"),
         ("play nobody", "no run 'nobody'; runs: (none)"),
-        ("collect h1-walk --policy nobody", "no run 'nobody'"),
-        ("specialists h1-walk --healthy nobody --oracle", "no run 'nobody'"),
-        ("specialists h1-walk --healthy a", "give either --detector FILE or --oracle"),
-        ("specialists h1-walk --healthy a --oracle --detector b", "give either --detector FILE or --oracle"),
+        ("collect h1-dead-joint --policy nobody", "no run 'nobody'"),
+        ("specialists h1-dead-joint --healthy nobody --oracle", "no run 'nobody'"),
+        ("specialists h1-dead-joint --healthy a", "give either --detector FILE or --oracle"),
+        ("specialists h1-dead-joint --healthy a --oracle --detector b", "give either --detector FILE or --oracle"),
         ("evaluate nobody", "no run 'nobody'"),
         ("data nowhere", "no data set at nowhere (it has no card.json)"),
         ("detector train nowhere", "no data set at nowhere"),
@@ -253,13 +253,13 @@ def test_a_mistake_is_one_line(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ("h1-walk/tiny --fault left_kne@3", "no joint 'left_kne'; did you mean 'left_knee'? joints: left_hip_yaw,"),
-        ("h1-walk/tiny --fault left_knee", "'left_knee' is not a fault; write joint@seconds[:kind[:severity"),
-        ("h1-walk/tiny --fault torso@1 --fault left_kne@3", "no joint 'left_kne'; did you mean 'left_knee'?"),
-        ("h1-walk/tiny --camera behnd", "no camera 'behnd'; cameras: three_quarter, side"),
-        ("h1-walk/tiny --seconds 0", "--seconds must be above 0, not 0.0"),
-        ("h1-walk/tny", "no run 'h1-walk/tny'; did you mean 'h1-walk/tiny'? runs: h1-walk/tiny, h1-walk/tiny/healthy,"),
-        ("h1-walk/tiny/specialists", "is a bank of 9 specialists, and one policy is wanted"),
+        ("h1-dead-joint/tiny --fault left_kne@3", "no joint 'left_kne'; did you mean 'left_knee'? joints: left_hip_"),
+        ("h1-dead-joint/tiny --fault left_knee", "'left_knee' is not a fault; write joint@seconds[:kind[:severity"),
+        ("h1-dead-joint/tiny --fault torso@1 --fault left_kne@3", "no joint 'left_kne'; did you mean 'left_knee'?"),
+        ("h1-dead-joint/tiny --camera behnd", "no camera 'behnd'; cameras: three_quarter, side"),
+        ("h1-dead-joint/tiny --seconds 0", "--seconds must be above 0, not 0.0"),
+        ("h1-dead-joint/tny", "no run 'h1-dead-joint/tny'; did you mean 'h1-dead-joint/tiny'? runs: h1-dead-"),
+        ("h1-dead-joint/tiny/specialists", "is a bank of 9 specialists, and one policy is wanted"),
         ("{folder}/specialists/bank.safetensors", "is a bank of 9 specialists"),
         ("{folder}/detector/round-1/detector.safetensors", "holds a detector, and a policy or a controller is wanted"),
     ],
@@ -319,20 +319,20 @@ def test_the_gate_names_each_shortfall() -> None:
 def test_a_run_with_other_settings_is_refused_and_left_alone(
     tmp_path: Path, koboshi: Callable[..., Any], fails: Fails
 ) -> None:
-    command = ("train", "h1-walk", "--root", tmp_path, "--name", "a", *SMALL)
+    command = ("train", "h1-dead-joint", "--root", tmp_path, "--name", "a", *SMALL)
     assert koboshi(*command).code == 0
     before = tree(tmp_path)
     assert "was made with other settings (agent.gamma: 0.99 -> 0.9); use those" in fails(*command, "agent.gamma=0.9")
     # A term that is gone now is a difference too.
     assert "was made with other settings (no key" in fails(*command, "env.rewards.feet_slide=null")
     assert tree(tmp_path) == before
-    with folders.locked(tmp_path / "h1-walk/a"):
-        assert f"another process is writing to {tmp_path}/h1-walk/a" in fails(*command)
+    with folders.locked(tmp_path / "h1-dead-joint/a"):
+        assert f"another process is writing to {tmp_path}/h1-dead-joint/a" in fails(*command)
 
 
 def test_nan_stops_the_run_and_names_the_term(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
     monkeypatch.setattr(rewards.flat_orientation, "__code__", (lambda env: env.qvel[:, 0] * float("nan")).__code__)
-    said = fails("train", "h1-walk", "--root", tmp_path, *SMALL)
+    said = fails("train", "h1-dead-joint", "--root", tmp_path, *SMALL)
     assert said == "reward 'flat_orientation' is not finite"
 
 
@@ -340,7 +340,7 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, f
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
 
-    command = ("train", "h1-walk", "--root", tmp_path, "--name", "a", *SMALL)
+    command = ("train", "h1-dead-joint", "--root", tmp_path, "--name", "a", *SMALL)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         assert "no space left to write" in fails(*command) and "bytes free" in fails(*command)
@@ -378,7 +378,7 @@ def test_threads_wait_politely_unless_told_otherwise(
     assert os.environ.get("GOMP_SPINCOUNT") == found
 
 
-@pytest.mark.parametrize("command", ["nonsense", "play", "train h1-walk --nme a", "play x --seconds soon"])
+@pytest.mark.parametrize("command", ["nonsense", "play", "train h1-dead-joint --nme a", "play x --seconds soon"])
 def test_usage_errors_exit_with_2_too(koboshi: Callable[..., Any], command: str) -> None:
     result = koboshi(*command.split())
     assert result.code == 2 and "Usage:" in result.err and "Traceback" not in result.err

@@ -37,7 +37,7 @@ LAYOUTS = {"policy": [["joint_pos", 0, 69, 1]], "critic": [["joint_pos", 0, 74, 
         ({"action": {"joints": {"scale": 0.25}}}, "was made for action {'joints': {'scale': 0.25}}, not"),
         ({"layouts": LAYOUTS}, "another layout of observation group 'critic': joint_pos 74, not base_lin_vel 3,"),
         ({"network": {"actor": {"type": "MlpCfg", "hidden": [64, 64]}}}, "these weights do not fit the"),
-        ({"task": "my-walk"}, "no task 'my-walk'; did you mean 'h1-walk'?"),
+        ({"task": "my-walk"}, "no task 'my-walk'; did you mean 'h1-dead-joint'?"),
     ],
 )
 @pytest.mark.parametrize("kind", ["healthy/checkpoints/final.safetensors", "controller.safetensors"])
@@ -70,11 +70,11 @@ def test_a_checkpoint_of_another_version_is_refused(
 def test_every_verb_checks_its_checkpoint(tmp_path: Path, pipeline: Path, tiny: list[str], fails: Fails) -> None:
     g1 = forged(tmp_path / "g1.safetensors", pipeline / "healthy/checkpoints/final.safetensors", robot="unitree_g1")
     bank = pipeline / "specialists/bank.safetensors"
-    oracle = ("specialists", "h1-walk", "--oracle", "--root", tmp_path, *tiny, "--healthy")
+    oracle = ("specialists", "h1-dead-joint", "--oracle", "--root", tmp_path, *tiny, "--healthy")
     before = tree(tmp_path)
     assert "was made for robot 'unitree_g1'" in fails(*oracle, g1)
     assert "is a bank of 9 specialists" in fails(*oracle, bank)
-    collect = ("collect", "h1-walk", "--root", tmp_path, *tiny, "--policy")
+    collect = ("collect", "h1-dead-joint", "--root", tmp_path, *tiny, "--policy")
     assert "was made for robot 'unitree_g1'" in fails(*collect, g1)
     assert "is a bank of 9 specialists" in fails(*collect, bank)
     assert "was made for robot 'unitree_g1'" in fails("evaluate", g1, "--out", tmp_path / "out")
@@ -84,7 +84,7 @@ def test_every_verb_checks_its_checkpoint(tmp_path: Path, pipeline: Path, tiny: 
 def test_a_detector_of_something_else_is_refused(tmp_path: Path, pipeline: Path, tiny: list[str], fails: Fails) -> None:
     source = pipeline / "detector/round-2/detector.safetensors"
     healthy = pipeline / "healthy/checkpoints/final.safetensors"
-    command = ("specialists", "h1-walk", "--healthy", healthy, "--root", tmp_path / "runs", *tiny, "--detector")
+    command = ("specialists", "h1-dead-joint", "--healthy", healthy, "--root", tmp_path / "runs", *tiny, "--detector")
     g1 = forged(tmp_path / "g1.safetensors", source, robot="unitree_g1")
     assert "was made for robot 'unitree_g1', not 'unitree_h1'" in fails(*command, g1)
     other = forged(tmp_path / "layout.safetensors", source, layout_hash="0123456789abcdef")
@@ -175,7 +175,7 @@ def test_a_collection_is_not_mixed_with_another(tmp_path: Path, pipeline: Path, 
     shutil.copytree(pipeline / "data/round-1", data)
     before = tree(tmp_path)
     healthy = pipeline / "healthy/checkpoints/final.safetensors"
-    command = ("collect", "h1-walk", *tiny, "--policy", healthy, "--out", data)
+    command = ("collect", "h1-dead-joint", *tiny, "--policy", healthy, "--out", data)
     assert f"cannot resume {data}, which holds other data: seed: 30002 -> 8" in fails(*command, "collect.seed=7")
     windy = fails(*command, "env.events.push.active=true", "collect.steps=50")
     assert windy.endswith("settings.steps: 100 -> 50; settings.env.events.push.active: False -> True")

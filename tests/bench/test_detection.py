@@ -163,7 +163,7 @@ def test_false_alarms_of_several_settings_in_one_walk(monkeypatch: pytest.Monkey
     script = torch.full((10, 2), -1)
     script[:, 0] = torch.tensor([-1, 3, 3, -1, 3, 5, 5, 5, 5, -1])
     script[5:, 1] = torch.tensor([7, 7, 7, 7, 7])
-    cfg = replace(make_task("h1-walk").env, episode_length_s=8 * 0.02)  # a new episode after row 8
+    cfg = replace(make_task("h1-dead-joint").env, episode_length_s=8 * 0.02)  # a new episode after row 8
     hours = 9.5 * 2 * 0.02 / 3600
     settings = [NOW, replace(NOW, persistence=2), replace(NOW, persistence=4), replace(NOW, release_steps=2)]
     told = detection.false_alarms(cfg, Scripted(script), hours, 2, 0, lambda t: None)
@@ -189,7 +189,7 @@ def test_an_alarm_is_false_once_when_it_is_raised(monkeypatch: pytest.MonkeyPatc
     script = torch.full((10, 2), -1)
     script[:, 0] = torch.tensor([-1, 3, 3, -1, 3, 5, 5, 5, 5, -1])  # raised, again, another joint: 3, and …
     script[5:, 1] = torch.tensor([7, 7, 7, 7, 7])  # … 1, and …
-    cfg = replace(make_task("h1-walk").env, episode_length_s=8 * 0.02)  # … 1 each in the new episode after row 8
+    cfg = replace(make_task("h1-dead-joint").env, episode_length_s=8 * 0.02)  # … 1 each in the new episode after row 8
     controller: Any = Scripted(script)
     seen: list[int] = []
     figures = detection.false_alarms(cfg, controller, 9.5 * 2 * 0.02 / 3600, 2, 0, seen.append)

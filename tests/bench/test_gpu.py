@@ -23,7 +23,7 @@ from koboshi.tasks import make_task
 def test_without_cuda_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
     with pytest.raises(KoboshiError, match="no CUDA device here"):
-        stage.gpu("h1-walk", tmp_path)
+        stage.gpu("h1-dead-joint", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -68,20 +68,20 @@ def test_a_part_knows_what_was_brought_from_outside(monkeypatch: pytest.MonkeyPa
 
     run_parts = gpu.run_parts
     monkeypatch.setattr(gpu, "run_parts", only_these)
-    report = stage.gpu("h1-walk", tmp_path, device="cpu", sizes=())
+    report = stage.gpu("h1-dead-joint", tmp_path, device="cpu", sizes=())
     assert report["parts"]["own"]["steps"] == 5
 
 
 def test_the_parts_are_what_was_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: dict[str, gpu.Part] = {}
     monkeypatch.setattr(gpu, "run_parts", lambda report, parts, path, say, prepare: seen.update(parts))
-    report = stage.gpu("h1-walk", tmp_path, ["env.decimation=2"], device="cpu", sizes=(8, 16))
+    report = stage.gpu("h1-dead-joint", tmp_path, ["env.decimation=2"], device="cpu", sizes=(8, 16))
     assert list(seen) == ["contract", "environment 8", "ppo 8", "environment 16", "ppo 16", "pipeline"]
     cfg = seen["environment 16"].args[0]
     assert (cfg.num_envs, cfg.sim.backend, cfg.sim.device, cfg.decimation) == (16, "warp", "cpu", 2)
     assert seen["ppo 8"].args[1].trainer.device == "cpu"
     name, settings, folder = seen["pipeline"].args
-    assert (name, folder) == ("h1-walk", tmp_path)
+    assert (name, folder) == ("h1-dead-joint", tmp_path)
     assert {"env.sim.device=cpu", "agent.trainer.device=cpu", "specialists.num_envs=2304"} <= set(settings)
     assert settings[-1] == "env.decimation=2"  # what was given has the last word
     assert report["overrides"] == settings and report["machine"]["versions"]["torch"]
@@ -105,7 +105,7 @@ def test_a_backend_that_resets_too_much_breaks_it(monkeypatch: pytest.MonkeyPatc
 
 
 def test_speeds_with_warp(positive: Callable[..., bool]) -> None:
-    task = make_task("h1-walk")
+    task = make_task("h1-dead-joint")
     cfg = gpu.on_device(task.env, "cpu", 4)
     assert positive(gpu.env_part(cfg, steps=2, warm_up=1), "env_steps_per_s")
     agent = replace(task.agent, trainer=replace(task.agent.trainer, rollout=2))

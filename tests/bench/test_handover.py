@@ -45,7 +45,7 @@ def test_the_walker_acts_and_the_judged_one_listens() -> None:
 
 
 def test_the_digest_tells_whether_robots_were_the_same() -> None:
-    cfg = make_task("h1-walk").env
+    cfg = make_task("h1-dead-joint").env
 
     def digest(walker: float, judged: float, steps: int) -> str:
         watch = WalkDigest(STEPS)

@@ -59,7 +59,7 @@ def still(router: Any) -> Controller:
 
 @pytest.fixture(scope="module")
 def cfg() -> Any:
-    return make_task("h1-walk").env
+    return make_task("h1-dead-joint").env
 
 
 def test_nothing_but_the_scenario_happens(cfg: Any) -> None:

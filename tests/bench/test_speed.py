@@ -24,13 +24,13 @@ Positive = Callable[..., bool]
 
 
 def test_the_environment_against_its_physics(positive: Positive) -> None:
-    figures = speed.env_speed(make_task("h1-walk").env, repeats=2, num_envs=8)
+    figures = speed.env_speed(make_task("h1-dead-joint").env, repeats=2, num_envs=8)
     assert positive(figures, "env_steps_per_s", "raw_steps_per_s", "env_ratio")
 
 
 def test_timing_leaves_the_environment_where_it_was() -> None:
     # Otherwise what is timed next is another walk.
-    env = Env(replace(make_task("h1-walk").env, num_envs=2))
+    env = Env(replace(make_task("h1-dead-joint").env, num_envs=2))
     env.reset(0)
     before, held = env.backend.snapshot(), env.ctrl.clone()
     speed._physics_again(env, before, held)
@@ -40,7 +40,7 @@ def test_timing_leaves_the_environment_where_it_was() -> None:
 
 
 def test_learning_and_the_stack(positive: Positive) -> None:
-    task = make_task("h1-walk")
+    task = make_task("h1-dead-joint")
     agent = replace(task.agent, trainer=replace(task.agent.trainer, rollout=4))
     small = replace(task.env, num_envs=8)
     assert positive(speed.ppo_speed(small, agent, iterations=1, raw_steps=2), "ppo_steps_per_s", "ppo_raw_ratio")
@@ -62,7 +62,7 @@ def test_a_busy_core_is_busy_and_then_free() -> None:
 def test_rsl_rl_beside_ours(positive: Positive) -> None:
     if not rsl_rl.installed():
         pytest.skip("rsl_rl is not installed (extra bench)")
-    task = make_task("h1-walk")
+    task = make_task("h1-dead-joint")
     figures = speed.rsl_rl_speed(replace(task.env, num_envs=8), task.agent, iterations=1)
     assert positive(figures, "plain_ppo_steps_per_s", "rsl_rl_steps_per_s", "ppo_rsl_rl_ratio")
 
@@ -90,7 +90,7 @@ def test_all_of_it_lands_in_one_file(
     for name, figures in parts.items():
         monkeypatch.setattr(stage.speed, name, lambda *_, figures=figures: figures)
     monkeypatch.setattr(stage.rsl_rl, "installed", lambda: True)
-    monkeypatch.setattr(stage, "shipping", lambda: ["h1-walk"])
+    monkeypatch.setattr(stage, "shipping", lambda: ["h1-dead-joint"])
     monkeypatch.setattr(stage, "shipped", lambda task: SimpleNamespace(learned=lambda: None))
     assert koboshi("bench", "speed", "--out", tmp_path)[0] == 0  # type: ignore[index]
     written = runs.read_json(tmp_path / "speed.json")

@@ -339,7 +339,7 @@ def test_randomisations_wait_until_they_are_asked_for() -> None:
     """By default the worlds of a task are all alike; each term, asked for by its key, changes what it says."""
     names = [name for name, term in velocity.randomisations().items() if term is not None and not term.active]
     assert len(names) == 9
-    task = make_task("h1-walk")
+    task = make_task("h1-dead-joint")
     small = ["env.num_envs=2", "env.sim.iterations=3"]
     env = Env(config.override(task, small).env)
     env.reset(0)

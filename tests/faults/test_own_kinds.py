@@ -85,7 +85,7 @@ def test_one_may_hold_on_to_where_the_joint_was(tmp_path: Path) -> None:
 
 
 def test_one_is_a_setting_and_in_scenario_files(tmp_path: Path) -> None:
-    task = make_task("h1-walk")
+    task = make_task("h1-dead-joint")
     with pytest.raises(KoboshiError, match="no fault kind 'rust'"):
         config.override(task, ["faults.kinds=[rust]"])
     load(tmp_path)

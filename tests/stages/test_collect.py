@@ -38,7 +38,7 @@ def nod(state: Tensor) -> Tensor:
 
 
 def test_rows_and_true_next_observations_are_the_environments(tmp_path: Path) -> None:
-    task = config.override(make_task("h1-walk"), SETTINGS)
+    task = config.override(make_task("h1-dead-joint"), SETTINGS)
     weights = tmp_path / "policy.safetensors"
     weights.write_bytes(b"")
     collect(task, Controller(Nods(), None, HealthyRouter(J)), weights, tmp_path / "data", 1)

@@ -42,7 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from koboshi.tasks import make_task
 
     root = tmp_path_factory.mktemp("whole")
-    return healthy.train(config.override(make_task("h1-walk"), TRAIN), root, "whole", TRAIN).path
+    return healthy.train(config.override(make_task("h1-dead-joint"), TRAIN), root, "whole", TRAIN).path
 
 
 @pytest.mark.parametrize(
@@ -57,17 +57,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_killed_training_ends_with_the_same_weights(
     tmp_path: Path, whole: Path, pattern: str, count: int, killed: Callable[..., None], koboshi: Callable[..., Any]
 ) -> None:
-    command = ("train", "h1-walk", "--root", tmp_path, *TRAIN)  # without a name, which is harder
+    command = ("train", "h1-dead-joint", "--root", tmp_path, *TRAIN)  # without a name, which is harder
     killed(pattern, count, *command)
     assert koboshi(*command).code == 0
-    (run,) = (tmp_path / "h1-walk").iterdir()
+    (run,) = (tmp_path / "h1-dead-joint").iterdir()
     assert same(run / "checkpoints/final.safetensors", whole / "checkpoints/final.safetensors")
     assert [line["step"] for line in logged(run)] == [1, 2, 3, 4, 5]
     assert logged(run) == logged(whole)
     assert len(list((run / "checkpoints").iterdir())) == 4  # all of them, and the final one
     # What is finished is not resumed: the next one is new.
-    assert koboshi("train", "h1-walk", "--root", tmp_path, *TRAIN[:1], "agent.trainer.timesteps=24").code == 0
-    assert len(list((tmp_path / "h1-walk").iterdir())) == 2
+    assert koboshi("train", "h1-dead-joint", "--root", tmp_path, *TRAIN[:1], "agent.trainer.timesteps=24").code == 0
+    assert len(list((tmp_path / "h1-dead-joint").iterdir())) == 2
 
 
 def test_killed_specialists_end_with_the_same_weights(
@@ -75,11 +75,11 @@ def test_killed_specialists_end_with_the_same_weights(
 ) -> None:
     healthy = pipeline / "healthy/checkpoints/final.safetensors"
     detector = pipeline / "detector/round-1"
-    command = ("specialists", "h1-walk", "--healthy", healthy, "--detector", detector, "--root", tmp_path, *tiny)
+    command = ("specialists", "h1-dead-joint", "--healthy", healthy, "--detector", detector, "--root", tmp_path, *tiny)
     killed("*/resume.safetensors", 3, *command)  # in the second stage
     killed("*/checkpoints/final.safetensors", 1, *command)  # before the members are written
     assert koboshi(*command).code == 0
-    (run,) = (tmp_path / "h1-walk").iterdir()
+    (run,) = (tmp_path / "h1-dead-joint").iterdir()
     assert same(run / "bank.safetensors", pipeline / "specialists/bank.safetensors")
     for member in (pipeline / "specialists/members").iterdir():
         assert same(run / "members" / member.name, member)
@@ -97,9 +97,9 @@ def test_a_bank_is_trained_on_from_another_ones_weights(
         "specialists.agent.learning_rate=0",
         "specialists.stages=[8]",
     ]
-    command = ("specialists", "h1-walk", "--healthy", healthy, "--oracle", "--root", tmp_path, "--name", "on")
+    command = ("specialists", "h1-dead-joint", "--healthy", healthy, "--oracle", "--root", tmp_path, "--name", "on")
     assert koboshi(*command, "--load", old, *tiny, *still).code == 0
-    mine, theirs = weights(tmp_path / "h1-walk/on/bank.safetensors"), weights(old)
+    mine, theirs = weights(tmp_path / "h1-dead-joint/on/bank.safetensors"), weights(old)
     learnt = [name for name in theirs if "actor.network" in name]
     assert len(learnt) >= 8 and all(torch.equal(mine[name], theirs[name]) for name in learnt)
     fresh = weights(healthy)
@@ -110,8 +110,8 @@ def test_a_killed_collection_has_the_same_rows(
     tmp_path: Path, pipeline: Path, tiny: list[str], killed: Callable[..., None], koboshi: Callable[..., Any]
 ) -> None:
     policy = pipeline / "healthy/checkpoints/final.safetensors"
-    command = ("collect", "h1-walk", "--policy", policy, "--root", tmp_path, *tiny)
-    folder = tmp_path / "h1-walk/data/healthy"
+    command = ("collect", "h1-dead-joint", "--policy", policy, "--root", tmp_path, *tiny)
+    folder = tmp_path / "h1-dead-joint/data/healthy"
     killed("*/resume.safetensors", 2, *command)
     killed("*/shard-00002.parquet", 1, *command)  # a shard without its state: lost, and made again
     assert len(list(folder.glob("shard-*"))) == 3
@@ -143,11 +143,11 @@ def test_a_killed_detector_training_ends_with_the_same_weights(
 def test_a_killed_pipeline_ends_with_the_same_figures(
     tmp_path: Path, pipeline: Path, tiny: list[str], killed: Callable[..., None], koboshi: Callable[..., Any]
 ) -> None:
-    command = ("pipeline", "h1-walk", "--root", tmp_path, *tiny)
+    command = ("pipeline", "h1-dead-joint", "--root", tmp_path, *tiny)
     killed("*/specialists/checkpoints/000000002.safetensors", 1, *command)
     killed("*/metrics.json", 1, *command)
     assert koboshi(*command).code == 0
-    folder = tmp_path / "h1-walk/pipeline"
+    folder = tmp_path / "h1-dead-joint/pipeline"
 
     def figures(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = runs.read_json(path / "metrics.json")["controllers"]

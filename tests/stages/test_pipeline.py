@@ -79,8 +79,8 @@ def test_every_file_is_there_and_json_is_strict(pipeline: Path) -> None:
 
 
 def test_every_policy_knows_the_settings_of_its_run(pipeline: Path) -> None:
-    task = config.load_yaml(pipeline / "config.yaml", make_task("h1-walk"))
-    assert task.env.num_envs != make_task("h1-walk").env.num_envs
+    task = config.load_yaml(pipeline / "config.yaml", make_task("h1-dead-joint"))
+    assert task.env.num_envs != make_task("h1-dead-joint").env.num_envs
     nested = ("healthy/checkpoints/final.safetensors", "specialists/members/knee.safetensors")
     assert all(task_of(pipeline / path) == task for path in ("controller.safetensors", *nested))
 
@@ -115,14 +115,14 @@ def test_done_stages_are_skipped(pipeline: Path, tiny: list[str], koboshi: Calla
         return {p: p.stat().st_mtime_ns for p in pipeline.rglob("*") if p.is_file() and p.name != ".lock"}
 
     before = written()
-    result = koboshi("pipeline", "h1-walk", "--root", pipeline.parent.parent, "--name", "tiny", *tiny)
+    result = koboshi("pipeline", "h1-dead-joint", "--root", pipeline.parent.parent, "--name", "tiny", *tiny)
     assert result.code == 0 and "survival" in result.out
     assert written() == before
 
 
 def test_a_pipeline_with_other_settings_is_refused(pipeline: Path, tiny: list[str], fails: Callable[..., str]) -> None:
     root = pipeline.parent.parent
-    said = fails("pipeline", "h1-walk", "--root", root, "--name", "tiny", *tiny, "rounds=1")
+    said = fails("pipeline", "h1-dead-joint", "--root", root, "--name", "tiny", *tiny, "rounds=1")
     assert "was made with other settings (rounds: 2 -> 1)" in said
 
 
@@ -161,10 +161,11 @@ def test_the_controller_is_put_together_from_the_parts(pipeline: Path) -> None:
 
 
 def test_the_gate_says_by_how_much(tmp_path: Path, tiny: list[str], fails: Callable[..., str]) -> None:
-    said = fails("pipeline", "h1-walk", "--root", tmp_path, *tiny, "gate.survival=0.9", "agent.trainer.timesteps=8")
+    high = ("gate.survival=0.9", "agent.trainer.timesteps=8")
+    said = fails("pipeline", "h1-dead-joint", "--root", tmp_path, *tiny, *high)
     assert said == "the healthy policy does not pass the gate: survival 0.000 must be at least 0.9 (0.900 too low)"
-    assert list(runs.read_json(tmp_path / "h1-walk/pipeline/stages.json")) == ["train"]
-    assert not (tmp_path / "h1-walk/pipeline/data").exists()
+    assert list(runs.read_json(tmp_path / "h1-dead-joint/pipeline/stages.json")) == ["train"]
+    assert not (tmp_path / "h1-dead-joint/pipeline/data").exists()
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def test_the_gate_says_by_how_much(tmp_path: Path, tiny: list[str], fails: Calla
         ("collect.num_envs=0", "collect.num_envs must be above 0, not 0"),
         ("rounds=0", "rounds must be at least 1, not 0"),
         ("evaluate.seconds=0", "evaluate.seconds must be above 0, not 0"),
-        ("detector=null", "task 'h1-walk' has no settings for 'detector', which this needs"),
+        ("detector=null", "task 'h1-dead-joint' has no settings for 'detector', which this needs"),
         ("faults=null", "has no faults, and so no use for collect, detector, specialists; set them to null too"),
         ("agent.trainer.device=cuda:77", "no device 'cuda:77'"),
         ("detector.training.device=cuda:77", "no device 'cuda:77'"),
@@ -190,12 +191,12 @@ def test_the_gate_says_by_how_much(tmp_path: Path, tiny: list[str], fails: Calla
 def test_what_cannot_work_later_is_refused_before_the_first_stage(
     tmp_path: Path, setting: str, says: str, fails: Callable[..., str]
 ) -> None:
-    assert says in fails("pipeline", "h1-walk", "--root", tmp_path, setting)
+    assert says in fails("pipeline", "h1-dead-joint", "--root", tmp_path, setting)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_all_stages_break_what_the_task_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = config.override(make_task("h1-walk"), ["faults.kinds=[braking]", "faults.joints=[torso, left_knee]"])
+    task = config.override(make_task("h1-dead-joint"), ["faults.kinds=[braking]", "faults.joints=[torso, left_knee]"])
     schedule = collect_env_cfg(task).faults
     assert isinstance(schedule, FaultSchedule) and schedule.faults == task.faults
     scenarios = frozen_scenarios(task, None, tmp_path)
@@ -226,16 +227,16 @@ def test_a_task_without_faults_has_three_stages(
 ) -> None:
     parts = tuple(f"{name}." for name in ("collect", "detector", "specialists", "switch"))
     settings = [*(s for s in tiny if not s.startswith(parts)), *PLAIN]
-    assert koboshi("pipeline", "h1-walk", *settings, "--root", tmp_path).code == 0
-    folder = tmp_path / "h1-walk/pipeline"
+    assert koboshi("pipeline", "h1-dead-joint", *settings, "--root", tmp_path).code == 0
+    folder = tmp_path / "h1-dead-joint/pipeline"
     assert list(strict_json(folder / "stages.json")) == ["train", "gate", "evaluate"]
     assert list(strict_json(folder / "metrics.json")["controllers"]) == ["healthy"]
     policy = folder / "healthy/checkpoints/final.safetensors"
-    assert find("h1-walk/pipeline", tmp_path) == policy
+    assert find("h1-dead-joint/pipeline", tmp_path) == policy
     assert "detector" not in runs.load_checkpoint(policy)[1]["layouts"]
     for verb in (("collect", "--policy", policy), ("specialists", "--oracle", "--healthy", policy)):
-        said = fails(verb[0], "h1-walk", *verb[1:], *PLAIN, "--root", tmp_path)
-        assert said == "task 'h1-walk' has no faults, which this needs"
+        said = fails(verb[0], "h1-dead-joint", *verb[1:], *PLAIN, "--root", tmp_path)
+        assert said == "task 'h1-dead-joint' has no faults, which this needs"
 
 
 def test_each_process_of_a_group_has_a_learner_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +256,7 @@ def test_a_detector_learns_without_a_mirror_where_it_is_told_to(
         raise KoboshiError("a term without a mirror")
 
     monkeypatch.setattr("koboshi.stages.detector.mirror_of_detector", mirror)
-    task, data = config.override(make_task("h1-walk"), tiny), [pipeline / "data/round-1"]
+    task, data = config.override(make_task("h1-dead-joint"), tiny), [pipeline / "data/round-1"]
     with pytest.raises(KoboshiError, match="without a mirror"):
         train_detector(task, data, tmp_path)
     train_detector(config.override(task, ["detector.mirrored=false"]), data, tmp_path)

@@ -32,7 +32,7 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def task() -> TaskCfg:
-    return config.override(make_task("h1-walk"), SMALL)
+    return config.override(make_task("h1-dead-joint"), SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def place(task: TaskCfg, tmp_path_factory: pytest.TempPathFactory) -> Place:
 def test_the_budget_counts_every_member_and_the_detectors_data(task: TaskCfg) -> None:
     assert budget(task) == Budget(16 * 16, 2 * 8 * 27, 2 * 2 * 4) and budget(task).total == 256 + 432 + 16
     assert budget(replace(task, specialists=None)).total == 256
-    h1 = budget(make_task("h1-walk"))
+    h1 = budget(make_task("h1-dead-joint"))
     assert h1.total == 5280 * 512 + 5760 * 1728 + 2 * 800 * 1024
 
 

@@ -25,8 +25,8 @@ def torchrun(*args: object) -> str:
 
 
 def test_a_training_without_a_name_is_one_run_of_two(tmp_path: Path, tiny: list[str]) -> None:
-    said = torchrun("train", "h1-walk", "--root", tmp_path, *tiny)
-    (run,) = (tmp_path / "h1-walk").iterdir()
+    said = torchrun("train", "h1-dead-joint", "--root", tmp_path, *tiny)
+    (run,) = (tmp_path / "h1-dead-joint").iterdir()
     assert said.count(str(run)) == 1
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 5
     first, second = (load_checkpoint(run / f"resume{rank}.safetensors")[0] for rank in ("", ".rank1"))

@@ -51,7 +51,6 @@ BATCH = 512
 
 FROZEN = {
     "h1-walk": "f3ff35473586",
-    "h1-faults": "047723f459c8",
     "go2-flat": "bd464e9566dd",
     "g1-walk": "dd33ba01fd3c",
 }

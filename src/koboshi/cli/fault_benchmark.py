@@ -23,7 +23,7 @@ def benchmark() -> None:
 @benchmark_app.command("faults")
 def faults(
     overrides: Overrides = None,
-    task: Annotated[str, typer.Option(help="h1-walk, h1-faults, go2-flat, g1-walk, or one from outside.")] = "h1-walk",
+    task: Annotated[str, typer.Option(help="h1-walk, go2-flat, g1-walk, or one from outside.")] = "h1-walk",
     pipeline: Annotated[
         str, typer.Option(help="A seed's pipeline: run, folder or controller; {task} and {seed} are filled in.")
     ] = "{task}/seed-{seed}",

@@ -121,7 +121,7 @@ def _bank(rival: str, sharing: Sharing, about: str) -> Entrant:
 
     return Entrant(
         about, make, lambda place: [place.controller, file(place)], ("healthy", "policy", "detector"), _whole,
-        detects=True, train=rivals.bank(rival, sharing), sharing=sharing,
+        detects=True, everywhere=False, train=rivals.bank(rival, sharing), sharing=sharing,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from koboshi.errors import KoboshiError, unknown
 from koboshi.tasks.g1_walk import g1_walk
 from koboshi.tasks.go2_flat import go2_flat
-from koboshi.tasks.h1_faults import h1_faults
+from koboshi.tasks.h1_dead_joint import h1_dead_joint
 from koboshi.tasks.h1_velocity import h1_velocity
 from koboshi.tasks.h1_walk import h1_walk
 from koboshi.tasks.task import TaskCfg
@@ -17,8 +17,8 @@ MakeTask = Callable[[], TaskCfg]
 
 TASKS: dict[str, MakeTask] = {
     "h1-velocity": h1_velocity,
+    "h1-dead-joint": h1_dead_joint,
     "h1-walk": h1_walk,
-    "h1-faults": h1_faults,
     "go2-flat": go2_flat,
     "g1-walk": g1_walk,
 }

@@ -203,5 +203,8 @@ def under_any_faults(task: TaskCfg) -> TaskCfg:
             detector_share=0.25,
         ),
         switch=SwitchStageCfg(),
-        evaluate=replace(task.evaluate, faults=one, commands=CommandRanges(heading=(0.0, 0.0))),
+        # Other delays of the oracle are the benchmark's.
+        evaluate=replace(
+            task.evaluate, faults=one, commands=CommandRanges(heading=(0.0, 0.0)), oracle_delays_s=(0.2,)
+        ),
     )
