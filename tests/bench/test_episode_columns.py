@@ -60,7 +60,7 @@ def test_falls_before_and_after_the_handover(made: Callable[..., Any]) -> None:
     late = made([STEPS, ONSET + 15, ONSET, STEPS], alarms(), {})
     assert late["survived"] == [True, False, False, True]
     assert late["fell_s"] == [None, pytest.approx(1.5), 0.0, None]
-    assert late["felt"] == [[True], [True], [True, False], []], "the torso breaks two steps later"
+    assert late["felt"] == [[True], [True], [False, False], []], "no decision lies between onset and fall"
 
 
 def test_delays_and_loads_count_from_each_onset(made: Callable[..., Any]) -> None:
@@ -69,9 +69,9 @@ def test_delays_and_loads_count_from_each_onset(made: Callable[..., Any]) -> Non
     rows = made([STEPS] * 4, alarm, {(0, KNEE): 30, (2, KNEE): 33, (2, TORSO): 45})
     assert rows["delay_ms"] == [[100.0], [None], [pytest.approx(600), pytest.approx(100)], []]
     assert rows["load_ms"] == [[100.0], [None], [pytest.approx(400), pytest.approx(1400)], []]
-    # A robot that falls in step 33 decides in that step for the last time.
+    # A robot that falls in step 33 decides in that step for the last time; decision 34 is of the next episode.
     assert made([33, STEPS, 33, STEPS], alarms((0, KNEE, 34, 46), (2, KNEE, 33, 34)), {})["delay_ms"] == [
-        [100.0 * 4], [None], [pytest.approx(300), None], []
+        [None], [None], [pytest.approx(300), None], []
     ]  # fmt: skip
 
 

@@ -88,6 +88,9 @@ def test_delays_from_the_first_load_and_timely_alarms() -> None:
     some = faults(delay=[100, 40, INF, 600, 60, INF], load=[60, 60, 20, 20, INF, INF])
     np.testing.assert_equal(metrics.from_load(some), [40, 0, INF, 580, np.nan, np.nan])
     np.testing.assert_equal(metrics.timely(some), [1, 1, 0, 0, np.nan, np.nan])
+    # 500 ms exactly, of which floats make 500.0000000001.
+    just = faults(delay=[35 * 0.02 * 1000], load=[10 * 0.02 * 1000])
+    assert metrics.from_load(just)[0] > 500 and metrics.timely(just)[0] == 1
     np.testing.assert_equal(metrics.recalled(faults(delay=[1000, 1020, INF])), [1, 0, 0])
 
 

@@ -157,7 +157,7 @@ def test_only_training_episodes_train(walk, part):
     mixed = replace(walk, part=some)
     assert not row_weights(mixed, DetectorTrainCfg())[:, 40:].any()
     assert (row_weights(mixed, DetectorTrainCfg())[:, :40] > 0).all()
-    obs, _ = sample_rows([mixed], 10**6, seed=0)
+    obs, _, _ = sample_rows([mixed], 10**6, seed=0)
     assert torch.isin(obs[:, 0], walk["obs.detector"][:, :40, 0]).all(), "scales are fitted to other episodes"
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from koboshi.envs import Env
 from koboshi.envs.cfg import EventTerm
 from koboshi.envs.terms import events
-from koboshi.faults import KINDS, Fault, FaultsCfg, FaultSchedule
+from koboshi.faults import KINDS, Fault, FaultsCfg, FaultSchedule, Scenario, Scenarios
 from koboshi.faults.kinds import BRAKE_DAMPING, ENCODER_OFFSET, LOCK_PLAY, LOCK_SLACK
 from koboshi.robots import UNITREE_H1
 
@@ -365,19 +365,48 @@ def test_locked_in_the_next_episode_is_where_it_is_then() -> None:
 
 
 def test_faults_of_episodes_that_begin_late() -> None:
-    """Ages are random at first: a fault whose moment has passed begins with the first step, whatever the others do."""
+    """Ages are random at first, and onsets count from there: nobody breaks, or heals, before having walked."""
     cfg = worlds.endless(worlds.clean(worlds.h1(num_envs=8)))
-    faults = FaultsCfg(joints=("right_elbow",), kinds=("locked",))
-    schedule = FaultSchedule(faults, onset_s=(5.0, 5.0))
+    faults = FaultsCfg(joints=("right_elbow",), kinds=("locked",), duration_s=(0.04, 0.04))
+    schedule = FaultSchedule(faults, onset_s=(0.06, 0.06))
     env = Env(replace(cfg, faults=schedule, episode_length_s=10.0, random_initial_length=True))
     env.reset(1)
-    late = env.episode_step > 250
-    assert late.any() and not late.all() and not (env.episode_step == 250).any()
-    at = env.state.joint_pos[:, ELBOW]
-    env.step(push_hard(env, 1.0))
-    assert torch.equal(env.faults.active, late)
-    limits = env.fields.live("jnt_range")[:, 1 + ELBOW].mean(1).float()
-    torch.testing.assert_close(limits[late], at[late], atol=1e-6, rtol=0)
+    assert (env.episode_step > 250).any() and not (env.episode_step > 250).all()
+    broken = []
+    for _ in range(6):
+        env.step(push_hard(env, 1.0))
+        broken.append(env.faults.active.sum().item())
+    assert broken == [0, 0, 0, 8, 8, 0]
+
+
+def test_the_first_fault_of_several_that_is_alone_in_force() -> None:
+    cfg = worlds.endless(worlds.clean(worlds.h1(num_envs=2)))
+    pair = (Fault("right_elbow", onset_s=0.02), Fault("left_elbow", onset_s=0.06))
+    episodes = (Scenario(pair, (0.0, 0.0, 0.0), 0.02), Scenario(pair[1:], (0.0, 0.0, 0.0), 0.06))
+    env = Env(replace(cfg, faults=Scenarios("unitree_h1", 0, episodes)))
+    env.reset(0)
+    alone = []
+    for _ in range(4):
+        env.step(push_hard(env, 0.0))
+        alone.append(env.faults.first_alone.tolist())
+    assert alone == [[False, False], [True, False], [True, False], [False, True]]
+
+
+@pytest.mark.parametrize(
+    ("joint", "sign"), [("left_hip_roll", 1), ("right_hip_roll", -1), ("right_knee", 1), ("torso", 1)]
+)
+def test_an_offset_is_the_other_sides_mirror_image(joint: str, sign: int) -> None:
+    cfg = worlds.endless(worlds.clean(worlds.h1(num_envs=1)))
+    fault = Fault(joint, "encoder_offset", onset_s=0.0)
+    env = Env(replace(cfg, faults=Scenarios("unitree_h1", 0, (Scenario((fault,), (0.0, 0.0, 0.0), 0.0),))))
+    env.reset(0)
+    before = env.fields.live("actuator_biasprm").clone()
+    env.step(push_hard(env, 0.0))
+    j = env.robot.joint_id(joint)
+    shown = env.faults.sense(env.state.joint_pos) - env.state.joint_pos
+    assert shown[0].nonzero().flatten().tolist() == [j] and shown[0, j].item() == pytest.approx(sign * 0.3, abs=1e-6)
+    moved = env.fields.live("actuator_biasprm")[0, j, 0] - before[0, j, 0]
+    assert moved.item() == pytest.approx(sign * 0.3 * env.robot.law.position[j], rel=1e-5)
 
 
 def test_faults_of_a_robot_with_wheels() -> None:

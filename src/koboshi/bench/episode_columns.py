@@ -86,8 +86,8 @@ def _faults(recording: Recording) -> Iterator[list[_Felt]]:
         row = []
         for fault in episode.faults:
             start, stop, _ = fault.planned(dt)
-            # The robot is in the fault's power from step `start` on, and still so in the step in which it falls.
-            row.append(_Felt(robot.joint_id(fault.joint), fault.kind, start, min(stop, fall + 1, steps)))
+            # The decision after step `fall` is of the next episode, in which the fault is not in force.
+            row.append(_Felt(robot.joint_id(fault.joint), fault.kind, start, min(stop, fall, steps)))
         yield row
 
 

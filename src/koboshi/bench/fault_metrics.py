@@ -164,7 +164,7 @@ def from_load(faults: FaultRows) -> Values:
 
 
 def timely(faults: FaultRows) -> Values:
-    late = from_load(faults)
+    late = np.round(from_load(faults), 6)  # a difference of multiples of a control period, which is not one of floats
     return np.where(np.isnan(late), np.nan, (late <= TIMELY_S * 1000).astype(float))
 
 

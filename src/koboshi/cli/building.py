@@ -161,12 +161,14 @@ def pipeline(
     task: Task,
     overrides: Overrides = None,
     name: Annotated[str, typer.Option(help="The pipeline's name; one of that name is resumed.")] = "pipeline",
+    seed: Annotated[int, typer.Option(min=1, help="Draws all numbers of all stages anew.")] = 1,
     root: Root = RUNS,
 ) -> None:
     """Everything: train, gate, collect, detect, specialists, again, evaluate. Killed, it is resumed where it was."""
     from koboshi.stages import play as playing
-    from koboshi.stages.pipeline import Pipeline
+    from koboshi.stages.pipeline import Pipeline, seeds
     from koboshi.stages.progress import console
 
-    metrics = Pipeline(task_named(task, overrides), root, name, overrides or []).run()
+    settings = [*(seeds(task_named(task, None), seed) if seed > 1 else ()), *(overrides or [])]
+    metrics = Pipeline(task_named(task, settings), root, name, settings).run()
     console.print(playing.controllers_table(metrics))

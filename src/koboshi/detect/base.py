@@ -90,11 +90,11 @@ class Detector(nn.Module):
         return Reading(logit, logit.new_zeros(1).expand(shape), logit.new_ones(1).expand(logit.shape))
 
 
-def sample_rows(sequences: list[Sequences], rows: int, seed: int) -> tuple[Tensor, Tensor]:
-    """(R, D) senses and (R, J) severities of random training rows."""
+def sample_rows(sequences: list[Sequences], rows: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(R, D) senses, (R, J) severities and (R, J) kinds, indices into KINDS, of random training rows."""
     generator = torch.Generator().manual_seed(seed)
     total = sum(seq.part.numel() for seq in sequences)
-    obs, severity = [], []
+    obs, severity, kind = [], [], []
     for seq in sequences:
         size = seq.part.numel()
         index = torch.randint(size, (min(size, max(1, rows * size // total)),), generator=generator)
@@ -103,9 +103,10 @@ def sample_rows(sequences: list[Sequences], rows: int, seed: int) -> tuple[Tenso
         step, env = step[chosen], env[chosen]
         obs.append(seq[OBS + GROUP][step, env])
         severity.append(seq["severity"][step, env])
+        kind.append(seq["kind"][step, env])
     if not sum(map(len, obs)):
         raise KoboshiError("no training episodes: these data have no split, or one without them; koboshi data --split")
-    return torch.cat(obs), torch.cat(severity)
+    return torch.cat(obs), torch.cat(severity), torch.cat(kind)
 
 
 def median_where(values: Tensor, where: Tensor) -> Tensor:

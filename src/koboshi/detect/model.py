@@ -16,8 +16,11 @@ from koboshi.detect.memories import build_memory
 from koboshi.detect.spec import DetectorSpec
 from koboshi.detect.stream import OneRobot
 from koboshi.errors import KoboshiError
+from koboshi.faults import KINDS
 
 MOST_EVIDENCE = 16.0
+SILENCING = ("torque_loss", "braking", "torque_sensor_loss")
+"""Kinds of fault that, where they are whole, leave nothing to measure but noise."""
 CLIP = 8.0
 """Normalised features beyond this many standard deviations (falls) are cut off."""
 
@@ -173,13 +176,15 @@ class FaultDetector(Detector):
     def fit_scales(self, sequences: list[Sequences], rows: int = 100_000, seed: int = 0) -> None:
         """Sets torque scales and the normaliser from about `rows` rows of training episodes.
 
-        The scale of a measured torque is what a dead joint still reads (noise); that of expected torques
+        The scale of a measured torque is what a joint without torque still reads (noise); that of expected torques
         and residuals is the median residual of a healthy joint, i.e. how wrong the law's forecast is.
         """
-        obs, severity = (x.to(self.device) for x in sample_rows(sequences, rows, seed))
+        obs, severity, kind = (x.to(self.device) for x in sample_rows(sequences, rows, seed))
         measured, expected = self.torques(obs)
         low, high = 1e-4 * self.effort_limit, 0.05 * self.effort_limit
-        noise = median_where(measured.abs(), severity >= 1).nan_to_num(0.0).clamp(low, high)
+        silencing = torch.tensor([KINDS.index(kind) for kind in SILENCING], device=self.device)
+        silent = torch.isin(kind, silencing) & (severity >= 1)
+        noise = median_where(measured.abs(), silent).nan_to_num(0.0).clamp(low, high)
         forecast = median_where((measured - expected).abs(), severity == 0).nan_to_num(0.0).clamp(low, high)
         self.inv_scale.copy_(1 / torch.cat((noise, forecast, forecast)))
         self.floor.copy_(forecast**2)

@@ -168,8 +168,8 @@ class Env:
         self._advance_curriculum(everyone)
         self._restart(everyone)
         if self.cfg.random_initial_length:
-            age = self.uniform(self.num_envs, 0, self.cfg.max_episode_length)
-            self.episode_step.copy_(age.long())
+            self.episode_step.copy_(self.uniform(self.num_envs, 0, self.cfg.max_episode_length).long())
+            self.faults.postpone(self.episode_step)
         return self.observations.compute(fresh=everyone)
 
     def step(self, action: Tensor) -> Step:

@@ -54,6 +54,9 @@ class FaultKind(NamedTuple):
     """Whether it acts through a joint's range, so that a joint without one cannot have it."""
     captures: bool = False
     """Whether its effects ask for `held`, the joint's position when it began."""
+    signed: bool = False
+    """Whether it has a direction: the right joint of a mirrored pair then has the left one's in the mirror, and
+    `severity` comes to its effects with that sign."""
 
 
 def _torque_loss(value: Tensor, severity: Tensor, held: Tensor) -> Tensor:
@@ -109,8 +112,10 @@ FAULT_KINDS: dict[str, FaultKind] = {
         (_LIMIT, FieldEffect("dof_damping", "dof", _braking)),
     ),
     "encoder_offset": FaultKind(
-        f"position is shown {ENCODER_OFFSET} s rad too great, to the drive too",
+        f"position is shown {ENCODER_OFFSET} s rad too great, to the drive too; on the second of a mirrored pair the "
+        "mirror image of that",
         (FieldEffect("actuator_biasprm", "actuator", _drive_offset),),
+        signed=True,
     ),
     "encoder_freeze": FaultKind(
         "position is shown as s · where it was + (1 − s) · where it is and velocity as (1 − s) of itself, "

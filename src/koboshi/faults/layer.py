@@ -50,6 +50,7 @@ class FaultLayer:
                 self._effects.setdefault(effect.field, []).append((kind, effect))
         self.levels = torch.zeros(n, len(KINDS), j, device=self._device)
         self._level = {kind: self.levels[:, KINDS.index(kind)] for kind in self._kinds}
+        self._sign = torch.as_tensor(robot.fault_signs, dtype=torch.float32, device=self._device)
         self._held = {kind: torch.zeros(n, j, device=self._device) for kind in self._kinds if kind in CAPTURING}
         self.joint, self.which = (torch.zeros(n, s, dtype=torch.int64, device=self._device) for _ in range(2))
         self.level = torch.zeros(n, s, device=self._device)
@@ -96,6 +97,16 @@ class FaultLayer:
     def active(self) -> Tensor:
         """(N,) bool: some joint is broken now."""
         return self.severity.amax(1) > 0
+
+    @property
+    def first_alone(self) -> Tensor:
+        """(N,) bool: the first fault of the plan is in force now, and no other."""
+        return self._active[:, 0] & (self._active.sum(1) == 1)
+
+    def postpone(self, steps: Tensor) -> None:
+        """Onsets come so many control steps (N,) later: an episode that begins at an age begins whole."""
+        for time in (self.start, self.stop):
+            time.copy_(torch.where(time < NEVER, time + steps[:, None], NEVER).clamp(max=NEVER))
 
     def restart(self, mask: Tensor, generator: torch.Generator) -> None:
         """New episodes of the environments in `mask`: everything is undone and the next faults are planned."""
@@ -160,9 +171,6 @@ class FaultLayer:
         severity, onset, kind, lasts, pause = u[:, : 5 * s].unflatten(1, (5, s)).unbind(1)
         first, last = (round(t / self._step_dt) for t in cfg.onset_s)
         start = (first + (last - first + 1) * onset).long().clamp(max=last)
-        if cfg.groups is not None or self.odds is not None:
-            # The own joint, which stands first, breaks before others: its member is to take charge.
-            start = start.sort(1).values
         which = self._choices[(kind * len(self._choices)).long().clamp(max=len(self._choices) - 1)]
         own = self._own if cfg.groups is not None else None
         if self.odds is not None:
@@ -172,6 +180,9 @@ class FaultLayer:
             own, which = cell.squeeze(1) % joints, torch.cat((cell // joints, which[:, 1:]), 1)
         joint, number = self._who(u[:, -2], own, generator)
         breaks = (torch.arange(s, device=self._device) < number[:, None]) & (u[:, -1:] < cfg.probability)
+        if own is not None:
+            # The own joint, which stands first, breaks before others: its member is to take charge.
+            start = torch.where(breaks, start, NEVER).sort(1).values
         if faults.hold_out:
             breaks = self._kept_apart(joint, breaks)
         stop, period = (torch.full_like(start, NEVER) for _ in range(2))
@@ -258,7 +269,8 @@ class FaultLayer:
             columns = getattr(self._joints, effect.columns)
             own = value[:, columns]
             held = self._held.get(kind, self.severity)
-            value[:, columns] = effect.apply(own, self._level[kind].to(own.dtype), held.to(own.dtype))
+            level = self._level[kind] * self._sign if FAULT_KINDS[kind].signed else self._level[kind]
+            value[:, columns] = effect.apply(own, level.to(own.dtype), held.to(own.dtype))
         return value
 
     def sense(self, joint_pos: Tensor) -> Tensor:
@@ -266,7 +278,7 @@ class FaultLayer:
         if "encoder_freeze" in self._kinds:
             joint_pos = torch.lerp(joint_pos, self._held["encoder_freeze"], self._level["encoder_freeze"])
         if "encoder_offset" in self._kinds:
-            joint_pos = joint_pos + ENCODER_OFFSET * self._level["encoder_offset"]
+            joint_pos = joint_pos + ENCODER_OFFSET * self._sign * self._level["encoder_offset"]
         return joint_pos
 
     def sense_rate(self, joint_vel: Tensor) -> Tensor:

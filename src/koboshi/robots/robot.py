@@ -156,6 +156,15 @@ class Robot:
         return mirror.mirror_signs(self.physics, self.joint_names, self.mirror_ids, self.law, self.base_body)
 
     @cached_property
+    def fault_signs(self) -> np.ndarray:
+        """(J,) the direction of faults that have one: −1 where the joint is the second of a mirrored pair and turns the
+        other way, so that the left's fault in the mirror is the right's. A joint in the middle has no such image."""
+        if not self.mirrored:
+            return np.ones(len(self.joint_names))
+        second = np.arange(len(self.joint_names)) > self.mirror_ids
+        return np.where(second, self.mirror_signs, 1.0)
+
+    @cached_property
     def mirror_feet(self) -> np.ndarray:
         """(F,) the foot on the other side."""
         self._check_mirrored()

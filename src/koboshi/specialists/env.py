@@ -90,15 +90,16 @@ class SpecialistEnv:
         if anyone(~acts) or not state_tree.is_empty(self._healthy_state):
             healthy, self._healthy_state = self._healthy.act(self._obs, self._healthy_state, self._reset)
             own = torch.where(acts[:, None], own, healthy)
-        cell = self._focus.cell if self._focus is not None else None
+        broken = (self._focus.cell, self._focus.alone) if self._focus is not None else None
         step = self._env.step(own)
         self._reset = step.terminated | step.truncated
         valid = acts & step.extras["valid"] if "valid" in step.extras else acts
         self.survived *= FORGET
         self.survived[0] += step.terminated & valid
         self.survived[1] += valid
-        if self._focus is not None and cell is not None:
-            self._focus.saw(cell, step.terminated, valid)
+        if self._focus is not None and broken is not None:
+            cell, alone = broken
+            self._focus.saw(cell, step.terminated, valid & alone)
         # The router is not asked after an episode's last step: what it believed before stands.
         final, obs = self._seen(step.final_obs), self._take(step.obs)
         # A member that takes charge begins with an empty memory, as `SpecialistBank` has it.

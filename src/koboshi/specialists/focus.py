@@ -38,8 +38,13 @@ class Focus:
         joints = self._faults.severity.shape[1]
         return self._faults.which[:, 0] * joints + self._faults.joint[:, 0]
 
+    @property
+    def alone(self) -> Tensor:
+        """(N,) bool: it alone is in force, so that a fall now tells of it; to be asked for with `cell`."""
+        return self._faults.first_alone
+
     def saw(self, cell: Tensor, fell: Tensor, acted: Tensor) -> None:
-        """(N,) each, of a step: the fault, whether the robot fell, and whether its own member acted."""
+        """(N,) each, of a step: the fault, whether the robot fell, and whether its own member acted under it alone."""
         for seen, now in ((self.falls, fell & acted), (self.steps, acted)):
             seen.mul_(FORGET).index_add_(0, cell, now.to(seen.dtype))
         self._faults.odds = self._odds()

@@ -104,6 +104,8 @@ def specialist_env_cfg(
         cfg,
         num_envs=settings.num_envs // members * members,
         episode_length_s=settings.episode_length_s,
+        # Ages differ, or all robots are whole at the same time and updates have nothing to learn from.
+        random_initial_length=True,
         faults=FaultSchedule(faults=faults, probability=1.0, onset_s=settings.onset_s, groups=assignment.groups),
     )
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import mujoco
+import numpy as np
 import torch
 
 import koboshi
@@ -53,10 +55,11 @@ SOURCES = (
     *("robots", "sim", "faults", "terrain", "envs", "nets", "policies", "specialists", "detect"),
     *(f"bench/{name}.py" for name in ("rollout", "worlds", "metrics", "detection", "strain", "handover")),
     "bench/episode_columns.py",
-    "stages/entrants.py",
+    *(f"stages/{name}.py" for name in ("benchmark", "entrants", "rivals")),
+    "vec_env.py",
 )
 """Code that figures hang on: houses and files."""
-WHOLE = ("suite", "format", "code", "settings", "hours")
+WHOLE = ("suite", "format", "code", "physics", "settings", "hours")
 """Parts of an identity that all parts of a benchmark share."""
 
 
@@ -126,6 +129,7 @@ class Benchmark:
             "suite": described(self.suite),
             "format": FORMAT,
             "code": code_digest(),
+            "physics": physics_of(self.task),
             "settings": settings_of(self.task),
             "hours": self.hours,
             "walker": runs.digest(seed.place.controller),
@@ -144,9 +148,17 @@ def worlds_named(names: Sequence[str]) -> list[str]:
 def settings_of(task: TaskCfg) -> dict[str, Any]:
     """Of the environment, what an evaluation hangs on."""
     found: dict[str, Any] = config.to_dict(task.env)
-    for name in ("rewards", "curriculum", "num_envs", "faults", "episode_length_s", "random_initial_length"):
+    for name in ("rewards", "num_envs", "faults"):
         found.pop(name, None)
     return json.loads(json.dumps(found))
+
+
+def physics_of(task: TaskCfg) -> dict[str, str]:
+    """MuJoCo's version, and the robot's compiled model, which comes from outside: its sha256, the first 12 digits."""
+    model = robots.find(task.env.robot).physics
+    whole = np.zeros(mujoco.mj_sizeModel(model), np.uint8)
+    mujoco.mj_saveModel(model, None, whole)
+    return {"mujoco": mujoco.__version__, "model": hashlib.sha256(whole.tobytes()).hexdigest()[:12]}
 
 
 @cache

@@ -45,7 +45,9 @@ def fault_schedule(task: TaskCfg) -> FaultSchedule | None:
 
 def collect_env_cfg(task: TaskCfg) -> EnvCfg:
     """The task's environment under the collection's fault schedule."""
-    return replace(task.env, num_envs=collection(task).num_envs, faults=fault_schedule(task))
+    cfg = collection(task)
+    length = task.env.episode_length_s if cfg.episode_length_s is None else cfg.episode_length_s
+    return replace(task.env, num_envs=cfg.num_envs, faults=fault_schedule(task), episode_length_s=length)
 
 
 def collect(

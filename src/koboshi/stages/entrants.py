@@ -173,7 +173,8 @@ def seed_of(task: TaskCfg, pipeline: str, number: int, root: Path) -> Seed:
     path = find(name, root)
     if path.suffix != ".safetensors" or load_checkpoint(path)[1].get("kind") != "controller":
         raise KoboshiError(f"{path} is no controller; the benchmark needs a whole pipeline's")
-    return Seed(task, Place(task_of(path), path, root, f"rivals-{number}", number))
+    # Rivals of another controller have other budgets, and banks another healthy policy: they have another folder.
+    return Seed(task, Place(task_of(path), path, root, f"rivals-{number}-{runs.digest(path)[:8]}", number))
 
 
 def same_as(name: str, place: Place) -> str | None:

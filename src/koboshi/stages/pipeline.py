@@ -32,6 +32,22 @@ from koboshi.tasks import TaskCfg
 from koboshi.tasks.task import required
 from koboshi.vec_env import Policy
 
+SEED_STEP = 100
+
+
+def seeds(task: TaskCfg, seed: int) -> list[str]:
+    """The settings by which a training draws all of its numbers anew; those of seed 1 are the task's own."""
+    found = [f"agent.trainer.seed={task.agent.trainer.seed + seed - 1}"]
+    if task.specialists is not None:
+        found.append(f"specialists.agent.trainer.seed={task.specialists.agent.trainer.seed + seed - 1}")
+    if task.detector is not None:
+        found.append(f"detector.training.seed={task.detector.training.seed + seed - 1}")
+    # Rounds and scenarios count on from these.
+    for name, part in (("collect", task.collect), ("switch", task.switch)):
+        if part is not None:
+            found.append(f"{name}.seed={part.seed + SEED_STEP * (seed - 1)}")
+    return found
+
 
 class Pipeline:
     """One run of all stages under `root/<task>/<name>/`; `stages.json` remembers what is done."""

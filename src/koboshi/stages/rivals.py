@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from koboshi import runs
+from koboshi import config, runs
 from koboshi.algos.distillation import DistillationCfg
 from koboshi.algos.learner import TrainerCfg
 from koboshi.algos.ppo import PPOCfg
@@ -23,6 +23,7 @@ from koboshi.nets.actors import AnyActorCfg, GruCfg, MlpCfg
 from koboshi.policies.storage import build_policy, save_policy
 from koboshi.runs import load_checkpoint
 from koboshi.specialists.assignment import Sharing
+from koboshi.specialists.training import SpecialistsCfg
 from koboshi.stages import healthy, specialists
 from koboshi.stages.evaluate import load
 from koboshi.stages.folders import Start
@@ -36,6 +37,8 @@ BREAKS = 0.85
 """Share of a rival's episodes in which something breaks."""
 TEACHER = 0.7
 """Share of the steps that a teacher takes; its student has the rest."""
+WIDE = SpecialistsCfg.num_envs
+"""Environments that several specialists share at least."""
 
 
 class Budget(NamedTuple):
@@ -86,9 +89,7 @@ def one_policy(rival: str, history: bool) -> Train:
     """PPO under random faults, from scratch; with or without a memory."""
 
     def train(place: Place) -> None:
-        task = place.task
-        actor = _actor(task, (SENSES,), history)
-        _train_ppo(place, rival, actor, budget(task).total)
+        _train_ppo(place, rival, _actor(place.task, (SENSES,), history), budget(place.task).total)
 
     return train
 
@@ -101,12 +102,8 @@ def teacher_and_student(rival: str) -> Train:
     """
 
     def train(place: Place) -> None:
-        task, total = place.task, budget(place.task).total
-        truth = next((group for group in TRUTHS if group in task.env.observations), None)
-        if truth is None:
-            raise KoboshiError(f"task '{task.name}' has none of {', '.join(TRUTHS)}, which a teacher is told")
-        teacher = f"{rival}/teacher"
-        _train_ppo(place, teacher, _actor(task, (SENSES, truth), history=False), round(TEACHER * total))
+        task, total, teacher = place.task, budget(place.task).total, f"{rival}/teacher"
+        _train_ppo(place, teacher, _actor(task, (SENSES, truth_of(task)), history=False), round(TEACHER * total))
         agent = DistillationCfg(
             teacher=str(place.final(teacher).absolute()),
             trainer=_trainer(place, total - round(TEACHER * total)),
@@ -122,11 +119,22 @@ def _actor(task: TaskCfg, groups: tuple[str, ...], history: bool) -> AnyActorCfg
     return GruCfg(groups, units=hidden[0], hidden=hidden[-1:]) if history else MlpCfg(groups, hidden)
 
 
+def truth_of(task: TaskCfg) -> str:
+    """The observation group that tells of the faults in force; KoboshiError where the task has none."""
+    truth = next((group for group in TRUTHS if group in task.env.observations), None)
+    if truth is None:
+        raise KoboshiError(f"task '{task.name}' has none of {', '.join(TRUTHS)}, which teachers and critics are told")
+    return truth
+
+
 def _train_ppo(place: Place, rival: str, actor: AnyActorCfg, steps: int) -> None:
+    """Its critic is told of faults, as that of the pipeline's specialists is."""
     agent = place.task.agent
     if not isinstance(agent, PPOCfg):
         raise KoboshiError(f"task '{place.task.name}' learns by {type(agent).__name__}, and its rivals by PPOCfg")
-    agent = replace(agent, trainer=_trainer(place, steps), network=replace(agent.network, actor=actor))
+    critic = (*agent.network.critic_groups, truth_of(place.task))
+    network = replace(agent.network, actor=actor, critic_groups=critic)
+    agent = replace(agent, trainer=_trainer(place, steps), network=network)
     _train(place, rival, replace(_under_faults(place.task), agent=agent))
 
 
@@ -163,10 +171,18 @@ def bank(rival: str, sharing: Sharing) -> Train:
 
 
 def shared(task: TaskCfg, sharing: Sharing) -> TaskCfg:
-    """The task whose specialists are shared in this way, in the same number of environments or slightly fewer."""
+    """The task whose specialists are shared in this way, with as many environment steps, or slightly fewer.
+
+    Several members share at least `WIDE` environments, or each would learn from too few at a time, and the mirror
+    is for one that serves all.
+    """
     settings = replace(required(task, "specialists", task.specialists), sharing=sharing)
     members = len(specialists.bank_assignment(replace(task, specialists=settings)).members)
-    return replace(task, specialists=replace(settings, num_envs=settings.num_envs // members * members))
+    if members > 1:
+        settings = replace(settings, agent=replace(settings.agent, mirror_coef=0.0))
+    num_envs = (settings.num_envs if members == 1 else max(settings.num_envs, WIDE)) // members * members
+    stages = tuple(max(1, steps * settings.num_envs // num_envs) for steps in settings.stages)
+    return config.override(replace(task, specialists=replace(settings, num_envs=num_envs, stages=stages)), [])
 
 
 def _take_out_healthy(controller: Path, target: Path) -> None:

@@ -70,6 +70,8 @@ class CollectCfg:
     """Observation groups to record; the detector learns from "detector", other learners may want "policy"."""
     probability: float = 0.85
     """Share of episodes in which something breaks."""
+    episode_length_s: float | None = None
+    """Of an episode, s, instead of `env.episode_length_s`: shorter ones have more onsets in as many rows."""
     onset_s: Range = (0.5, 8.0)
     """Time in the episode at which it does, s."""
 
@@ -82,6 +84,8 @@ class CollectCfg:
                 f"collect.calibrate_fraction and collect.test_fraction are above 0 and leave episodes to train on, "
                 f"not {held_out[0]} and {held_out[1]}"
             )
+        if self.episode_length_s is not None:
+            _positive("collect.episode_length_s", self.episode_length_s)
         if not 0 <= self.probability <= 1:
             raise KoboshiError(f"collect.probability is from 0 to 1, not {self.probability}")
         _onsets("collect.onset_s", self.onset_s)

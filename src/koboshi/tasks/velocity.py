@@ -180,8 +180,14 @@ def under_any_faults(task: TaskCfg) -> TaskCfg:
     return replace(
         task,
         faults=faults,
-        # Half of the episodes are healthy: alarms that come once in hours are not seen in minutes.
-        collect=replace(required(task, "collect", task.collect), steps=1200, calibrate_fraction=0.2, probability=0.6),
+        # Many episodes are healthy: alarms that come once in hours are not seen in minutes.
+        collect=replace(
+            required(task, "collect", task.collect),
+            steps=1200,
+            calibrate_fraction=0.2,
+            probability=0.6,
+            episode_length_s=10.0,
+        ),
         detector=replace(
             required(task, "detector", task.detector),
             network=DetectorCfg(embed=64, hidden=64, joint=32),
@@ -195,10 +201,11 @@ def under_any_faults(task: TaskCfg) -> TaskCfg:
             kinds=MOVING,
             # One member learns from all environments: fewer of them, and more updates from as many samples.
             num_envs=512,
-            stages=(1600, 1600, 16200),
+            stages=(19400,),
             minibatch_size=3072,
-            severity=(0.4, 0.7, 1.0),
             whole=0.8,
+            # What a detector cannot see soon it notices late.
+            switch_delay_s=(0.0, 0.3),
             focus=0.75,
             detector_share=0.25,
         ),
