@@ -21,6 +21,7 @@ from koboshi.faults import FaultSchedule, Scenarios
 from koboshi.policies.storage import load_policy, load_single
 from koboshi.specialists.storage import StoredController
 from koboshi.specialists.switching import SwitchCfg
+from koboshi.stages import pipeline as pipelines
 from koboshi.stages.collect import collect_env_cfg, law_card
 from koboshi.stages.detector import train as train_detector
 from koboshi.stages.evaluate import frozen_scenarios
@@ -284,3 +285,18 @@ def test_the_plain_task_has_no_faults_and_holds_a_heading() -> None:
     heading = HeadingCfg()
     env.step(torch.zeros(8, env.action_space.dim))
     assert task.env.command.heading == heading and not torch.equal(env.command.value[:, 2], before)
+
+
+def test_another_seed_draws_all_numbers_anew() -> None:
+    task = make_task("h1-walk")
+
+    def drawn(seed: int) -> list[int]:
+        own = config.override(task, pipelines.seeds(task, seed))
+        assert own.collect and own.detector and own.specialists and own.switch
+        agents = (own.agent, own.specialists.agent)
+        return [*(a.trainer.seed for a in agents), own.collect.seed, own.detector.training.seed, own.switch.seed]
+
+    assert config.override(task, pipelines.seeds(task, 1)) == task
+    assert all(len(set(column)) == 3 for column in zip(*map(drawn, (1, 2, 3)), strict=True))
+    assert drawn(2)[2] - drawn(1)[2] > task.rounds, "rounds count on from the seed"
+    assert pipelines.seeds(make_task("h1-velocity"), 3) == ["agent.trainer.seed=3"]

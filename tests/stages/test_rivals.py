@@ -30,6 +30,12 @@ SMALL = [
 ]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def few_environments(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    if "place" in request.fixturenames:
+        monkeypatch.setattr(rivals, "WIDE", 20)
+
+
 @pytest.fixture(scope="module")
 def task() -> TaskCfg:
     return config.override(make_task("h1-dead-joint"), SMALL)
@@ -45,6 +51,18 @@ def test_the_budget_counts_every_member_and_the_detectors_data(task: TaskCfg) ->
     assert budget(replace(task, specialists=None)).total == 256
     h1 = budget(make_task("h1-dead-joint"))
     assert h1.total == 5280 * 512 + 5760 * 1728 + 2 * 800 * 1024
+
+
+def test_banks_of_several_members_learn_from_more_environments_and_without_the_mirror() -> None:
+    one = make_task("h1-walk")
+    assert one.specialists is not None and one.specialists.agent.mirror_coef > 0 and one.specialists.num_envs == 512
+    steps = 512 * sum(one.specialists.stages)
+    for sharing, members in (("joint", 17), ("mirrored_pair", 9), ("limb", 5)):
+        found = rivals.shared(one, sharing).specialists  # type: ignore[arg-type]
+        assert found is not None and found.agent.mirror_coef == 0
+        assert found.num_envs == 1728 // members * members
+        assert steps - found.num_envs < found.num_envs * sum(found.stages) <= steps
+    assert rivals.shared(one, "one") == one
 
 
 def test_the_documentation_names_every_controller() -> None:
