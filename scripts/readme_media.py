@@ -34,7 +34,7 @@ def main(name: str = "h1-walk", text: str = "left_knee@3.0", out: str = "docs/me
         ("koboshi", stored.learned(), stored.assignment),
         ("without the switch", healthy, None),
     ):
-        recording = rollout(task.env, controller, scenarios, 5.0, detail=True, film=(0,))
+        recording = rollout(task.env, controller, scenarios, 5.0, world="nominal", detail=True, film=(0,))
         panels.append(trajectory(recording, 0, title, table))
     times = [fault.onset_s - 1.0 + i / 12 for i in range(60)]
     frames = render_frames(visual_scene(task.env.scene, robot), panels, times, size=(480, 360))

@@ -90,7 +90,7 @@ def test_all_of_it_lands_in_one_file(
     for name, figures in parts.items():
         monkeypatch.setattr(stage.speed, name, lambda *_, figures=figures: figures)
     monkeypatch.setattr(stage.rsl_rl, "installed", lambda: True)
-    monkeypatch.setattr(stage, "shipping", lambda: ["h1-dead-joint"])
+    monkeypatch.setattr(stage, "shipping", lambda: ["h1-walk"])
     monkeypatch.setattr(stage, "shipped", lambda task: SimpleNamespace(learned=lambda: None))
     assert koboshi("bench", "speed", "--out", tmp_path)[0] == 0  # type: ignore[index]
     written = runs.read_json(tmp_path / "speed.json")

@@ -109,7 +109,12 @@ def _policy(rival: str, about: str, train: Train) -> Entrant:
     return Entrant(about, make, lambda place: [place.final(rival)], ("policy",), _whole, train=train)
 
 
-def _bank(rival: str, sharing: Sharing, about: str) -> Entrant:
+def _switch(sharing: Sharing) -> str:
+    whom = {"joint": "a joint", "mirrored_pair": "a mirrored pair", "limb": "a limb", "one": "for all"}
+    return f"the learned switch, one specialist {whom[sharing]}"
+
+
+def _bank(rival: str, sharing: Sharing) -> Entrant:
     def file(place: Place) -> Path:
         return place.folder(rival) / specialists.BANK
 
@@ -119,8 +124,11 @@ def _bank(rival: str, sharing: Sharing, about: str) -> Entrant:
         mirror = seed.env.mirror_map(policy.actor.groups) if assignment.uses_mirror else None
         return stored.switched(SpecialistBank(policy, assignment, mirror), stored.alarm, stored.switch)
 
+    def files(place: Place) -> list[Path]:
+        return [place.controller, file(place)]
+
     return Entrant(
-        about, make, lambda place: [place.controller, file(place)], ("healthy", "policy", "detector"), _whole,
+        _switch(sharing), make, files, ("healthy", "policy", "detector"), _whole,
         detects=True, everywhere=False, train=rivals.bank(rival, sharing), sharing=sharing,
     )  # fmt: skip
 
@@ -141,10 +149,10 @@ ENTRANTS: dict[str, Entrant] = {
         "the learned switch", lambda seed: seed.stored.learned(), _controller, ("healthy", "bank", "detector"), _whole,
         detects=True, counted=True,
     ),
-    "B5joint": _bank("B5joint", "joint", "the learned switch, one specialist a joint"),
-    "B5pair": _bank("B5pair", "mirrored_pair", "the learned switch, one specialist a mirrored pair"),
-    "B5limb": _bank("B5limb", "limb", "the learned switch, one specialist a limb"),
-    "B5one": _bank("B5one", "one", "the learned switch, one specialist for all"),
+    "B5joint": _bank("B5joint", "joint"),
+    "B5pair": _bank("B5pair", "mirrored_pair"),
+    "B5limb": _bank("B5limb", "limb"),
+    "B5one": _bank("B5one", "one"),
 }  # fmt: skip
 """The benchmark's controllers, in the order to show them."""
 MAIN, HEALTHY, ORACLE, SINGLE = "B4", "B0", "B3", ("B1", "B1h", "B2")
@@ -191,9 +199,9 @@ def missing(name: str, place: Place) -> list[Path]:
 def about(name: str, place: Place) -> dict[str, Any]:
     """What a part says of its controller beside its files: the steps that it took, what it met, and its size."""
     entrant, task = ENTRANTS[name], place.task
-    told = f", one specialist a {task.specialists.sharing}" if name == MAIN and task.specialists is not None else ""
+    banked = task.specialists if name == MAIN else None
     return {
-        "about": entrant.about + told.replace("_", " "),
+        "about": entrant.about if banked is None else _switch(banked.sharing),
         "steps": entrant.steps(task),
         "parameters": sum(_parameters(path, entrant.parts) for path in entrant.files(place)),
         "kinds": list(task.faults.kinds) if task.faults is not None else [],
@@ -204,7 +212,8 @@ def about(name: str, place: Place) -> dict[str, Any]:
 def _parameters(path: Path, parts: Sequence[str]) -> int:
     """Numbers that act: of these parts, critics left out."""
     tensors = load_checkpoint(path)[0]
-    acting = (n for n in tensors if n.split(".")[0] in parts and n.split(".")[1] not in ("critic", "value_norm"))
+    learning = ("critic", "value_norm", "norms.critic")
+    acting = (n for n in tensors if n.split(".")[0] in parts and not n.split(".", 1)[1].startswith(learning))
     return sum(tensors[name].numel() for name in acting)
 
 
