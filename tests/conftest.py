@@ -101,16 +101,18 @@ def _restored() -> Iterator[None]:
         patch.setattr(config, "_ALSO", {known: list(others) for known, others in config._ALSO.items()})
         patch.setattr(tasks, "_added", dict(tasks._added))
         patch.setattr(plugins, "_loaded", dict(plugins._loaded))
-        yield
-    for name in set(robots.known()) - set(found_robots):
-        del robots._ROBOTS[name]
-    for kind in kinds.KINDS[found_kinds:]:
-        kinds.KINDS.remove(kind)
-        if kinds.FAULT_KINDS.pop(kind).captures:
-            kinds.CAPTURING.remove(kind)
-    for name in set(sys.modules) - modules:
-        if name.startswith("outside_"):
-            del sys.modules[name]
+        try:
+            yield
+        finally:
+            for name in set(robots.known()) - set(found_robots):
+                del robots._ROBOTS[name]
+            for kind in kinds.KINDS[found_kinds:]:
+                kinds.KINDS.remove(kind)
+                if kinds.FAULT_KINDS.pop(kind).captures:
+                    kinds.CAPTURING.remove(kind)
+            for name in set(sys.modules) - modules:
+                if name.startswith("outside_"):
+                    del sys.modules[name]
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ LAYOUTS = {"policy": [["joint_pos", 0, 69, 1]], "critic": [["joint_pos", 0, 74, 
         ({"action": {"joints": {"scale": 0.25}}}, "was made for action {'joints': {'scale': 0.25}}, not"),
         ({"layouts": LAYOUTS}, "another layout of observation group 'critic': joint_pos 74, not base_lin_vel 3,"),
         ({"network": {"actor": {"type": "MlpCfg", "hidden": [64, 64]}}}, "these weights do not fit the"),
-        ({"task": "my-walk"}, "no task 'my-walk'; did you mean 'h1-dead-joint'?"),
+        ({"task": "my-walk"}, "no task 'my-walk'; did you mean 'h1-walk'?"),
     ],
 )
 @pytest.mark.parametrize("kind", ["healthy/checkpoints/final.safetensors", "controller.safetensors"])

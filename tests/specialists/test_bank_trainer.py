@@ -37,6 +37,8 @@ class WorldCfg:
     faults: Any = None
     step_dt: float = 0.02
     wobbly: tuple[str, ...] = ("torso",)
+    random_initial_length: bool = False
+    """Nobody's episode times out here."""
 
 
 class World:

@@ -20,7 +20,7 @@ def test_each_kind_beside_a_twin_that_stays_well(tmp_path: Path, monkeypatch: py
     drawn: list[Any] = []
     draw = fault_traces.plots.fault_traces
     monkeypatch.setattr(fault_traces.plots, "fault_traces", lambda *args: (drawn.append(args), draw(*args)))
-    path = fault_traces.picture(make_task("h1-dead-joint"), None, tmp_path)
+    path = fault_traces.picture(make_task("h1-walk"), None, tmp_path)
     title, well, broken, _ = drawn[0]
     assert title.startswith("left_knee of unitree_h1") and path.read_bytes().startswith(b"\x89PNG")
     assert list(broken) == KINDS and all(tuple(levels) == (0.5, 1.0) for levels in broken.values())

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from koboshi import robots
 from koboshi.bench.rollout import scenario_cfg
+from koboshi.bench.worlds import NOMINAL
 from koboshi.envs import Env, EnvCfg
 from koboshi.faults import KINDS, Fault, Scenario, Scenarios, can_have
 from koboshi.robots import Robot
 from koboshi.specialists.controller import Controller
-from koboshi.stages.evaluate import healthy_alone
-from koboshi.stages.play import shipped
+from koboshi.stages.play import shipped_walker
 from koboshi.tasks import TaskCfg
 from koboshi.view import plots
 from koboshi.view.plots import FaultTrace
@@ -37,10 +37,8 @@ def picture(task: TaskCfg, joint: str | None, folder: Path) -> Path:
     kinds = [kind for kind in KINDS if can_have(robot, name, kind)]
     faults = [Fault(name, kind, level, ONSET_S) for kind in kinds for level in SEVERITIES]
     episodes = [Scenario((), COMMAND, ONSET_S), *(Scenario((fault,), COMMAND, ONSET_S) for fault in faults)]
-    stored = shipped(task)
-    walker = healthy_alone(stored.healthy, len(robot.joint_names))
     cfg = _alike(task.env, Scenarios(robot.name, 1, tuple(episodes)))
-    well, *broken = _traces(Env(cfg), walker, robot.joint_id(name))
+    well, *broken = _traces(Env(cfg), shipped_walker(task), robot.joint_id(name))
     pairs = {kind: dict(zip(SEVERITIES, broken[i * 2 : i * 2 + 2], strict=True)) for i, kind in enumerate(kinds)}
     path = folder / PICTURE
     plots.fault_traces(f"{name} of {robot.name}, walking at {COMMAND[0]} m/s", well, pairs, path)
@@ -53,9 +51,10 @@ def _a_knee(robot: Robot) -> str:
 
 
 def _alike(cfg: EnvCfg, scenarios: Scenarios) -> EnvCfg:
-    """All start in the same pose and see no noise, so that what differs is the fault; nobody's episode ends."""
+    """All start in the same pose of the nominal world and see no noise, so that what differs is the fault; nobody's
+    episode ends."""
     quiet = {name: replace(group, noise=False) for name, group in cfg.observations.items()}
-    return replace(scenario_cfg(cfg, scenarios), events={}, terminations={}, observations=quiet)
+    return replace(scenario_cfg(cfg, scenarios, NOMINAL), events={}, terminations={}, observations=quiet)
 
 
 @torch.no_grad()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from koboshi.bench.report import write_report
 from koboshi.bench.rollout import Recording
 from koboshi.errors import KoboshiError
 from koboshi.faults import Fault, Scenario, Scenarios, sweep
+from koboshi.policies.storage import build_policy, check_layouts
 from koboshi.robots import Robot
+from koboshi.runs import load_checkpoint
 from koboshi.specialists.assignment import Assignment
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.storage import StoredController
@@ -118,8 +121,9 @@ def shipping() -> list[str]:
     return sorted(folder.name.replace("_", "-") for folder in folders if folder.joinpath(ASSET).is_file())
 
 
-def shipped(task: TaskCfg) -> StoredController:
-    """The controller that the package carries for the task; KoboshiError where it carries none."""
+@contextmanager
+def _asset(task: TaskCfg) -> Iterator[Path]:
+    """The file of the controller that the package carries for the task; KoboshiError where it carries none."""
     asset = files("koboshi").joinpath("assets", task.name.replace("-", "_"), ASSET)
     if not asset.is_file():
         raise KoboshiError(
@@ -127,7 +131,23 @@ def shipped(task: TaskCfg) -> StoredController:
             f"make one: koboshi pipeline {task.name}"
         )
     with as_file(asset) as path:
+        yield path
+
+
+def shipped(task: TaskCfg) -> StoredController:
+    """The controller that the package carries for the task; KoboshiError where it carries none."""
+    with _asset(task) as path:
         return evaluating.load(path, task)
+
+
+def shipped_walker(task: TaskCfg) -> Controller:
+    """Its healthy policy alone, whatever kinds of fault there are beside those that its specialists know."""
+    env = evaluating.loading_env(task)
+    with _asset(task) as path:
+        tensors, meta = load_checkpoint(path, expect={"kind": "controller"})
+        check_layouts(meta, env, path)
+        healthy = build_policy(tensors, meta, 1, "healthy", path).to(env.device)
+    return evaluating.healthy_alone(healthy.single(), len(env.robot.joint_names))
 
 
 def demo_scenarios(task: TaskCfg) -> Scenarios:
