@@ -9,6 +9,7 @@ import sys
 
 from koboshi import robots
 from koboshi.bench.rollout import rollout
+from koboshi.bench.worlds import NOMINAL
 from koboshi.envs.scene import visual_scene
 from koboshi.faults import Scenario, Scenarios
 from koboshi.stages.evaluate import healthy_alone
@@ -34,7 +35,7 @@ def main(name: str = "h1-walk", text: str = "left_knee@3.0", out: str = "docs/me
         ("koboshi", stored.learned(), stored.assignment),
         ("without the switch", healthy, None),
     ):
-        recording = rollout(task.env, controller, scenarios, 5.0, world="nominal", detail=True, film=(0,))
+        recording = rollout(task.env, controller, scenarios, 5.0, world=NOMINAL, detail=True, film=(0,))
         panels.append(trajectory(recording, 0, title, table))
     times = [fault.onset_s - 1.0 + i / 12 for i in range(60)]
     frames = render_frames(visual_scene(task.env.scene, robot), panels, times, size=(480, 360))
