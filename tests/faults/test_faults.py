@@ -19,7 +19,8 @@ from koboshi.robots import UNITREE_H1
 
 J = 19
 KNEE, ELBOW, TORSO = (UNITREE_H1.joint_id(name) for name in ("left_knee", "right_elbow", "torso"))
-FIELDS = ("actuator_biasprm", "actuator_forcerange", "dof_damping", "jnt_range")
+DRIVE = {"actuator_biasprm", "actuator_forcerange", "actuator_gainprm"}
+FIELDS = (*sorted(DRIVE), "dof_damping", "jnt_range")
 
 
 def make(*episodes: list[Fault], **changes: Any) -> Env:
@@ -42,6 +43,20 @@ def elbow(
 
 def push_hard(env: Env, size: float = 10.0) -> Tensor:
     return torch.full((env.num_envs, J), size)
+
+
+def test_torque_loss_takes_its_share_of_every_torque() -> None:
+    """Below the limit too: the same target, angle and speed give (1 - s) of the sound joint's torque."""
+    env = make([], [knee(severity=0.25)], [knee("braking", 0.5)], [knee()])
+    env.reset(0)
+    env.step(push_hard(env, 0.05))
+    law, own = env.robot.law, env.joints
+    q, v, asked = env.qpos[:, own.qpos][:, KNEE], env.qvel[:, own.dof][:, KNEE], env.ctrl[:, own.actuator][:, KNEE]
+    sound = law.control[KNEE] * asked + law.position[KNEE] * q + law.velocity[KNEE] * v
+    env.backend.forward()
+    assert sound.abs().max() < 100, "far from the limit of 300"
+    given = env.backend.read("actuator_force")[:, KNEE]
+    torch.testing.assert_close(given.float(), sound.float() * torch.tensor([1, 0.75, 0.5, 0]), rtol=1e-4, atol=1e-3)
 
 
 def test_torque_loss_scales_the_force_limit() -> None:
@@ -452,9 +467,9 @@ def test_without_faults_nothing_is_expanded() -> None:
 @pytest.mark.parametrize(
     ("kinds", "fields"),
     [
-        (("torque_loss",), {"actuator_forcerange"}),
+        (("torque_loss",), DRIVE),
         (("locked", "limited_range"), {"jnt_range"}),
-        (("braking",), {"actuator_forcerange", "dof_damping"}),
+        (("braking",), DRIVE | {"dof_damping"}),
         (("encoder_freeze", "encoder_offset"), {"actuator_biasprm"}),
         (("torque_sensor_loss",), set()),
     ],

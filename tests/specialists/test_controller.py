@@ -11,6 +11,7 @@ from bodies import GO2, TINY, alone, ears_of, heard, make_policies, mirrors, tol
 from torch import Tensor
 
 from koboshi.detect import AlarmCfg, Reading
+from koboshi.faults import KINDS
 from koboshi.nets.state_tree import leaves
 from koboshi.specialists.assignment import Assignment, Member, assign
 from koboshi.specialists.bank import SpecialistBank
@@ -176,6 +177,31 @@ def test_a_fault_that_gets_worse_is_told_so() -> None:
         route, state = router.route({"detector": obs}, torch.tensor([t == 0]), state)
         levels.append(route.belief.levels[0, 1])
     torch.testing.assert_close(torch.stack(levels), torch.tensor([0.0, 0.6, 0.7, 0.9]))
+
+
+def test_a_severity_is_shared_out_among_the_likely_kinds() -> None:
+    """By hand: of 0.7, 0.25 and 0.05 the first two count; of seven equal ones, none above 0.2, all do."""
+    kinds = ["torque_loss", "locked", "torque_sensor_loss"]
+
+    class Unsure(Direct):
+        tells = True
+
+        def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Reading, Tensor]:
+            shares = torch.tensor([0.25, 0.05, 0.7]) if self.spec.kinds == kinds else torch.ones(len(KINDS))
+            kind = shares.log()[None, :, None].expand(-1, -1, 5)
+            return Reading(heard(obs.logit()).logit, kind, torch.full((1, 5), 0.8)), hidden
+
+    found = []
+    for names in (kinds, KINDS):
+        ears = SimpleNamespace(joint_names=list(TINY.joint_names), kinds=list(names))
+        router = DetectorRouter(Unsure(ears), AlarmCfg(persistence=1), assign(TINY, "joint"), TINY)
+        obs = torch.tensor([[0.1, 0.99, 0.1, 0.1, 0.1]])
+        route, _ = router.route({"detector": obs}, torch.tensor([True]), router.initial_state(1))
+        found.append(route.belief.levels.view(len(KINDS), 5))
+    expected = torch.zeros(len(KINDS), 5)
+    expected[KINDS.index("torque_loss"), 1], expected[KINDS.index("torque_sensor_loss"), 1] = 0.2, 0.56
+    torch.testing.assert_close(found[0], expected)
+    torch.testing.assert_close(found[1][:, 1], torch.full((len(KINDS),), 0.8 / len(KINDS)))
 
 
 def test_each_of_two_routers_has_its_rows() -> None:

@@ -95,6 +95,8 @@ WORLDS: dict[str, World] = {
     "sloped": World(f"uphill along the world's x, {SLOPE:.0%}", _sloped),
     "other_backend": World("MuJoCo Warp in place of MuJoCo, or the other way round", _other_backend),
 }
+WALKED = tuple(name for name in WORLDS if name != "other_backend")
+"""Those that are walked without being named: on a CPU the other backend takes as long as all others together."""
 
 
 def in_world(cfg: EnvCfg, name: str) -> EnvCfg:

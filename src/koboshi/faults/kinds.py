@@ -92,9 +92,13 @@ def _drive_freeze(value: Tensor, severity: Tensor, held: Tensor) -> Tensor:
     return value
 
 
-_LIMIT = FieldEffect("actuator_forcerange", "actuator", _torque_loss)
+# gain · control + bias, cut at the limit: with (1 − s) of each the drive gives (1 − s) of its torque.
+_WEAKER = tuple(
+    FieldEffect(field, "actuator", _torque_loss)
+    for field in ("actuator_gainprm", "actuator_biasprm", "actuator_forcerange")
+)
 FAULT_KINDS: dict[str, FaultKind] = {
-    "torque_loss": FaultKind("the actuator's force limit is (1 − s) of its own; at 1 it gives no torque", (_LIMIT,)),
+    "torque_loss": FaultKind("the actuator gives (1 − s) of its torque, also of its greatest; at 1 none", _WEAKER),
     "locked": FaultKind(
         f"the joint keeps {LOCK_SLACK} + {LOCK_PLAY} (1 − s) rad of play to either side of where it was",
         (FieldEffect("jnt_range", "joint", _locked),),
@@ -108,8 +112,8 @@ FAULT_KINDS: dict[str, FaultKind] = {
         captures=True,
     ),
     "braking": FaultKind(
-        f"the drive is shorted: (1 − s) of its force limit, and {BRAKE_DAMPING:g} s N·m·s/rad of damping",
-        (_LIMIT, FieldEffect("dof_damping", "dof", _braking)),
+        f"the drive is shorted: (1 − s) of its torque, and {BRAKE_DAMPING:g} s N·m·s/rad of damping",
+        (*_WEAKER, FieldEffect("dof_damping", "dof", _braking)),
     ),
     "encoder_offset": FaultKind(
         f"position is shown {ENCODER_OFFSET} s rad too great, to the drive too; on the second of a mirrored pair the "

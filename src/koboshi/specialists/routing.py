@@ -21,6 +21,9 @@ BELIEF = "belief"
 truth; members of a bank are told what the router believes instead."""
 LEAST = 0.05
 """Severity that an alarmed joint has at the least."""
+LIKELY = 0.2
+"""Kinds of at least this probability are told, or the likeliest alone: to leave a dead joint to the healthy policy,
+because a lost torque sensor is a little likelier, costs a fall; a specialist for a joint that is well costs little."""
 HEALTHY = -1
 """The member that stands for the healthy policy."""
 Device = torch.device | str
@@ -203,14 +206,15 @@ class DetectorRouter:
         return kept, since
 
     def _levels(self, reading: Reading, alarm: Tensor) -> Tensor:
-        """(N, K·J) the severity of the likeliest kind of each alarmed joint."""
+        """(N, K·J) each alarmed joint's severity, shared out among kinds as they are likely (see `LIKELY`)."""
         if not anyone(alarm):  # nearly always, and asking costs less than answering
             return torch.zeros(len(alarm), len(KINDS) * self._joints, device=alarm.device)
         self._kinds = self._kinds.to(alarm.device)  # copied there once
-        kind = self._kinds[reading.kind.argmax(1)]
+        likely = reading.kind.softmax(1)
+        told = likely >= likely.amax(1, keepdim=True).clamp(max=LIKELY)
         severity = alarm * reading.severity.clamp(min=LEAST)
         levels = severity.new_zeros(len(alarm), len(KINDS), self._joints)
-        return levels.scatter_(1, kind[:, None], severity[:, None]).flatten(1)
+        return levels.index_copy_(1, self._kinds, told * likely * severity[:, None]).flatten(1)
 
 
 class SplitRouter:

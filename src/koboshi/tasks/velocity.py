@@ -211,7 +211,5 @@ def under_any_faults(task: TaskCfg) -> TaskCfg:
         ),
         switch=SwitchStageCfg(),
         # Other delays of the oracle are the benchmark's.
-        evaluate=replace(
-            task.evaluate, faults=one, commands=CommandRanges(heading=(0.0, 0.0)), oracle_delays_s=(0.2,)
-        ),
+        evaluate=replace(task.evaluate, faults=one, commands=CommandRanges(heading=(0.0, 0.0)), oracle_delays_s=(0.2,)),
     )
