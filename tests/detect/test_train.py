@@ -157,8 +157,11 @@ def test_only_training_episodes_train(walk, part):
     mixed = replace(walk, part=some)
     assert not row_weights(mixed, DetectorTrainCfg())[:, 40:].any()
     assert (row_weights(mixed, DetectorTrainCfg())[:, :40] > 0).all()
-    obs, _, _ = sample_rows([mixed], 10**6, seed=0)
-    assert torch.isin(obs[:, 0], walk["obs.detector"][:, :40, 0]).all(), "scales are fitted to other episodes"
+    sampled, heard = sample_rows([mixed], 10**6, seed=0), walk["obs.detector"]
+    assert torch.isin(sampled.obs[:, 0], heard[:, :40, 0]).all(), "scales are fitted to other episodes"
+    follows = {(a.item(), b.item()) for a, b in zip(heard[:-1, :, 0].flatten(), heard[1:, :, 0].flatten(), strict=True)}
+    pairs = zip(sampled.before[:, 0].tolist(), sampled.obs[:, 0].tolist(), strict=True)
+    assert set(pairs) <= follows, "the row before is another one"
 
 
 def test_bad_numbers_are_refused():

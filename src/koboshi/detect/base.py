@@ -90,23 +90,37 @@ class Detector(nn.Module):
         return Reading(logit, logit.new_zeros(1).expand(shape), logit.new_ones(1).expand(logit.shape))
 
 
-def sample_rows(sequences: list[Sequences], rows: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(R, D) senses, (R, J) severities and (R, J) kinds, indices into KINDS, of random training rows."""
+class SampledRows(NamedTuple):
+    """R rows of training episodes, none of them an episode's first."""
+
+    obs: Tensor
+    """(R, D) senses."""
+    before: Tensor
+    """(R, D) those of the row before."""
+    severity: Tensor
+    """(R, J)."""
+    kind: Tensor
+    """(R, J) indices into KINDS."""
+
+
+def sample_rows(
+    sequences: list[Sequences], rows: int, seed: int, device: torch.device | str | None = None
+) -> SampledRows:
+    """About `rows` random rows."""
     generator = torch.Generator().manual_seed(seed)
     total = sum(seq.part.numel() for seq in sequences)
-    obs, severity, kind = [], [], []
+    found: list[tuple[Tensor, ...]] = []
     for seq in sequences:
         size = seq.part.numel()
         index = torch.randint(size, (min(size, max(1, rows * size // total)),), generator=generator)
         step, env = index // seq.num_envs, index % seq.num_envs
-        chosen = seq.part[step, env] == PARTS.index("train")
+        chosen = (seq.part[step, env] == PARTS.index("train")) & (step > 0) & ~seq["reset"][step, env]
         step, env = step[chosen], env[chosen]
-        obs.append(seq[OBS + GROUP][step, env])
-        severity.append(seq["severity"][step, env])
-        kind.append(seq["kind"][step, env])
-    if not sum(map(len, obs)):
+        senses = seq[OBS + GROUP]
+        found.append((senses[step, env], senses[step - 1, env], seq["severity"][step, env], seq["kind"][step, env]))
+    if not sum(len(part[0]) for part in found):
         raise KoboshiError("no training episodes: these data have no split, or one without them; koboshi data --split")
-    return torch.cat(obs), torch.cat(severity), torch.cat(kind)
+    return SampledRows(*(torch.cat(column).to(device) for column in zip(*found, strict=True)))
 
 
 def median_where(values: Tensor, where: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class ResidualCusum(Detector):
 
     @torch.no_grad()
     def fit_scales(self, sequences: list[Sequences], rows: int = 100_000, seed: int = 0) -> None:
-        obs, severity, _ = (x.to(self.device) for x in sample_rows(sequences, rows, seed))
-        measured, expected = self.torques(obs)
-        size = NORMAL * median_where((measured - expected).abs(), severity == 0).nan_to_num(0.0)
+        sampled = sample_rows(sequences, rows, seed, self.device)
+        measured, expected = self.torques(sampled.obs)
+        size = NORMAL * median_where((measured - expected).abs(), sampled.severity == 0).nan_to_num(0.0)
         self.sigma.copy_(size.clamp(min=1e-3 * self.effort_limit))

@@ -137,7 +137,7 @@ class FaultDetector(Detector):
         logit = self.head(remembered) + self.gain[0] * torch.stack(sums) + self.gain[1] * rows
         reading = self.untold(logit)
         if self.joints is not None:
-            reading, own = self.joints(features, remembered, keep, own)
+            reading, own = self.joints(obs, features, remembered, keep, own)
             reading = reading._replace(logit=reading.logit + logit)
         silent = reading.logit.masked_fill(~self.candidate, SILENT)
         return reading._replace(logit=silent), torch.cat((memory, evidence, own), -1)
@@ -152,7 +152,7 @@ class FaultDetector(Detector):
         """For one robot most of a step's time would go into calling PyTorch; NumPy's calls cost a third."""
         if self._one_robot is None:
             weights = {name: value.numpy() for name, value in self.state_dict().items()}
-            self._one_robot = OneRobot(weights, self._torque, CLIP, MOST_EVIDENCE, SILENT)
+            self._one_robot = OneRobot(weights, self._torque, self.spec.control_dt, CLIP, MOST_EVIDENCE, SILENT)
             self._nothing = self.untold(torch.zeros(1, len(self.spec.joint_names)))
         row, after = self._one_robot(obs.numpy()[0], hidden.numpy()[0])
         told = {name: torch.from_numpy(part)[None] for name, part in row._asdict().items() if part is not None}
@@ -179,11 +179,12 @@ class FaultDetector(Detector):
         The scale of a measured torque is what a joint without torque still reads (noise); that of expected torques
         and residuals is the median residual of a healthy joint, i.e. how wrong the law's forecast is.
         """
-        obs, severity, kind = (x.to(self.device) for x in sample_rows(sequences, rows, seed))
+        sampled = sample_rows(sequences, rows, seed, self.device)
+        obs, severity = sampled.obs, sampled.severity
         measured, expected = self.torques(obs)
         low, high = 1e-4 * self.effort_limit, 0.05 * self.effort_limit
         silencing = torch.tensor([KINDS.index(kind) for kind in SILENCING], device=self.device)
-        silent = torch.isin(kind, silencing) & (severity >= 1)
+        silent = torch.isin(sampled.kind, silencing) & (severity >= 1)
         noise = median_where(measured.abs(), silent).nan_to_num(0.0).clamp(low, high)
         forecast = median_where((measured - expected).abs(), severity == 0).nan_to_num(0.0).clamp(low, high)
         self.inv_scale.copy_(1 / torch.cat((noise, forecast, forecast)))
@@ -191,4 +192,6 @@ class FaultDetector(Detector):
         features = self.features(obs)
         self.mean.copy_(features.mean(0))
         self.inv_std.copy_(1 / features.std(0).clamp_min(1e-3))
+        if self.joints is not None:
+            self.joints.changes.fit(sampled.before, obs, severity == 0)
         self._one_robot = None

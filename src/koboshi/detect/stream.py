@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from koboshi.detect.changes import MOST
+
 Array = np.ndarray
 
 
@@ -25,8 +27,11 @@ class Row(NamedTuple):
 class OneRobot:
     """(D,) senses and (S,) state -> a `Row` and (S,) the next state; every result is a new array."""
 
-    def __init__(self, weights: Mapping[str, Array], torque: slice, clip: float, most: float, silent: float) -> None:
-        """`weights`: a detector's state; `torque`: where measured torques lie in the senses; see detect.model."""
+    def __init__(
+        self, weights: Mapping[str, Array], torque: slice, dt: float, clip: float, most: float, silent: float
+    ) -> None:
+        """`weights`: a detector's state; `torque`: where measured torques lie in the senses; `dt`: the control period,
+        s; see detect.model."""
         w = {name: np.array(value, order="C") for name, value in weights.items()}
         self._torque, self._clip, self._most = torque, clip, most
         self._limit, self._scale, self._floor = w["effort_limit"], w["inv_scale"], w["floor"]
@@ -45,7 +50,7 @@ class OneRobot:
         self._own_evidence = slice(self._memory.width, self._memory.width + self._joints)
         self._features = np.empty(len(w["mean"]), dtype=np.float32)
         self._own = np.empty((5, len(heard)), dtype=np.float32)
-        self._reader = _Joints(w) if "joints.place" in w else None
+        self._reader = _Joints(w, dt) if "joints.place" in w else None
 
     def __call__(self, obs: Array, hidden: Array) -> tuple[Row, Array]:
         features, row = self._read(obs)
@@ -68,7 +73,7 @@ class OneRobot:
         if self._reader is None:
             return Row(logits), after
         rest = self._own_evidence.stop
-        read, after[rest:] = self._reader(features, memory, hidden[rest:])
+        read, after[rest:] = self._reader(obs, features, memory, hidden[rest:])
         return read._replace(logit=logits + read.logit), after
 
     def _read(self, obs: Array) -> tuple[Array, Array]:
@@ -136,7 +141,8 @@ class _Gru:
 class _Joints:
     """One row of a `JointReader`."""
 
-    def __init__(self, w: Mapping[str, Array]) -> None:
+    def __init__(self, w: Mapping[str, Array], dt: float) -> None:
+        self._changes = _Changes(w, dt)
         self._inv_std, self._place = w["inv_std"], w["joints.place"]
         embed, told = w["joints.embed.weight"], w["joints.context.weight"].shape[0]
         self._of_own, of_robot = np.ascontiguousarray(embed[:, :-told].T), embed[:, -told:]
@@ -146,19 +152,49 @@ class _Joints:
         self._head, self._head_bias = np.ascontiguousarray(w["joints.head.weight"].T), w["joints.head.bias"]
         terms, joints = self._place.shape
         self._features = np.zeros(len(w["mean"]) + 1, dtype=np.float32)  # the last is that of terms which are missing
-        self._own = np.empty((terms + 1, joints), dtype=np.float32)
+        self._own, self._terms = np.empty((terms + 5, joints), dtype=np.float32), terms
         self._heard, self._middle = w["candidate"].astype(np.float32), (joints - 1) // 2
 
-    def __call__(self, features: Array, context: Array, state: Array) -> tuple[Row, Array]:
-        """(F,) features without their deviations, (W,) of the whole robot, (S,) carried."""
+    def __call__(self, obs: Array, features: Array, context: Array, state: Array) -> tuple[Row, Array]:
+        """(D,) senses, (F,) features without their deviations, (W,) of the whole robot, (S,) carried."""
+        own, terms, carried = self._own, self._terms, self._changes.carried
         np.multiply(features, self._inv_std, out=self._features[:-1])
-        np.take(self._features, self._place, out=self._own[:-1])
-        missing = self._own[-2]
-        np.subtract(missing, np.sort(missing)[self._middle], out=self._own[-1])
-        rows = _elu(self._own.T.dot(self._of_own), self._of_robot.dot(context) + self._bias)
-        memory = self._memory(rows, state.reshape(len(rows), -1))
+        np.take(self._features, self._place, out=own[:terms])
+        missing = own[terms - 1]
+        np.subtract(missing, np.sort(missing)[self._middle], out=own[terms])
+        after = np.empty_like(state)
+        own[terms + 1 : terms + 3] = self._changes(obs, state[-carried:], after[-carried:])
+        np.abs(own[terms + 1 : terms + 3], out=own[terms + 3 :])
+        rows = _elu(own.T.dot(self._of_own), self._of_robot.dot(context) + self._bias)
+        memory = self._memory(rows, state[:-carried].reshape(len(rows), -1))
+        after[:-carried] = memory.reshape(-1)
         logit, severity, *kinds = (memory.dot(self._head) + self._head_bias).T
-        return Row(logit * self._heard, np.stack(kinds), 0.5 + 0.5 * np.tanh(0.5 * severity)), memory.reshape(-1)
+        return Row(logit * self._heard, np.stack(kinds), 0.5 + 0.5 * np.tanh(0.5 * severity)), after
+
+
+class _Changes:
+    """One row of `detect.changes.Changes`."""
+
+    def __init__(self, w: Mapping[str, Array], dt: float) -> None:
+        self._columns, self._half_dt = w["joints.changes.columns"], np.float32(0.5 * dt)
+        senses = w["law_matrix"].shape[1]
+        self._obs = np.zeros(senses + 1, dtype=np.float32)  # the last is what is not sensed
+        self._inv_scale = w["joints.changes.inv_scale"] * (self._columns < senses)
+        self.carried = self._columns.size + 1
+
+    def __call__(self, obs: Array, before: Array, after: Array) -> Array:
+        """(D,) senses, (S,) carried -> (2, J); fills `after` with what is to be carried on."""
+        self._obs[:-1] = obs
+        motion = np.take(self._obs, self._columns)
+        after[:-1], after[-1] = motion.reshape(-1), 1.0
+        (q0, v0), (q1, v1) = before[:-1].reshape(motion.shape), motion
+        found = np.stack((q1 - q0 - self._half_dt * (v0 + v1), v1 - v0))
+        found *= self._inv_scale
+        found *= before[-1]
+        np.arcsinh(found[0], out=found[0])
+        np.maximum(found[1], -MOST, out=found[1])
+        np.minimum(found[1], MOST, out=found[1])
+        return found
 
 
 def _elu(x: Array, bias: Array) -> Array:
