@@ -287,6 +287,20 @@ def test_the_plain_task_has_no_faults_and_holds_a_heading() -> None:
     assert task.env.command.heading == heading and not torch.equal(env.command.value[:, 2], before)
 
 
+def test_h1_is_judged_on_one_joint_at_a_time_whatever_is_trained(tmp_path: Path) -> None:
+    """Kinds and severities are the task's, also where they are set; counts and durations are not."""
+    task = config.override(make_task("h1-walk"), ["faults.kinds=[locked,braking]", "evaluate.episodes_a_joint=4"])
+    assert task.faults and task.faults.count[1] > 1 and task.faults.duration_s is not None
+    scenarios = frozen_scenarios(task, None, tmp_path)
+    faults = [fault for episode in scenarios.episodes for fault in episode.faults]
+    assert len(faults) == len(scenarios.episodes) == 4 * 17
+    assert {fault.kind for fault in faults} == {"locked", "braking"}
+    assert all(fault.duration_s is None for fault in faults)
+    several = frozen_scenarios(config.override(task, ["evaluate.single=false"]), None, tmp_path)
+    assert max(len(episode.faults) for episode in several.episodes) > 1
+    assert any(fault.duration_s for episode in several.episodes for fault in episode.faults)
+
+
 def test_another_seed_draws_all_numbers_anew() -> None:
     task = make_task("h1-walk")
 

@@ -33,6 +33,8 @@ FILMED = 3
 """Scenarios that are filmed: of the joints that the healthy policy survives least."""
 FILM_S = 12.0
 FALSE_ALARM_ROBOTS = 512
+SINGLE: dict[str, Any] = {"count": (1, 1), "hold_out": False, "duration_s": None, "pause_s": None}
+"""Of `faults`, where one joint breaks in an episode, for good."""
 PAIRS = (("learned", "oracle"), ("learned", "healthy"))
 """Controllers that are compared on the episodes that both survive."""
 
@@ -79,7 +81,7 @@ def frozen_scenarios(task: TaskCfg, path: Path | None, folder: Path) -> Scenario
         count = cfg.episodes_a_joint * len(robot.fault_candidates)
         scenarios = sweep(robot, (None,), count, cfg.seed, **about)
     else:
-        faults = cfg.faults or task.faults
+        faults = replace(task.faults, **SINGLE) if cfg.single else task.faults
         scenarios = sweep(robot, faults.candidates(robot), cfg.episodes_a_joint, cfg.seed, faults=faults, **about)
     scenarios.save(folder / "scenarios.json")
     return scenarios

@@ -144,8 +144,8 @@ class EvaluateCfg:
     onset_s: Range = (2.0, 4.0)
     """Time in the episode at which the joint breaks (or, without faults, at which counting starts), s."""
     commands: CommandRanges = CommandRanges()
-    faults: FaultsCfg | None = None
-    """What breaks; None: the task's faults."""
+    single: bool = False
+    """Whether one joint breaks in an episode and stays broken, whatever `faults` says of counts and durations."""
     oracle_delays_s: tuple[float, ...] = (0.06, 0.2, 0.5)
     healthy_hours: float = 10.5
     """Robot-hours without a fault, to count false alarms in."""

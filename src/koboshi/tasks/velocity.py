@@ -175,7 +175,6 @@ def under_any_faults(task: TaskCfg) -> TaskCfg:
     faults = FaultsCfg(
         kinds=tuple(KINDS), severity=(0.25, 1.0), whole=0.5, count=(1, 3), hold_out=True, duration_s=(2.0, 30.0)
     )
-    one = replace(faults, count=(1, 1), hold_out=False, duration_s=None)
     specialists = required(task, "specialists", task.specialists)
     return replace(
         task,
@@ -214,5 +213,7 @@ def under_any_faults(task: TaskCfg) -> TaskCfg:
         ),
         switch=SwitchStageCfg(healthy_hours=10.0),
         # Other delays of the oracle are the benchmark's.
-        evaluate=replace(task.evaluate, faults=one, commands=CommandRanges(heading=(0.0, 0.0)), oracle_delays_s=(0.2,)),
+        evaluate=replace(
+            task.evaluate, single=True, commands=CommandRanges(heading=(0.0, 0.0)), oracle_delays_s=(0.2,)
+        ),
     )
