@@ -51,7 +51,7 @@ def readme_section(heading: str) -> str:
     if not begins:
         raise ValueError(f"README.md has no section '{heading}'")
     text = rest.partition("\n## ")[0].replace("](docs/", "](")
-    return re.sub(r"(?<!!)\[([^\]]+)\]\((?:src|examples)/[^)]*\)", r"\1", text)
+    return re.sub(r"(?<!!)\[([^\]]+)\]\((?:src|examples|benchmarks)/[^)]*\)", r"\1", text)
 
 
 class SiteExtension(Extension):

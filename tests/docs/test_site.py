@@ -14,6 +14,7 @@ import pytest
 from pages import DOCS, ROOT
 
 import koboshi
+from koboshi.bench.worlds import WORLDS
 
 sys.path.insert(0, str(ROOT / "scripts"))
 from site_markdown import makeExtension, readme_section  # noqa: E402
@@ -96,6 +97,12 @@ def test_formulas() -> None:
 def test_a_formula_that_cannot_be_read_is_an_error() -> None:
     with pytest.raises(Exception, match="nonsense"):
         rendered(r"$\nonsense{3}$")
+
+
+def test_the_worlds_on_the_page_are_those_that_are_walked() -> None:
+    page = (ROOT / "docs/method/benchmark.md").read_text()
+    for name, world in WORLDS.items():
+        assert f"| `{name}` | {world.about} |" in page, name
 
 
 def test_a_section_of_the_readme() -> None:

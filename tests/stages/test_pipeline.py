@@ -66,6 +66,10 @@ def test_every_file_is_there_and_json_is_strict(pipeline: Path) -> None:
         strict_json(path)
     if choose_gl() is not None:
         assert [p.suffix for p in sorted(pipeline.glob("video/*"))] == [".mp4", ".png"]
+    under = strict_json(pipeline / "controller.json")["trained_under"]
+    settings = config.to_dict(task_of(pipeline / "controller.safetensors"))
+    assert under["faults"] == json.loads(json.dumps(settings["faults"]))
+    assert set(under["events"]) == {name for name, term in settings["env"]["events"].items() if term and term["active"]}
     # Nothing half-written stays behind.
     assert [p for p in pipeline.rglob(".*") if p.name != ".lock"] == []
     assert not list(pipeline.rglob("training.safetensors")) and not list(pipeline.rglob("data/*/resume.safetensors"))

@@ -118,7 +118,9 @@ def specialists(
     detector: Annotated[
         Path | None, typer.Option(help="Detector that switches in specialists.detector_share of the environments.")
     ] = None,
-    oracle: Annotated[bool, typer.Option("--oracle", help="The truth switches everywhere, up to 0.2 s late.")] = False,
+    oracle: Annotated[
+        bool, typer.Option("--oracle", help="The truth switches everywhere, specialists.switch_delay_s late.")
+    ] = False,
     name: Name = None,
     load: Load = None,
     resume: Resume = False,
@@ -164,7 +166,7 @@ def pipeline(
     seed: Annotated[int, typer.Option(min=1, help="Draws all numbers of all stages anew.")] = 1,
     root: Root = RUNS,
 ) -> None:
-    """Everything: train, gate, collect, detect, specialists, again, evaluate. Killed, it is resumed where it was."""
+    """Everything: train, gate, collect, detect, specialists, again, switch, evaluate. Killed, it goes on."""
     from koboshi.stages import play as playing
     from koboshi.stages.pipeline import Pipeline, seeds
     from koboshi.stages.progress import console

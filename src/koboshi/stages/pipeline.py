@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from koboshi import runs
+from koboshi import config, runs
 from koboshi.envs import Env
 from koboshi.policies.storage import load_single, policy_meta
 from koboshi.specialists.bank import SpecialistBank
@@ -200,10 +200,21 @@ class Pipeline:
             "commit": runs.git_commit(),
             "sha256": metrics["controller_sha256"],
             "scenario": metrics["scenario"],
+            "trained_under": self._trained_under(),
             "stages": self.done,
             "figures": figures,
         }
         runs.write_json((self.folder / CONTROLLER).with_suffix(".json"), card)
+
+    def _trained_under(self) -> dict[str, Any]:
+        """Worlds and faults of the training: what differs between episodes, with its ranges."""
+        env = config.to_dict(self.task.env)
+        return {
+            "events": {name: term for name, term in env["events"].items() if term is not None and term["active"]},
+            "action_delay": env["actions"]["delay"],
+            "command": env["command"],
+            "faults": None if self.task.faults is None else config.to_dict(self.task.faults),
+        }
 
     def _evaluate(self) -> dict[str, Any]:
         metrics = evaluating.evaluate(self.task, self._result, self.folder)
