@@ -12,7 +12,7 @@ from koboshi.bench import benchmark_report, targets
 from koboshi.bench.benchmark_figures import Results, figures
 from koboshi.bench.suite import Suite
 from koboshi.bench.targets import headline, points, share
-from koboshi.bench.worlds import WORLDS
+from koboshi.bench.worlds import NOMINAL, WALKED
 from koboshi.faults import Fault, Scenario, Scenarios
 
 H1 = robots.find("unitree_h1")
@@ -53,7 +53,7 @@ DELAYS = [[], [40.0], [None], [60.0, 20.0]]
 
 @pytest.fixture(autouse=True)
 def two_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(targets, "WORLDS", {name: WORLDS[name] for name in ("nominal", "late", "other_backend")})
+    monkeypatch.setattr(targets, "WALKED", ("nominal", "late"))
 
 
 @pytest.fixture
@@ -85,11 +85,31 @@ def test_survival_is_over_all_seeds_and_void_episodes_do_not_count(found: dict[s
 
 def test_differences_regret_and_tax_are_paired(found: dict[str, Any]) -> None:
     assert value(found["differences"]["B0"]["k=1"]) == (1 + 0 + 1 + 0) / 4
-    assert value(found["regret"]["k=1"]) == 1 / 4
+    assert value(found["regret"][NOMINAL]["k=1"]) == 1 / 4
     # Both walks survive in both seeds: √((0.11² + 0.1²) / (2 · 0.1²)) − 1.
-    assert value(found["tax"]["tracking"]) == ((0.0121 + 0.01) / 0.02) ** 0.5 - 1
-    assert value(found["tax"]["survival"]) == 0
+    assert value(found["tax"][NOMINAL]["tracking"]) == ((0.0121 + 0.01) / 0.02) ** 0.5 - 1
+    assert value(found["tax"][NOMINAL]["survival"]) == 0
     assert value(found["tracking"]["B4"]["vx_rmse"]) == 0.11, "one episode is survived by all, the torso's of seed 1"
+
+
+def test_every_world_has_its_course_and_costs(found: dict[str, Any]) -> None:
+    """By hand: of one joint, B4 recovers 2 and 1 of 2 in the nominal world, and falls with the knee in the late one."""
+    assert value(found["course"]["B4"][NOMINAL]["recovery"]) == 3 / 4
+    assert value(found["course"]["B4"]["late"]["recovery"]) == 0
+    assert found["course"]["B4"]["late"]["heading_error"] is None, "nobody survived"
+    assert "late" not in found["course"]["B0"]
+    assert found["regret"]["late"]["k=1"] is None and found["tax"]["late"]["tracking"] is None
+    page = benchmark_report._walking_in_worlds(found)
+    assert [row[0] for row in page[2]] == [NOMINAL, "late"]
+
+
+def test_banks_of_all_sizes_are_a_table(found: dict[str, Any]) -> None:
+    def line() -> Any:
+        return next(x for x in headline(found, "B4", ()) if x.figure.startswith("banks"))
+
+    assert line().reached is None and line().measured.startswith("B4 75.0 % [")
+    found["survival"] |= dict.fromkeys(("B5joint", "B5pair", "B5limb"), found["survival"]["B3"])
+    assert line().reached and line().measured.startswith("B5joint 100.0 % [100.0, 100.0] / B5pair 100.0 %")
 
 
 def test_detection_counts_what_was_felt(found: dict[str, Any]) -> None:
@@ -142,7 +162,7 @@ def test_the_worst_of_the_other_worlds_is_known_when_all_are(
         return [lines[name].reached for name in lines if "other world" in name]
 
     assert elsewhere() == [False, True]
-    monkeypatch.setattr(targets, "WORLDS", WORLDS)
+    monkeypatch.setattr(targets, "WALKED", WALKED)
     assert elsewhere() == [None, None]
 
 

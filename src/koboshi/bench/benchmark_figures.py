@@ -97,7 +97,7 @@ def figures(results: Results, main: str, healthy: str, oracle: str) -> Json:
         "worlds": results.worlds,
         "controllers": {name: _about(results, name) for name in names},
         "survival": {n: {w: survival(results, n, w) for w in results.worlds if results.of(n, w)} for n in names},
-        "course": {name: course(results, name) for name in names if results.of(name)},
+        "course": {n: {w: course(results, n, w) for w in results.worlds if results.of(n, w)} for n in names},
         "tracking": tracking(results),
         "detection": {n: {w: detection(results, n, w) for w in worlds} for n, worlds in results.detecting.items()},
         "severity": {name: severity(results, name) for name in names if results.of(name)},
@@ -105,8 +105,8 @@ def figures(results: Results, main: str, healthy: str, oracle: str) -> Json:
         "recall": {name: recall(results, name) for name in heard},
         "delays": {name: delays(results, name) for name in heard},
         "differences": {n: difference(results, main, n) for n in names if n != main and results.of(n)},
-        "regret": difference(results, oracle, main),
-        "tax": tax(results, main, healthy),
+        "regret": {w: difference(results, oracle, main, w) for w in results.worlds},
+        "tax": {w: tax(results, main, healthy, w) for w in results.worlds},
         "held_out_kinds": {name: held_out_kinds(results, name) for name in names if results.of(name)},
         "same_states": same_states(results),
         "hours_a_seed": hours_a_seed(results),
@@ -140,11 +140,11 @@ def _worst(
     return bootstrap([metrics.by_joint(each, results.episodes(world)) for each in rows], statistic)
 
 
-def course(results: Results, name: str) -> Json:
-    """How an episode with one fault goes on, in the nominal world."""
+def course(results: Results, name: str, world: str) -> Json:
+    """How an episode with one fault goes on."""
 
     def figure(value: Callable[[Columns], Values]) -> Any:
-        return as_json(bootstrap(list(results.values(name, value, "k=1").values())))
+        return as_json(bootstrap(list(results.values(name, value, "k=1", world).values())))
 
     def turned(rows: Columns) -> Values:
         return metrics.of_survivors(rows, "heading_error")
@@ -152,7 +152,7 @@ def course(results: Results, name: str) -> Json:
     return {
         "recovery": figure(lambda rows: metrics.of_all(rows, "recovered")),
         "heading_error": figure(turned),
-        "heading_error_worst": as_json(_worst(results, name, turned, "k=1", NOMINAL, greatest)),
+        "heading_error_worst": as_json(_worst(results, name, turned, "k=1", world, greatest)),
         "path_error": figure(lambda rows: metrics.of_all(rows, "path_error")),
         "path_progress": figure(lambda rows: metrics.of_all(rows, "path_progress")),
         "peak": figure(lambda rows: metrics.of_survivors(rows, "peak")),
@@ -277,19 +277,19 @@ def delays(results: Results, name: str) -> dict[str, list[float | None]]:
     return found
 
 
-def difference(results: Results, a: str, b: str) -> Json:
+def difference(results: Results, a: str, b: str, world: str = NOMINAL) -> Json:
     """Stratum -> survival of a less that of b, on the same episodes."""
     found: Json = {}
     for stratum in COUNTED:
-        ours, theirs = (results.values(name, metrics.survived, stratum) for name in (a, b))
+        ours, theirs = (results.values(name, metrics.survived, stratum, world) for name in (a, b))
         found[stratum] = as_json(paired(ours, theirs))
     return found
 
 
-def tax(results: Results, main: str, healthy: str) -> Json:
+def tax(results: Results, main: str, healthy: str, world: str) -> Json:
     """What watching costs a robot that is well."""
-    ours, alone = results.of(main), results.of(healthy)
-    chosen = STRATA["k=0, walking"](results.episodes(NOMINAL))
+    ours, alone = results.of(main, world), results.of(healthy, world)
+    chosen = STRATA["k=0, walking"](results.episodes(world))
     both = [metrics.healthy_tax(ours[seed], alone[seed], chosen) for seed in ours if seed in alone]
     return {
         "tracking": as_json(bootstrap([squares for squares, _ in both], root_ratio)),

@@ -11,6 +11,8 @@ from koboshi.bench.worlds import NOMINAL, WALKED
 Json = Mapping[str, Any]
 HOURS_NOMINAL, HOURS_WORLD = 30.0, 5.0
 """Robot-hours that a rate of false alarms must rest on."""
+BANKS = ("B5joint", "B5pair", "B5limb", "B5one")
+"""Of 17, 9, 5 and 1 members; the one that is shared as the main controller's is that."""
 
 
 class Line(NamedTuple):
@@ -41,9 +43,10 @@ def headline(figures: Json, main: str, singles: Sequence[str]) -> list[Line]:
     """The table of targets. `singles`: the policies without a switch that it must be better than."""
     return [
         *_survival(figures, main),
-        *_course(figures["course"].get(main) or {}),
+        *_course(figures["course"].get(main, {}).get(NOMINAL) or {}),
         *_detection(figures["detection"].get(main) or {}),
         *(_better(figures, name) for name in singles),
+        _banks(figures),
         *_costs(figures),
     ]
 
@@ -178,9 +181,18 @@ def _bounds(figures: Json, which: str, name: str) -> float | None:
     return None if found is None else found[bound]
 
 
+def _banks(figures: Json) -> Line:
+    """The same budget for banks of all sizes: a finding, and no more is asked than that it is there."""
+    survival = figures["survival"]
+    found = {n: survival[n][NOMINAL]["k=1"] for n in (*BANKS, figures["main"]) if NOMINAL in survival.get(n, {})}
+    words = " / ".join(f"{name} {share(interval)}" for name, interval in found.items())
+    return Line("banks of several sizes, survival at k = 1", "a table", words or "–", len(found) >= 4 or None)
+
+
 def _costs(figures: Json) -> list[Line]:
-    tracking, lost = figures["tax"]["tracking"], figures["tax"]["survival"]
-    regret = figures["regret"]["k=1"]
+    tax = figures["tax"].get(NOMINAL) or {}
+    tracking, lost = tax.get("tracking"), tax.get("survival")
+    regret = (figures["regret"].get(NOMINAL) or {}).get("k=1")
     parts = [
         (share(tracking), _Limit(_value(tracking), 0.05, False)),
         (points(lost), _Limit(_value(lost), 0.005, False)),
