@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from koboshi.faults import Fault
+from koboshi.faults import KINDS, Fault
 from koboshi.live import Moment, Note, charts
 from koboshi.live.moment import HEALTHY
 
@@ -19,7 +19,7 @@ def moment(**changes: Any) -> Moment:
     fields: dict[str, Any] = {
         "time": 10.0, "qpos": np.zeros(9), "command": np.zeros(3), "velocity": np.zeros(3), "controller": "ours",
         "actor": HEALTHY, "probability": np.array([0.9, 0.1, 0.0]), "alarm": np.array([True, False, False]),
-        "faults": {"left_knee": Fault("left_knee", severity=0.4)}, "fell": False,
+        "faults": {"left_knee": Fault("left_knee", severity=0.4)}, "fell": False, "levels": None,
     }  # fmt: skip
     return Moment(**(fields | changes))
 
@@ -45,6 +45,10 @@ def test_one_bar_a_joint_as_long_as_its_belief() -> None:
         ("left_knee", "1"), ("right_knee", "0"), ("torso", "0")
     ]  # fmt: skip
     assert re.findall(r"width:([\d.]+)%", text) == ["90.0", "10.0", "0.0"]
+    levels = np.zeros((len(KINDS), 3))
+    levels[KINDS.index("braking"), 0], levels[KINDS.index("torque_loss"), 0] = 0.2, 0.5
+    said = charts.belief_bars(NAMES, moment(levels=levels))
+    assert "torque loss 0.7" in said and said.count("torque loss") == 1 and "braking" not in said
     assert "nobody listens" in charts.belief_bars(NAMES, moment(probability=None, alarm=None))
 
 

@@ -171,6 +171,24 @@ def test_a_shove_goes_along_the_robots_heading(session: Session) -> None:
     assert (ahead, left, change[2]) == pytest.approx((0.5, 0.2, 0.0), abs=1e-6)
 
 
+def test_a_heading_is_held_until_it_is_let_go(session: Session, steps: Steps) -> None:
+    """The yaw rate asked for turns back by the law of `HeadingCfg`, and a reset holds the new heading."""
+    turn = session.command_ranges[2][1]
+    session.set_command(0.5, 0.0, turn)
+    session.hold_heading(True)
+    assert session.command[2] == turn and session.cfg.command.heading is not None
+    stiffness, start = session.cfg.command.heading.stiffness, float(session.env.state.heading[0])
+    steps(session, 0.4)
+    error = math.remainder(start - float(session.env.state.heading[0]), math.tau)
+    assert session.now.command[2] == pytest.approx(stiffness * error, abs=1e-5) and abs(error) > 1e-4
+    session.reset()
+    anew = float(session.env.state.heading[0])
+    assert float(session.env.command.heading[0]) == pytest.approx(anew) and anew != pytest.approx(start)
+    session.hold_heading(False)
+    steps(session, 0.04)
+    assert session.now.command[2] == pytest.approx(turn)
+
+
 def test_another_controller_takes_over(session: Session, steps: Steps) -> None:
     assert list(session.drivers) == ["h1_walk", TRUTH, ALONE]
     session.choose(ALONE)

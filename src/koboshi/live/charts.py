@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
-from koboshi.faults import Fault
+from koboshi.faults import KINDS, Fault
 from koboshi.live.moment import HEALTHY, Moment, Note
 
 INK, MUTED, LINE = "#1a222e", "#687280", "#e3e8ee"
@@ -68,17 +68,26 @@ def _chip(text: str, colour: str) -> str:
 
 
 def belief_bars(names: Sequence[str], moment: Moment) -> str:
-    """One bar a joint: how sure the detector is that it is broken; red where it truly is, bold where it alarms."""
+    """One bar a joint: how sure the detector is that it is broken, and what it takes the fault for; red where it truly
+    is broken, bold where it alarms."""
     if moment.probability is None or moment.alarm is None:
         return f'<div style="font-size:12px;color:{MUTED};padding:4px">nobody listens to a detector now</div>'
     rows = (
-        _bar(name, float(p), bool(alarm), name in moment.faults)
-        for name, p, alarm in zip(names, moment.probability, moment.alarm, strict=True)
+        _bar(name, float(p), bool(alarm), name in moment.faults, _said(moment, j))
+        for j, (name, p, alarm) in enumerate(zip(names, moment.probability, moment.alarm, strict=True))
     )
     return f'<div style="padding:2px 4px">{"".join(rows)}</div>'
 
 
-def _bar(name: str, probability: float, alarm: bool, broken: bool) -> str:
+def _said(moment: Moment, joint: int) -> str:
+    """The likeliest kind and the severity that are believed of an alarmed joint, or nothing."""
+    if moment.levels is None or not moment.levels[:, joint].any():
+        return ""
+    level = moment.levels[:, joint]
+    return f"{KINDS[int(level.argmax())].replace('_', ' ')} {level.sum():.1f}"
+
+
+def _bar(name: str, probability: float, alarm: bool, broken: bool, said: str) -> str:
     weight, colour = ("700", AMBER) if alarm else ("400", BLUE)
     ink = RED if broken else INK
     return (
@@ -86,8 +95,9 @@ def _bar(name: str, probability: float, alarm: bool, broken: bool) -> str:
         f'data-alarm="{int(alarm)}">'
         f'<span style="width:{_LEFT}px;color:{ink};font-weight:{weight};overflow:hidden;white-space:nowrap">'
         f"{escape(name)}</span>"
-        f'<span style="flex:1;height:9px;background:{LINE};border-radius:3px;overflow:hidden">'
-        f'<span style="display:block;height:9px;width:{100 * probability:.1f}%;background:{colour}"></span></span>'
+        f'<span style="flex:1;height:11px;background:{LINE};border-radius:3px;overflow:hidden;position:relative">'
+        f'<span style="display:block;height:11px;width:{100 * probability:.1f}%;background:{colour}"></span>'
+        f'<span style="position:absolute;left:5px;top:-2px;font-size:10px;color:{INK}">{escape(said)}</span></span>'
         f'<span style="width:34px;text-align:right;color:{MUTED}">{probability:.2f}</span></div>'
     )
 

@@ -43,6 +43,8 @@ class Moment(NamedTuple):
     """(J,) the router's belief that a joint is broken; None where nobody listens to it."""
     alarm: NDArray[np.bool_] | None
     """(J,) the joints that it holds for broken."""
+    levels: NDArray[np.float32] | None
+    """(K, J) of these the severity that it believes, shared out among the K KINDS."""
     faults: Mapping[str, Fault]
     """Joint -> its fault in force."""
     fell: bool

@@ -10,14 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from koboshi import robots
 from koboshi.bench.worlds import nominal
 from koboshi.envs import Env, EnvCfg
+from koboshi.envs.cfg import HeadingCfg
 from koboshi.envs.terms import events
 from koboshi.errors import KoboshiError, unknown
-from koboshi.faults import Fault, FaultsOnDemand, check_fault
+from koboshi.faults import KINDS, Fault, FaultsOnDemand, check_fault
 from koboshi.live.moment import HEALTHY, Moment, Note, NoteKind
 from koboshi.robots import Robot
 from koboshi.specialists.assignment import Assignment
@@ -63,7 +65,8 @@ def session_cfg(cfg: EnvCfg) -> EnvCfg:
         faults=FaultsOnDemand(joints),
         terminations={},
         curriculum={},
-        command=replace(cfg.command, heading=None),
+        # No command holds a heading by itself; the session may.
+        command=replace(cfg.command, heading=replace(cfg.command.heading or HeadingCfg(), fraction=0.0)),
         random_initial_length=False,
         max_nan_rate=1.0,
     )
@@ -99,6 +102,7 @@ class Session:
         self._state: State = None
         self._seed, self._steps, self._lies = seed, 0, 0
         self._onsets: dict[str, float] = {}
+        self._heading: Tensor | None = None
         self._stand_up()
         self.now = self._look(None)
 
@@ -164,13 +168,14 @@ class Session:
             actor=_actor(route, assignment),
             probability=route.belief.probability[0].numpy().copy() if listens and route is not None else None,
             alarm=route.belief.alarm[0].numpy().copy() if listens and route is not None else None,
+            levels=_levels(route) if listens and route is not None else None,
             faults=self.faults,
             fell=self._lies > 0,
         )
 
     def refreshed(self) -> Moment:
         """The present moment with what was changed since the last step, for a page whose clock stands still."""
-        kept = {name: getattr(self.now, name) for name in ("actor", "probability", "alarm")}
+        kept = {name: getattr(self.now, name) for name in ("actor", "probability", "alarm", "levels")}
         if self._fresh.all() or self.now.controller != self.controller:
             kept = {}
         self.now = self._look(None)._replace(**kept)
@@ -210,6 +215,14 @@ class Session:
                 raise KoboshiError(f"command: {axis} is from {low:g} to {high:g} {unit}, not {value:g}")
         self.command = tuple(command)
         self.env.command.fix(self._everyone, torch.tensor([command]))
+        if self._heading is not None:
+            self.env.command.hold(self._everyone, self._heading)
+
+    def hold_heading(self, hold: bool) -> None:
+        """Whether the yaw rate follows from the heading that the robot has now, or after its next reset, which is then
+        kept, in place of the command's."""
+        self._heading = self.env.state.heading.clone() if hold else None
+        self.set_command(*self.command)
 
     def shove(self, forward: float, left: float) -> None:
         """Changes the base's velocity by so much along its heading and across it, m/s."""
@@ -255,7 +268,7 @@ class Session:
         self.env.reset(self._seed + self._steps)
         for name, value in self.world.items():
             self.set_world(name, value)
-        self.set_command(*self.command)
+        self.hold_heading(self._heading is not None)
         # What the reset showed was another command's.
         self._obs = self.env.observations.compute(fresh=self._everyone)
         self._fresh = self._everyone.clone()
@@ -268,6 +281,11 @@ def _actor(route: Route | None, assignment: Assignment | None) -> str:
         return HEALTHY
     mirrored = ", mirrored" if bool(route.mirrored[0]) else ""
     return f"{assignment.members[member].name} specialist{mirrored}"
+
+
+def _levels(route: Route) -> NDArray[np.float32]:
+    levels: NDArray[np.float32] = route.belief.levels[0].view(len(KINDS), -1).numpy().copy()
+    return levels
 
 
 def _quantities(env: Env) -> dict[str, Quantity]:
