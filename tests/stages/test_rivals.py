@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from koboshi import config
+from koboshi.envs import Env
 from koboshi.faults import FaultSchedule
 from koboshi.policies.storage import load_single
+from koboshi.specialists.routing import OracleRouter
 from koboshi.stages import benchmark as stage
 from koboshi.stages import rivals
 from koboshi.stages.benchmark import Benchmark, load_part
@@ -50,7 +53,7 @@ def test_the_budget_counts_every_member_and_the_detectors_data(task: TaskCfg) ->
     assert budget(task) == Budget(16 * 16, 2 * 8 * 27, 2 * 2 * 4) and budget(task).total == 256 + 432 + 16
     assert budget(replace(task, specialists=None)).total == 256
     h1 = budget(make_task("h1-walk"))
-    assert h1.total == 8000 * 512 + 19400 * 512 + 2 * 1200 * 1024
+    assert h1.total == 8000 * 512 + 19400 * 512 + 2 * 1800 * 1024
 
 
 def test_banks_of_several_members_learn_from_more_environments_and_without_the_mirror() -> None:
@@ -99,6 +102,20 @@ def test_a_bank_shared_otherwise_serves_the_same_detector(place: Place, tmp_path
     assert [m.name for m in controller.bank.assignment.members] == list(seed.stored.robot.groups)
     assert controller.router.detector is seed.stored.detector
     assert about("B5limb", place)["parameters"] > about("B0", place)["parameters"] * 6
+
+
+def test_an_oracle_of_pairs_learns_from_dead_pairs_alone(place: Place) -> None:
+    task = rivals.dead_pairs(place.task)
+    assert task.faults and task.specialists and place.task.specialists
+    assert task.specialists.stages == place.task.specialists.stages, "as many steps"
+    ENTRANTS["B3pairs"].train(place)  # type: ignore[misc]
+    env = Env(replace(task.env, num_envs=64, faults=FaultSchedule(task.faults, onset_s=(0.0, 0.0))))
+    env.reset(0)
+    env.step(torch.zeros(64, 19))
+    assert ((env.faults.severity == 1).sum(1) == 2).all() and set(env.faults.kind.unique().tolist()) == {-1, 0}
+    controller: Any = ENTRANTS["B3pairs"].make(Seed(place.task, place))
+    assert isinstance(controller.router, OracleRouter) and controller.bank is not Seed(place.task, place).stored.bank
+    assert about("B3pairs", place)["steps"] == 256 + 432
 
 
 def test_a_bank_shared_as_the_pipelines_is_not_made_again(

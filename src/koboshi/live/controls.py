@@ -134,9 +134,7 @@ class Controls:
             for i, (axis, (low, high), value) in enumerate(rows):
                 if low < high:
                     sliders[i] = gui.add_slider(_WORDS[axis], low, high, 0.05, value)
-            hold = gui.add_checkbox(
-                "hold heading", False, hint="It turns back to where it looks now"
-            )
+            hold = gui.add_checkbox("hold heading", False, hint="It turns back to where it looks now")
             stand = gui.add_button("Stand still")
         fixed = list(session.command)
 

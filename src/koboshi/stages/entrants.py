@@ -91,15 +91,16 @@ def _whole(task: TaskCfg) -> int:
     return budget(task).total
 
 
+def _of_policies(task: TaskCfg) -> int:
+    return budget(task).healthy + budget(task).specialists
+
+
 def _oracle(about: str, delay_s: float) -> Entrant:
     def make(seed: Seed) -> Controller:
         stored = seed.stored
         return stored.routed_by(OracleRouter(stored.assignment, stored.robot, seed.task.env.step_dt, delay_s))
 
-    def steps(task: TaskCfg) -> int:
-        return budget(task).healthy + budget(task).specialists
-
-    return Entrant(about, make, _controller, ("healthy", "bank"), steps, everywhere=delay_s == 0)
+    return Entrant(about, make, _controller, ("healthy", "bank"), _of_policies, everywhere=delay_s == 0)
 
 
 def _policy(rival: str, about: str, train: Train) -> Entrant:
@@ -114,22 +115,43 @@ def _switch(sharing: Sharing) -> str:
     return f"the learned switch, one specialist {whom[sharing]}"
 
 
+def _bank_file(rival: str, place: Place) -> Path:
+    return place.folder(rival) / specialists.BANK
+
+
+def _own_bank(rival: str, seed: Seed, task: TaskCfg) -> SpecialistBank:
+    """The bank that a rival trained for a task."""
+    policy = specialists.load_bank(_bank_file(rival, seed.place), seed.env)
+    assignment = specialists.bank_assignment(task)
+    mirror = seed.env.mirror_map(policy.actor.groups) if assignment.uses_mirror else None
+    return SpecialistBank(policy, assignment, mirror)
+
+
 def _bank(rival: str, sharing: Sharing) -> Entrant:
-    def file(place: Place) -> Path:
-        return place.folder(rival) / specialists.BANK
+    def changed(task: TaskCfg) -> TaskCfg:
+        return rivals.shared(task, sharing)
 
     def make(seed: Seed) -> Controller:
-        stored, policy = seed.stored, specialists.load_bank(file(seed.place), seed.env)
-        assignment = specialists.bank_assignment(rivals.shared(seed.place.task, sharing))
-        mirror = seed.env.mirror_map(policy.actor.groups) if assignment.uses_mirror else None
-        return stored.switched(SpecialistBank(policy, assignment, mirror), stored.alarm, stored.switch)
-
-    def files(place: Place) -> list[Path]:
-        return [place.controller, file(place)]
+        stored = seed.stored
+        return stored.switched(_own_bank(rival, seed, changed(seed.place.task)), stored.alarm, stored.switch)
 
     return Entrant(
-        _switch(sharing), make, files, ("healthy", "policy", "detector"), _whole,
-        detects=True, everywhere=False, train=rivals.bank(rival, sharing), sharing=sharing,
+        _switch(sharing), make, lambda place: [place.controller, _bank_file(rival, place)],
+        ("healthy", "policy", "detector"), _whole,
+        detects=True, everywhere=False, train=rivals.bank(rival, changed), sharing=sharing,
+    )  # fmt: skip
+
+
+def _oracle_of_pairs(rival: str) -> Entrant:
+    def make(seed: Seed) -> Controller:
+        stored, bank = seed.stored, _own_bank(rival, seed, rivals.dead_pairs(seed.place.task))
+        router = OracleRouter(bank.assignment, stored.robot, seed.task.env.step_dt, 0.0)
+        return Controller(stored.healthy, bank, router, stored.switch.blend_steps)
+
+    return Entrant(
+        "an oracle whose bank met pairs of dead joints alone", make,
+        lambda place: [place.controller, _bank_file(rival, place)], ("healthy", "policy"), _of_policies,
+        everywhere=False, train=rivals.bank(rival, rivals.dead_pairs),
     )  # fmt: skip
 
 
@@ -145,6 +167,7 @@ ENTRANTS: dict[str, Entrant] = {
     "B3d60": _oracle("the oracle 60 ms late", 0.06),
     "B3d200": _oracle("the oracle 200 ms late", 0.2),
     "B3d500": _oracle("the oracle 500 ms late", 0.5),
+    "B3pairs": _oracle_of_pairs("B3pairs"),
     "B4": Entrant(
         "the learned switch", lambda seed: seed.stored.learned(), _controller, ("healthy", "bank", "detector"), _whole,
         detects=True, counted=True,

@@ -154,14 +154,14 @@ def _train(place: Place, rival: str, task: TaskCfg) -> None:
     healthy.train(task, place.root, f"{place.name}/{rival}", [])
 
 
-def bank(rival: str, sharing: Sharing) -> Train:
-    """Specialists shared otherwise, for the pipeline's healthy policy and detector, from as many steps."""
+def bank(rival: str, changed: Callable[[TaskCfg], TaskCfg]) -> Train:
+    """Specialists of the task as it is `changed`, for the pipeline's healthy policy and detector."""
 
     def train(place: Place) -> None:
         walker = place.folder("healthy") / "policy.safetensors"
         if not walker.exists():
             _take_out_healthy(place.controller, walker)
-        task, detector = shared(place.task, sharing), None
+        task, detector = changed(place.task), None
         if required(task, "specialists", task.specialists).detector_share:
             detector = place.folder("detector") / "detector.safetensors"
             _take_out_detector(place, detector)
@@ -183,6 +183,21 @@ def shared(task: TaskCfg, sharing: Sharing) -> TaskCfg:
     num_envs = (settings.num_envs if members == 1 else max(settings.num_envs, WIDE)) // members * members
     stages = tuple(max(1, steps * settings.num_envs // num_envs) for steps in settings.stages)
     return config.override(replace(task, specialists=replace(settings, num_envs=num_envs, stages=stages)), [])
+
+
+def dead_pairs(task: TaskCfg) -> TaskCfg:
+    """The task whose specialists meet nothing but pairs of dead joints, and are in charge at once.
+
+    Of each pair they see far more than ten times as much as among all faults, from as many environment steps: what they
+    cannot save no bank of this task is to be blamed for.
+    """
+    faults, settings = required(task, "faults", task.faults), required(task, "specialists", task.specialists)
+    faults = replace(
+        faults, kinds=("torque_loss",), severity=(1.0, 1.0), whole=0.0, count=(2, 2), hold_out=False,
+        duration_s=None, pause_s=None,
+    )  # fmt: skip
+    settings = replace(settings, whole=None, focus=0.0, detector_share=0.0, switch_delay_s=(0.0, 0.0))
+    return config.override(replace(task, faults=faults, specialists=settings), [])
 
 
 def _take_out_healthy(controller: Path, target: Path) -> None:
