@@ -143,10 +143,12 @@ def test_targets_say_what_is_reached_and_what_nobody_measured(found: dict[str, A
     assert share(None) == points(None) == "–"
 
 
-@pytest.mark.parametrize(("hours", "reached"), [(29.0, None), (30.0, True)])
-def test_few_hours_prove_no_rate_of_false_alarms(hours: float, reached: bool | None) -> None:
+@pytest.mark.parametrize(("hours", "false", "reached"), [(29.0, 0, None), (30.0, 0, True), (1.0, 5, False)])
+def test_few_hours_prove_no_low_rate_of_false_alarms_but_a_high_one(
+    hours: float, false: int, reached: bool | None
+) -> None:
     parts = {
-        (1, "B4", "nominal"): part([True] * 4, delays=DELAYS, alarms=alarms(0, hours)),
+        (1, "B4", "nominal"): part([True] * 4, delays=DELAYS, alarms=alarms(false, hours)),
         (1, "B4", "late"): part([True, True], delays=DELAYS[:2], alarms=alarms(0, 5.0)),
     }
     some = figures(Results(parts, SUITE, H1), "B4", "B0", "B3")
