@@ -10,6 +10,7 @@ import pytest
 import koboshi
 from koboshi import robots, runs
 from koboshi.bench.rollout import rollout
+from koboshi.bench.worlds import NOMINAL
 from koboshi.faults import Fault, Scenario, Scenarios
 from koboshi.stages.evaluate import load
 from koboshi.tasks import TaskCfg, make_task
@@ -48,10 +49,11 @@ def test_each_carries_on(folder: Path, task: TaskCfg) -> None:
     legs = [name for group, names in stored.robot.groups.items() if "leg" in group for name in names]
     joints = [name for name in legs if name in stored.robot.fault_candidates]
     episodes = tuple(Scenario((Fault(name, onset_s=1.0),), COMMAND, 1.0) for name in joints)
-    walked = rollout(task.env, stored.learned(), Scenarios(stored.robot.name, 7, episodes), 3.0)
+    # Where a task draws worlds and shoves a few episodes are chance; what they come to stands in the README.
+    walked = rollout(task.env, stored.learned(), Scenarios(stored.robot.name, 7, episodes), 3.0, world=NOMINAL)
     steps = len(walked.velocity)
     fell = [name for name, end in zip(joints, walked.end.tolist(), strict=True) if end < steps]
-    assert len(fell) <= 1, fell
+    assert fell == []
     assert float(walked.velocity[steps // 2 :, :, 0].mean()) > 0.7 * COMMAND[0]
 
 
