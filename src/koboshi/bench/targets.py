@@ -43,7 +43,7 @@ def headline(figures: Json, main: str, singles: Sequence[str]) -> list[Line]:
     """The table of targets. `singles`: the policies without a switch that it must be better than."""
     return [
         *_survival(figures, main),
-        *_course(figures["course"].get(main, {}).get(NOMINAL) or {}),
+        *_course(figures["course"].get(main, {}).get(NOMINAL, {})),
         *_detection(figures["detection"].get(main) or {}),
         *(_better(figures, name) for name in singles),
         _banks(figures),
@@ -192,9 +192,8 @@ def _banks(figures: Json) -> Line:
 
 
 def _costs(figures: Json) -> list[Line]:
-    tax = figures["tax"].get(NOMINAL) or {}
-    tracking, lost = tax.get("tracking"), tax.get("survival")
-    regret = (figures["regret"].get(NOMINAL) or {}).get("k=1")
+    tax, regrets = (figures[name].get(NOMINAL, {}) for name in ("tax", "regret"))
+    tracking, lost, regret = tax.get("tracking"), tax.get("survival"), regrets.get("k=1")
     parts = [
         (share(tracking), _Limit(_value(tracking), 0.05, False)),
         (points(lost), _Limit(_value(lost), 0.005, False)),

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from koboshi import robots
@@ -158,7 +157,7 @@ class Session:
     def _look(self, route: Route | None) -> Moment:
         """route: None where nobody has decided since the last moment."""
         state, assignment = self.env.state, self.drivers[self.controller].assignment
-        listens = route is not None and assignment is not None
+        belief = None if route is None or assignment is None else route.belief
         return Moment(
             time=self.time,
             qpos=self.env.qpos[0].double().numpy().copy(),
@@ -166,9 +165,9 @@ class Session:
             velocity=torch.cat((state.lin_vel_yaw[0], state.base_ang_vel[0, 2:])).numpy(),
             controller=self.controller,
             actor=_actor(route, assignment),
-            probability=route.belief.probability[0].numpy().copy() if listens and route is not None else None,
-            alarm=route.belief.alarm[0].numpy().copy() if listens and route is not None else None,
-            levels=_levels(route) if listens and route is not None else None,
+            probability=None if belief is None else belief.probability[0].numpy().copy(),
+            alarm=None if belief is None else belief.alarm[0].numpy().copy(),
+            levels=None if belief is None else belief.levels[0].view(len(KINDS), -1).numpy().copy(),
             faults=self.faults,
             fell=self._lies > 0,
         )
@@ -281,11 +280,6 @@ def _actor(route: Route | None, assignment: Assignment | None) -> str:
         return HEALTHY
     mirrored = ", mirrored" if bool(route.mirrored[0]) else ""
     return f"{assignment.members[member].name} specialist{mirrored}"
-
-
-def _levels(route: Route) -> NDArray[np.float32]:
-    levels: NDArray[np.float32] = route.belief.levels[0].view(len(KINDS), -1).numpy().copy()
-    return levels
 
 
 def _quantities(env: Env) -> dict[str, Quantity]:

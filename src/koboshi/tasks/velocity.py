@@ -192,7 +192,7 @@ def under_any_faults(task: TaskCfg) -> TaskCfg:
             network=DetectorCfg(embed=64, hidden=64, joint=32),
             # Four times the updates of batches of 128, from fewer rows, notice more.
             training=DetectorTrainCfg(epochs=3.0, batch_envs=32),
-            # In worlds of training, which shove and differ more than a robot's own.
+            # Counted in training's worlds, whose robots hardly ever stand; standing ones alarm more often.
             false_alarms_per_hour=1.0,
         ),
         specialists=replace(
