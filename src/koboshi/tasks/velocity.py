@@ -164,7 +164,8 @@ def in_differing_worlds(env: EnvCfg) -> EnvCfg:
         env,
         rewards=env.rewards | {"track_lin_vel_xy_closely": closely},
         actions=replace(env.actions, delay=(0, 2)),
-        command=replace(env.command, heading=HeadingCfg(stiffness=1.0, fraction=0.5)),
+        # A tenth stand: of those that hardly ever did in training, detectors raised most of their false alarms.
+        command=replace(env.command, heading=HeadingCfg(stiffness=1.0, fraction=0.5), standing_fraction=0.1),
         events=env.events | drawn,
     )
 
@@ -192,8 +193,7 @@ def under_any_faults(task: TaskCfg) -> TaskCfg:
             network=DetectorCfg(embed=64, hidden=64, joint=32),
             # Four times the updates of batches of 128, from fewer rows, notice more.
             training=DetectorTrainCfg(epochs=3.0, batch_envs=32),
-            # Counted in training's worlds, whose robots hardly ever stand; standing ones alarm more often.
-            false_alarms_per_hour=1.0,
+            false_alarms_per_hour=0.2,
         ),
         specialists=replace(
             specialists,
@@ -212,8 +212,12 @@ def under_any_faults(task: TaskCfg) -> TaskCfg:
             detector_share=0.25,
         ),
         switch=SwitchStageCfg(healthy_hours=10.0),
-        # Other delays of the oracle are the benchmark's.
+        # Other delays of the oracle, and more hours, are the benchmark's.
         evaluate=replace(
-            task.evaluate, single=True, commands=CommandRanges(heading=(0.0, 0.0)), oracle_delays_s=(0.2,)
+            task.evaluate,
+            single=True,
+            commands=CommandRanges(heading=(0.0, 0.0)),
+            oracle_delays_s=(0.2,),
+            healthy_hours=3.0,
         ),
     )
