@@ -8,15 +8,20 @@ from typing import Any
 
 import torch
 
-from koboshi.detect.changes import MOST, Changes
+from koboshi.detect.base import CLIP
+from koboshi.detect.changes import Changes
 
 DT = 0.02
 
 
 def ears() -> Any:
     """Three joints, the last a wheel without an angle; senses: one other number, two angles, three speeds."""
-    places = {"joint_pos": (slice(1, 3), [0, 1]), "joint_vel": (slice(3, 6), [0, 1, 2])}
-    return SimpleNamespace(joint_names=["a", "b", "wheel"], control_dt=DT, obs_dim=6, columns=places.__getitem__)
+    places = {"joint_pos": (1, 2, None), "joint_vel": (3, 4, 5)}
+
+    def place(term: str, absent: int) -> torch.Tensor:
+        return torch.tensor([absent if column is None else column for column in places[term]])
+
+    return SimpleNamespace(joint_names=["a", "b", "wheel"], control_dt=DT, obs_dim=6, place=place)
 
 
 def senses(*angles_and_speeds: tuple[float, ...]) -> torch.Tensor:
@@ -62,4 +67,4 @@ def test_changes_are_measured_by_what_is_usual_in_sound_joints() -> None:
     rows, keep = torch.stack((before[:1], now[3:4])), torch.ones(2, 1)
     found, _ = changes(rows, keep, torch.zeros(1, 7))
     torch.testing.assert_close(found[1, 0, 0, 0], torch.tensor(math.asinh(-45.0)))
-    assert found[1, 0, 1, 0] == MOST
+    assert found[1, 0, 1, 0] == CLIP

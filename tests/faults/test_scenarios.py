@@ -170,6 +170,15 @@ def test_sweep_of_several_faults_at_once() -> None:
     )
 
 
+def test_sweep_of_joints_that_break_alike() -> None:
+    cfg = FaultsCfg(kinds=("torque_loss", "braking"), severity=(0.3, 0.9), count=(2, 3), alike=0.5)
+    found = sweep(UNITREE_H1, ("left_knee", "torso", "right_knee", "left_elbow"), 50, 3, faults=cfg).episodes
+    alike = [len({(fault.kind, fault.severity) for fault in episode.faults}) == 1 for episode in found]
+    assert 80 < sum(alike) < 120
+    assert {episode.faults[0].kind for episode, same in zip(found, alike, strict=True) if same} == set(cfg.kinds)
+    assert any(len({fault.onset_s for fault in episode.faults}) > 1 for episode in found), "each at its own moment"
+
+
 def test_sweep_of_faults_that_come_and_go() -> None:
     """Each joint breaks even where none is the least number; a fault's period is its duration and a pause."""
     cfg = FaultsCfg(count=(0, 2), duration_s=(0.5, 1.0), pause_s=(0.25, 0.3))

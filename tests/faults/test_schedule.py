@@ -312,6 +312,29 @@ def test_half_of_the_faults_are_whole_and_the_rest_uniform() -> None:
         FaultsCfg(whole=1.5).validate()
 
 
+def test_a_share_of_episodes_has_one_cause() -> None:
+    kinds = ("torque_loss", "locked", "braking")
+    mixed = FaultsCfg(kinds=kinds, severity=(0.2, 1.0), count=(2, 3))
+
+    def drawn(share: float) -> tuple[torch.Tensor, torch.Tensor]:
+        faults = layer(FaultSchedule(replace(mixed, alike=share), groups=(("left_knee", "right_knee"),)), 600)
+        faults.restart(torch.ones(600, dtype=torch.bool), torch.Generator().manual_seed(3))
+        return faults.which, faults.level
+
+    which, level = drawn(0.4)
+    alike = ((which == which[:, :1]) & (level == level[:, :1])).all(1)
+    assert alike.float().mean() == pytest.approx(0.4, abs=0.06)
+    assert len(which[alike].unique()) == 3 and level[alike, 0].std() > 0.2, "the first still has any kind and severity"
+    which, level = drawn(1.0)
+    assert (which == which[:, :1]).all() and (level == level[:, :1]).all()
+    for wrong, message in (
+        (replace(mixed, alike=1.5), "faults.alike is a share, from 0 to 1, not 1.5"),
+        (FaultsCfg(alike=0.5), "faults.alike has no effect: faults.count=.1, 1. breaks no two joints at once"),
+    ):
+        with pytest.raises(KoboshiError, match=message):
+            wrong.validate()
+
+
 def test_held_out_pairs_come_with_their_mirror_images() -> None:
     pairs = held_out_pairs(UNITREE_H1)
     other = {

@@ -12,6 +12,8 @@ from koboshi.data import OBS, PARTS, Sequences
 from koboshi.detect.spec import GROUP, DetectorSpec, expected_torque
 from koboshi.errors import KoboshiError
 
+CLIP = 8.0
+"""What is normalised is cut off beyond this many times the usual size: in falls."""
 SILENT = -100.0
 """The logit of joints that cannot fail."""
 

@@ -6,11 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from koboshi.detect.base import median_where
+from koboshi.detect.base import CLIP, median_where
 from koboshi.detect.spec import DetectorSpec
-
-MOST = 8.0
-"""Changes beyond this many times the usual one are cut off; jumps are taken as asinh."""
 
 
 class Changes(nn.Module):
@@ -19,8 +16,8 @@ class Changes(nn.Module):
 
         jump = q − q' − (q̇ + q̇') Δt / 2   and   change = q̇ − q̇',
 
-    each over what is usual in joints that are well; 0 in an episode's first row, and the jump of a joint whose angle
-    is not sensed. Carried: each joint's angle and speed, and whether there was a row at all.
+    each over what is usual in joints that are well, jumps then as asinh; 0 in an episode's first row, and the jump of
+    a joint whose angle is not sensed. Carried: each joint's angle and speed, and whether there was a row at all.
     """
 
     columns: Tensor
@@ -33,10 +30,7 @@ class Changes(nn.Module):
         super().__init__()
         self._joints, self._dt = len(spec.joint_names), spec.control_dt
         self.carried = 2 * self._joints + 1
-        columns = torch.full((2, self._joints), spec.obs_dim)
-        for row, term in enumerate(("joint_pos", "joint_vel")):
-            where, joints = spec.columns(term)
-            columns[row, joints] = torch.arange(where.start, where.stop)
+        columns = torch.stack([spec.place(term, spec.obs_dim) for term in ("joint_pos", "joint_vel")])
         self.register_buffer("columns", columns)
         self.register_buffer("sensed", columns < spec.obs_dim, persistent=False)
         self.register_buffer("inv_scale", torch.ones(2, self._joints))
@@ -47,7 +41,7 @@ class Changes(nn.Module):
         rows = torch.cat((state[None, :, :-1].unflatten(-1, (2, self._joints)), now))
         known = torch.cat((keep[:1] * state[:, -1], keep[1:]))
         found = self._between(rows[:-1], now) * (self.inv_scale * known[..., None, None])
-        scaled = torch.stack((found[..., 0, :].asinh(), found[..., 1, :].clamp(-MOST, MOST)), -2)
+        scaled = torch.stack((found[..., 0, :].asinh(), found[..., 1, :].clamp(-CLIP, CLIP)), -2)
         return scaled, torch.cat((now[-1].flatten(1), torch.ones_like(state[:, :1])), 1)
 
     def fit(self, before: Tensor, now: Tensor, sound: Tensor) -> None:

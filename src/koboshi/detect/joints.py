@@ -76,11 +76,5 @@ class JointReader(nn.Module):
 def _places(spec: DetectorSpec) -> Tensor:
     """(F', J) where among the features each joint's own lie; one past the last where it lacks the term."""
     joints, senses = len(spec.joint_names), spec.obs_dim
-    rows = []
-    for term in TERMS:
-        where, named = spec.columns(term)
-        row = torch.full((joints,), senses + 5 * joints)
-        row[named] = torch.arange(where.start, where.stop)
-        rows.append(row)
-    rows += list(senses + torch.arange(5 * joints).view(5, joints))
-    return torch.stack(rows)
+    torques = senses + torch.arange(5 * joints).view(5, joints)
+    return torch.stack([*(spec.place(term, senses + 5 * joints) for term in TERMS), *torques])

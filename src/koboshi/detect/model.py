@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from koboshi.data import Sequences
-from koboshi.detect.base import SILENT, Detector, Reading, median_where, sample_rows
+from koboshi.detect.base import CLIP, SILENT, Detector, Reading, median_where, sample_rows
 from koboshi.detect.joints import JointReader
 from koboshi.detect.memories import build_memory
 from koboshi.detect.spec import DetectorSpec
@@ -21,8 +21,6 @@ from koboshi.faults import KINDS
 MOST_EVIDENCE = 16.0
 SILENCING = ("torque_loss", "braking", "torque_sensor_loss")
 """Kinds of fault that, where they are whole, leave nothing to measure but noise."""
-CLIP = 8.0
-"""Normalised features beyond this many standard deviations (falls) are cut off."""
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,13 @@ class DetectorSpec:
                 return slice(start, start + width), [self.joint_names.index(joint) for joint in joints]
         raise unknown("observation term", term, [name for name, _, _ in self.layout])
 
+    def place(self, term: str, absent: int) -> Tensor:
+        """(J,) int64 where each joint's number of a term lies in an observation; `absent` where it has none."""
+        where, joints = self.columns(term)
+        place = torch.full((len(self.joint_names),), absent)
+        place[joints] = torch.arange(where.start, where.stop)
+        return place
+
 
 def _seen_faults(card: DatasetCard) -> tuple[list[str], bool]:
     """Kinds, and whether there are several of them or of severities, in the schedule that a card tells of."""

@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from koboshi.detect.changes import MOST
-
 Array = np.ndarray
 
 
@@ -50,7 +48,7 @@ class OneRobot:
         self._own_evidence = slice(self._memory.width, self._memory.width + self._joints)
         self._features = np.empty(len(w["mean"]), dtype=np.float32)
         self._own = np.empty((5, len(heard)), dtype=np.float32)
-        self._reader = _Joints(w, dt) if "joints.place" in w else None
+        self._reader = _Joints(w, dt, clip) if "joints.place" in w else None
 
     def __call__(self, obs: Array, hidden: Array) -> tuple[Row, Array]:
         features, row = self._read(obs)
@@ -141,8 +139,8 @@ class _Gru:
 class _Joints:
     """One row of a `JointReader`."""
 
-    def __init__(self, w: Mapping[str, Array], dt: float) -> None:
-        self._changes = _Changes(w, dt)
+    def __init__(self, w: Mapping[str, Array], dt: float, clip: float) -> None:
+        self._changes = _Changes(w, dt, clip)
         self._inv_std, self._place = w["inv_std"], w["joints.place"]
         embed, told = w["joints.embed.weight"], w["joints.context.weight"].shape[0]
         self._of_own, of_robot = np.ascontiguousarray(embed[:, :-told].T), embed[:, -told:]
@@ -175,7 +173,8 @@ class _Joints:
 class _Changes:
     """One row of `detect.changes.Changes`."""
 
-    def __init__(self, w: Mapping[str, Array], dt: float) -> None:
+    def __init__(self, w: Mapping[str, Array], dt: float, clip: float) -> None:
+        self._clip = clip
         self._columns, self._half_dt = w["joints.changes.columns"], np.float32(0.5 * dt)
         senses = w["law_matrix"].shape[1]
         self._obs = np.zeros(senses + 1, dtype=np.float32)  # the last is what is not sensed
@@ -192,8 +191,8 @@ class _Changes:
         found *= self._inv_scale
         found *= before[-1]
         np.arcsinh(found[0], out=found[0])
-        np.maximum(found[1], -MOST, out=found[1])
-        np.minimum(found[1], MOST, out=found[1])
+        np.maximum(found[1], -self._clip, out=found[1])
+        np.minimum(found[1], self._clip, out=found[1])
         return found
 
 

@@ -74,6 +74,8 @@ class FaultsCfg:
     """Share of faults that have the greatest severity; the others' are uniform in its range."""
     count: tuple[int, int] = (1, 1)
     """Least and greatest number of joints that break in an episode; 0 is allowed as the least."""
+    alike: float = 0.0
+    """Share of the episodes in which all joints break in the same way and as gravely, as from one cause."""
     duration_s: tuple[float, float] | None = None
     """How long a fault lasts; None: until the episode ends."""
     hold_out: bool = False
@@ -89,8 +91,9 @@ class FaultsCfg:
                 raise KoboshiError(f"faults.{name} are at least one and none twice, not {value}")
         if not 0 < self.severity[0] <= self.severity[1] <= 1:
             raise KoboshiError(f"faults.severity is above 0 and at most 1, ascending, not {self.severity}")
-        if not 0 <= self.whole <= 1:
-            raise KoboshiError(f"faults.whole is a share, from 0 to 1, not {self.whole}")
+        for name in ("whole", "alike"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise KoboshiError(f"faults.{name} is a share, from 0 to 1, not {getattr(self, name)}")
         if self.whole and self.severity[0] == self.severity[1]:
             raise KoboshiError(f"faults.whole={self.whole} has no effect: all severities are {self.severity[0]}")
         if not 0 <= self.count[0] <= self.count[1] or self.count[1] == 0:
@@ -99,8 +102,11 @@ class FaultsCfg:
             raise KoboshiError(f"faults.duration_s is above 0 s, ascending and finite, not {self.duration_s}")
         if self.pause_s is not None and not 0 < self.pause_s[0] <= self.pause_s[1] < math.inf:
             raise KoboshiError(f"faults.pause_s is above 0 s, ascending and finite, not {self.pause_s}")
-        if self.hold_out and self.count[1] < 2:
-            raise KoboshiError(f"faults.hold_out has no effect: faults.count={self.count} breaks no two joints at once")
+        for name in ("hold_out", "alike"):
+            if getattr(self, name) and self.count[1] < 2:
+                raise KoboshiError(
+                    f"faults.{name} has no effect: faults.count={self.count} breaks no two joints at once"
+                )
         if self.pause_s is not None and self.duration_s is None:
             raise KoboshiError("faults.pause_s needs faults.duration_s: what never ends cannot come back")
 

@@ -178,6 +178,10 @@ class FaultLayer:
             cell = torch.multinomial(self.odds.flatten(1), 1, generator=generator)
             joints = self.odds.shape[2]
             own, which = cell.squeeze(1) % joints, torch.cat((cell // joints, which[:, 1:]), 1)
+        level = faults.levels(severity)
+        if faults.alike:
+            alike = torch.rand(n, 1, generator=generator, device=self._device) < faults.alike
+            which, level = (torch.where(alike, x[:, :1], x) for x in (which, level))
         joint, number = self._who(u[:, -2], own, generator)
         breaks = (torch.arange(s, device=self._device) < number[:, None]) & (u[:, -1:] < cfg.probability)
         if own is not None:
@@ -194,7 +198,7 @@ class FaultLayer:
         return {
             "joint": joint,
             "which": which,
-            "level": faults.levels(severity),
+            "level": level,
             "start": torch.where(breaks, start, NEVER),
             "stop": torch.where(breaks, stop, NEVER),
             "period": torch.where(breaks, period, NEVER),

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,8 @@ def sweep(
             found = [
                 _draw(name, faults, i + k, None if k else first, onset_s, generator) for k, name in enumerate(names)
             ]
+            if faults.alike and len(found) > 1 and float(torch.rand(1, generator=generator)) < faults.alike:
+                found = [replace(fault, kind=found[0].kind, severity=found[0].severity) for fault in found]
             begin = min((fault.onset_s for fault in found), default=first)
             episodes.append(Scenario(tuple(found), commands.draw(u), begin, commands.draw_heading(generator)))
     return Scenarios(robot.name, seed, tuple(episodes))

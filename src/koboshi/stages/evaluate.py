@@ -33,7 +33,7 @@ FILMED = 3
 """Scenarios that are filmed: of the joints that the healthy policy survives least."""
 FILM_S = 12.0
 FALSE_ALARM_ROBOTS = 512
-SINGLE: dict[str, Any] = {"count": (1, 1), "hold_out": False, "duration_s": None, "pause_s": None}
+SINGLE: dict[str, Any] = {"count": (1, 1), "alike": 0.0, "hold_out": False, "duration_s": None, "pause_s": None}
 """Of `faults`, where one joint breaks in an episode, for good."""
 PAIRS = (("learned", "oracle"), ("learned", "healthy"))
 """Controllers that are compared on the episodes that both survive."""

@@ -193,8 +193,8 @@ def dead_pairs(task: TaskCfg) -> TaskCfg:
     """
     faults, settings = required(task, "faults", task.faults), required(task, "specialists", task.specialists)
     faults = replace(
-        faults, kinds=("torque_loss",), severity=(1.0, 1.0), whole=0.0, count=(2, 2), hold_out=False,
-        duration_s=None, pause_s=None,
+        faults, kinds=("torque_loss",), severity=(1.0, 1.0), whole=0.0, count=(2, 2), alike=0.0,
+        hold_out=False, duration_s=None, pause_s=None,
     )  # fmt: skip
     settings = replace(settings, whole=None, focus=0.0, detector_share=0.0, switch_delay_s=(0.0, 0.0))
     return config.override(replace(task, faults=faults, specialists=settings), [])

@@ -59,7 +59,7 @@ def choose_alarm(task: TaskCfg, stored: StoredController) -> AlarmCfg:
             task.env, stored.learned(), settings, cfg.healthy_hours, ROBOTS, cfg.seed, lambda t: update(t * ROBOTS)
         )
     # One fault at a time: of pairs some may be kept for the benchmark.
-    faults = replace(required(task, "faults", task.faults), count=(1, 1), hold_out=False)
+    faults = replace(required(task, "faults", task.faults), count=(1, 1), alike=0.0, hold_out=False)
     joints = faults.candidates(stored.robot)
     scenarios = sweep(
         stored.robot, joints, -(-cfg.num_envs // len(joints)), cfg.seed, faults=faults, onset_s=cfg.onset_s

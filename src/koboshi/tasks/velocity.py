@@ -171,10 +171,17 @@ def in_differing_worlds(env: EnvCfg) -> EnvCfg:
 
 
 def under_any_faults(task: TaskCfg) -> TaskCfg:
-    """The task under every kind of fault, from a quarter on and half of them whole, up to three joints at once; some
-    heal. It is evaluated with one joint at a time, for good, while a heading is held."""
+    """The task under every kind of fault, from a quarter on and half of them whole, up to three joints at once, in
+    half of such episodes all in the same way; some heal. It is evaluated with one joint at a time, for good, while a
+    heading is held."""
     faults = FaultsCfg(
-        kinds=tuple(KINDS), severity=(0.25, 1.0), whole=0.5, count=(1, 3), hold_out=True, duration_s=(2.0, 30.0)
+        kinds=tuple(KINDS),
+        severity=(0.25, 1.0),
+        whole=0.5,
+        count=(1, 3),
+        alike=0.5,
+        hold_out=True,
+        duration_s=(2.0, 30.0),
     )
     specialists = required(task, "specialists", task.specialists)
     return replace(
