@@ -26,6 +26,8 @@ EPISODES = (
 )
 SUITE = Suite("tiny-v1", Scenarios("unitree_h1", 0, EPISODES), everywhere=2)
 ABOUT = {"about": "someone", "steps": 10, "parameters": 5, "kinds": ["torque_loss"], "count": [1, 1]}
+BANKS = ("B5joint", "B5pair", "B5limb", "B5one")
+"""Of which one has the size of B4's own."""
 
 
 def part(survived: list[bool | None], *, delays: Any = None, state: str = "a", vx: float = 0.1, **more: Any) -> Any:
@@ -105,7 +107,7 @@ def test_every_world_has_its_course_and_costs(found: dict[str, Any]) -> None:
 
 def test_banks_of_all_sizes_are_a_table(found: dict[str, Any]) -> None:
     def line() -> Any:
-        return next(x for x in headline(found, "B4", ()) if x.figure.startswith("banks"))
+        return next(x for x in headline(found, "B4", (), BANKS) if x.figure.startswith("banks"))
 
     assert line().reached is None and line().measured.startswith("B4 75.0 % [")
     found["survival"] |= dict.fromkeys(("B5joint", "B5pair", "B5limb"), found["survival"]["B3"])
@@ -132,7 +134,7 @@ def test_what_differs_between_parts_is_told(found: dict[str, Any]) -> None:
 
 
 def test_targets_say_what_is_reached_and_what_nobody_measured(found: dict[str, Any]) -> None:
-    lines = {line.figure.split(",")[0]: line for line in headline(found, "B4", ("B0", "B1"))}
+    lines = {line.figure.split(",")[0]: line for line in headline(found, "B4", ("B0", "B1"), BANKS)}
     assert lines["k = 1"].reached is False and lines["k = 1"].measured.startswith("75.0 % [")
     assert lines["k = 2 / k = 3: survival"].reached is None, "no episode of three joints"
     assert lines["false alarms an hour"].reached is True, "0.05 in 40 h, and 0.8 in the 5 h of the other world"
@@ -152,7 +154,7 @@ def test_few_hours_prove_no_low_rate_of_false_alarms_but_a_high_one(
         (1, "B4", "late"): part([True, True], delays=DELAYS[:2], alarms=alarms(0, 5.0)),
     }
     some = figures(Results(parts, SUITE, H1), "B4", "B0", "B3")
-    line = next(line for line in headline(some, "B4", ()) if line.figure.startswith("false alarms"))
+    line = next(line for line in headline(some, "B4", (), BANKS) if line.figure.startswith("false alarms"))
     assert line.reached is reached and f"in {hours} h" in line.measured
 
 
@@ -160,7 +162,7 @@ def test_the_worst_of_the_other_worlds_is_known_when_all_are(
     found: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def elsewhere() -> list[bool | None]:
-        lines = {line.figure: line for line in headline(found, "B4", ())}
+        lines = {line.figure: line for line in headline(found, "B4", (), BANKS)}
         return [lines[name].reached for name in lines if "other world" in name]
 
     assert elsewhere() == [False, True]
@@ -169,7 +171,7 @@ def test_the_worst_of_the_other_worlds_is_known_when_all_are(
 
 
 def test_a_page_and_a_table_of_whatever_there_is(found: dict[str, Any], tmp_path: Path) -> None:
-    page, table = benchmark_report.write(tmp_path, "a < b", found, headline(found, "B4", ("B1",)))
+    page, table = benchmark_report.write(tmp_path, "a < b", found, headline(found, "B4", ("B1",), BANKS))
     text = page.read_text()
     assert "a &lt; b" in text and "did not take over the very same robots" in text and "<script" not in text
     assert text.count("<img") == 5 and "seeds 1, 2" in text
@@ -178,5 +180,7 @@ def test_a_page_and_a_table_of_whatever_there_is(found: dict[str, Any], tmp_path
     for name, one in (("B0", part([True, False])), ("B4", elsewhere)):
         only = figures(Results({(1, name, "late"): one}, SUITE, H1), "B4", "B0", "B3")
         assert list(only["detection"]) == ["B4"] * (name == "B4")
-        page, _ = benchmark_report.write(tmp_path, "t", only | {"suite": found["suite"]}, headline(only, "B4", ()))
+        page, _ = benchmark_report.write(
+            tmp_path, "t", only | {"suite": found["suite"]}, headline(only, "B4", (), BANKS)
+        )
         assert "intervals are over episodes alone" in page.read_text()

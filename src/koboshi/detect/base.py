@@ -14,6 +14,9 @@ from koboshi.errors import KoboshiError
 
 CLIP = 8.0
 """What is normalised is cut off beyond this many times the usual size: in falls."""
+TORQUES = 5
+"""Numbers of each joint's torque among the features: what was measured, expected and differs, the size of the measured
+one, and which part of the expected one is missing."""
 SILENT = -100.0
 """The logit of joints that cannot fail."""
 

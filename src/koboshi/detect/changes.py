@@ -9,6 +9,9 @@ from torch.nn import functional as F
 from koboshi.detect.base import CLIP, median_where
 from koboshi.detect.spec import DetectorSpec
 
+ROWS = 2
+"""Numbers a joint: its jump, its change."""
+
 
 class Changes(nn.Module):
     """An encoder that jumps or sticks shows angles that its own speeds do not explain. With q', q̇' of the row before

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from koboshi.detect.base import Reading
-from koboshi.detect.changes import Changes
+from koboshi.detect.base import TORQUES, Reading
+from koboshi.detect.changes import ROWS, Changes
 from koboshi.detect.memories import build_memory
 from koboshi.detect.spec import DetectorSpec
 
 CONTEXT = 16
 """Numbers about the whole robot that each joint's memory is told."""
 TERMS = ("joint_pos", "joint_vel", "last_action")
-"""Senses of a number a joint, beside the five of its torques."""
+"""Senses of a number a joint, beside `TORQUES`."""
 
 
 class Sizes(Protocol):
@@ -45,7 +45,7 @@ class JointReader(nn.Module):
         self.register_buffer("place", _places(spec))
         self.changes = Changes(spec)
         self.context = nn.Linear(context, CONTEXT)
-        own = len(self.place) + 1 + 4
+        own = len(self.place) + 1 + 2 * ROWS
         self.embed = nn.Linear(own + CONTEXT, cfg.joint)
         self.memory = build_memory(cfg.memory, cfg.joint, cfg.joint, cfg.span or 0)
         self.head = nn.Linear(self.memory.width, 2 + self._kinds)
@@ -76,5 +76,5 @@ class JointReader(nn.Module):
 def _places(spec: DetectorSpec) -> Tensor:
     """(F', J) where among the features each joint's own lie; one past the last where it lacks the term."""
     joints, senses = len(spec.joint_names), spec.obs_dim
-    torques = senses + torch.arange(5 * joints).view(5, joints)
-    return torch.stack([*(spec.place(term, senses + 5 * joints) for term in TERMS), *torques])
+    torques = senses + torch.arange(TORQUES * joints).view(TORQUES, joints)
+    return torch.stack([*(spec.place(term, senses + torques.numel()) for term in TERMS), *torques])

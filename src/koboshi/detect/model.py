@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from koboshi.data import Sequences
-from koboshi.detect.base import CLIP, SILENT, Detector, Reading, median_where, sample_rows
+from koboshi.detect.base import CLIP, SILENT, TORQUES, Detector, Reading, median_where, sample_rows
 from koboshi.detect.joints import JointReader
 from koboshi.detect.memories import build_memory
 from koboshi.detect.spec import DetectorSpec
@@ -73,7 +73,7 @@ class FaultDetector(Detector):
         super().__init__(spec)
         self.cfg = cfg or DetectorCfg()
         self.cfg.validate()
-        joints, features = len(spec.joint_names), spec.obs_dim + 5 * len(spec.joint_names)
+        joints, features = len(spec.joint_names), spec.obs_dim + TORQUES * len(spec.joint_names)
         limit = self.effort_limit
         self.register_buffer("inv_scale", 1 / (0.005 * limit.repeat(3)))
         self.register_buffer("floor", (0.005 * limit) ** 2)
@@ -83,7 +83,7 @@ class FaultDetector(Detector):
         self.memory = build_memory(self.cfg.memory, self.cfg.embed, self.cfg.hidden, self.cfg.span or 0)
         self.head = nn.Linear(self.memory.width, joints)
         nn.init.constant_(self.head.bias, -5.0)  # faults are rare
-        self.weigh_in, self.weigh_out = nn.Linear(5, self.cfg.evidence), nn.Linear(self.cfg.evidence, 1)
+        self.weigh_in, self.weigh_out = nn.Linear(TORQUES, self.cfg.evidence), nn.Linear(self.cfg.evidence, 1)
         self.gain = nn.Parameter(torch.ones(2))
         self.joints = JointReader(spec, self.cfg, self.memory.width) if spec.graded else None
         self.tells = self.joints is not None
@@ -99,7 +99,7 @@ class FaultDetector(Detector):
         return measured if self.cfg.torque else expected, expected
 
     def features(self, obs: Tensor) -> Tensor:
-        """(..., D) senses -> (..., D + 5J) features, not normalised."""
+        """(..., D) senses -> (..., D + TORQUES · J) features, not normalised."""
         measured, expected = self.torques(obs)
         residual = expected - measured
         scaled = torch.cat((measured, expected, residual), -1) * self.inv_scale
@@ -115,10 +115,10 @@ class FaultDetector(Detector):
     def _read(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """(..., D) -> (..., F) normalised features and (..., J) evidence of this row alone."""
         features, joints = self.features(obs), len(self.spec.joint_names)
-        sizes, missing = features[..., -5 * joints :].split((4 * joints, joints), -1)
+        sizes, missing = features[..., -TORQUES * joints :].split(((TORQUES - 1) * joints, joints), -1)
         # Left and right push in opposite directions, so signs mean nothing; those of the missing part do: a joint that
         # gives twice what is expected of it is not one that gives nothing.
-        own = torch.cat((sizes.abs(), missing), -1).unflatten(-1, (5, joints)).mT
+        own = torch.cat((sizes.abs(), missing), -1).unflatten(-1, (TORQUES, joints)).mT
         row = self.weigh_out(F.elu(self.weigh_in(own)))
         return ((features - self.mean) * self.inv_std).clamp(-CLIP, CLIP), row.squeeze(-1)
 

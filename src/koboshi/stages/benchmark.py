@@ -379,7 +379,7 @@ def report(benchmark: Benchmark, folders: Sequence[Path]) -> tuple[Path, Path]:
     ordered = {(w.seed, w.controller, w.world): parts[w] for w in sorted(parts, key=_place)}
     results = Results(ordered, benchmark.suite, robots.find(benchmark.task.env.robot))
     found = figures(results, entrants.MAIN, entrants.HEALTHY, entrants.ORACLE) | {"suite": first["suite"]}
-    lines = headline(found, entrants.MAIN, entrants.SINGLE)
+    lines = headline(found, entrants.MAIN, entrants.SINGLE, entrants.BANKS)
     found["targets"] = [line._asdict() for line in lines]
     runs.write_json(benchmark.out / "figures.json", json_safe(found))
     return benchmark_report.write(benchmark.out, f"{benchmark.task.name}: the benchmark of faults", found, lines)

@@ -179,6 +179,7 @@ ENTRANTS: dict[str, Entrant] = {
 }  # fmt: skip
 """The benchmark's controllers, in the order to show them."""
 MAIN, HEALTHY, ORACLE, SINGLE = "B4", "B0", "B3", ("B1", "B1h", "B2")
+BANKS = tuple(name for name, entrant in ENTRANTS.items() if entrant.sharing is not None)
 
 
 def chosen(names: Sequence[str]) -> list[str]:
