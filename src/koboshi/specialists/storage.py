@@ -53,6 +53,12 @@ def save_switch(path: Path, target: Path, alarm: AlarmCfg, switch: SwitchCfg) ->
     save_checkpoint(target, tensors, meta | {"alarm": asdict(alarm), "switch": asdict(switch)})
 
 
+def load_healthy(path: Path) -> tuple[ActorCritic, dict[str, Any]]:
+    """The healthy policy of a controller's file, a stack of one, and what the file says of it; nothing else is read."""
+    tensors, meta = load_checkpoint(path, expect={"kind": "controller"})
+    return build_policy(tensors, meta, 1, "healthy", path), meta
+
+
 class StoredController:
     """A controller file's parts, to be put together with any router."""
 

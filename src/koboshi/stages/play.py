@@ -18,12 +18,11 @@ from koboshi.bench.report import write_report
 from koboshi.bench.rollout import Recording
 from koboshi.errors import KoboshiError
 from koboshi.faults import Fault, Scenario, Scenarios, sweep
-from koboshi.policies.storage import build_policy, check_layouts
+from koboshi.policies.storage import check_layouts
 from koboshi.robots import Robot
-from koboshi.runs import load_checkpoint
 from koboshi.specialists.assignment import Assignment
 from koboshi.specialists.controller import Controller
-from koboshi.specialists.storage import StoredController
+from koboshi.specialists.storage import StoredController, load_healthy
 from koboshi.stages import evaluate as evaluating
 from koboshi.stages.film import film, trajectory
 from koboshi.stages.folders import label, task_of
@@ -144,10 +143,9 @@ def shipped_walker(task: TaskCfg) -> Controller:
     """Its healthy policy alone, whatever kinds of fault there are beside those that its specialists know."""
     env = evaluating.loading_env(task)
     with _asset(task) as path:
-        tensors, meta = load_checkpoint(path, expect={"kind": "controller"})
+        healthy, meta = load_healthy(path)
         check_layouts(meta, env, path)
-        healthy = build_policy(tensors, meta, 1, "healthy", path).to(env.device)
-    return evaluating.healthy_alone(healthy.single(), len(env.robot.joint_names))
+    return evaluating.healthy_alone(healthy.to(env.device).single(), len(env.robot.joint_names))
 
 
 def demo_scenarios(task: TaskCfg) -> Scenarios:

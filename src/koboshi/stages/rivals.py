@@ -20,9 +20,9 @@ from koboshi.detect import save_detector
 from koboshi.errors import KoboshiError
 from koboshi.faults import FaultSchedule
 from koboshi.nets.actors import AnyActorCfg, GruCfg, MlpCfg
-from koboshi.policies.storage import build_policy, save_policy
-from koboshi.runs import load_checkpoint
+from koboshi.policies.storage import save_policy
 from koboshi.specialists.assignment import Sharing
+from koboshi.specialists.storage import load_healthy
 from koboshi.specialists.training import SpecialistsCfg
 from koboshi.stages import healthy, specialists
 from koboshi.stages.evaluate import load
@@ -202,8 +202,7 @@ def dead_pairs(task: TaskCfg) -> TaskCfg:
 
 def _take_out_healthy(controller: Path, target: Path) -> None:
     """The healthy policy of a controller's file as a policy's own."""
-    tensors, meta = load_checkpoint(controller, expect={"kind": "controller"})
-    policy = build_policy(tensors, meta, 1, "healthy", controller)
+    policy, meta = load_healthy(controller)
     about = {
         key: meta[key] for key in ("task", "robot", "control_dt", "action", "layouts", "obs", "network", "actions")
     }
