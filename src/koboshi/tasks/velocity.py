@@ -204,7 +204,7 @@ def under_any_faults(task: TaskCfg) -> TaskCfg:
         ),
         specialists=replace(
             specialists,
-            agent=replace(specialists.agent, mirror_coef=0.5),
+            agent=replace(specialists.agent, mirror_coef=0.5, desired_kl=0.02),
             sharing="one",
             informed=True,
             kinds=MOVING,
