@@ -185,9 +185,12 @@ def test_wheels_whose_angle_is_not_observed(card_of):
     card = card_of(1, layouts={"detector": layout}, columns=columns, **named)
     obs = torch.zeros(14)
     obs[1], obs[6 + 1], obs[6 + 2], obs[2 + 1] = 0.1, 0.6, 0.7, 3.0
-    _, expected = make_detector(card).torques(obs)
+    model = make_detector(card)
+    _, expected = model.torques(obs)
     # Right hip: 100 (0.5 · 0.6 - 0.1) = 20; left knee, a wheel: 2 (20 · 0.7 - 3) = 22.
     assert expected.tolist() == pytest.approx([0, 22, 20, 0])
+    places = {term: model.spec.place(term, -1).tolist() for term in ("joint_pos", "joint_vel", "last_action")}
+    assert places == {"joint_pos": [0, -1, 1, -1], "joint_vel": [2, 3, 4, 5], "last_action": [9, 8, 7, 6]}
     with pytest.raises(KoboshiError, match="actuators of left_knee, right_knee depend on 'joint_pos'"):
         make_detector(replace(card, law=servos_of(card_of)))
     with pytest.raises(KoboshiError, match="'joint_torque' must have all joints"):
