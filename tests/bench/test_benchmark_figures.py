@@ -91,7 +91,9 @@ def test_differences_regret_and_tax_are_paired(found: dict[str, Any]) -> None:
     # Both walks survive in both seeds: √((0.11² + 0.1²) / (2 · 0.1²)) − 1.
     assert value(found["tax"][NOMINAL]["tracking"]) == ((0.0121 + 0.01) / 0.02) ** 0.5 - 1
     assert value(found["tax"][NOMINAL]["survival"]) == 0
-    assert value(found["tracking"]["B4"]["vx_rmse"]) == 0.11, "one episode is survived by all, the torso's of seed 1"
+    assert value(found["tracking"][NOMINAL]["B4"]["vx_rmse"]) == 0.11, (
+        "one episode is survived by all, the torso's of seed 1"
+    )
 
 
 def test_every_world_has_its_course_and_costs(found: dict[str, Any]) -> None:
@@ -101,8 +103,14 @@ def test_every_world_has_its_course_and_costs(found: dict[str, Any]) -> None:
     assert found["course"]["B4"]["late"]["heading_error"] is None, "nobody survived"
     assert "late" not in found["course"]["B0"]
     assert found["regret"]["late"]["k=1"] is None and found["tax"]["late"]["tracking"] is None
-    page = benchmark_report._walking_in_worlds(found)
-    assert [row[0] for row in page[2]] == [NOMINAL, "late"]
+    assert value(found["severity"]["B4"]["late"]["1"]) == 0 and found["severity"]["B4"]["late"]["0.5"] is None
+    assert found["tracking"]["late"]["B4"]["vx_rmse"] is None and "B0" not in found["tracking"]["late"]
+    for table in (
+        benchmark_report._surviving_in_worlds, benchmark_report._walking_in_worlds,
+        benchmark_report._hearing_in_worlds, benchmark_report._smallest_in_worlds,
+    ):  # fmt: skip
+        _, heads, rows = table(found)
+        assert [row[0] for row in rows] == [NOMINAL, "late"] and {len(row) for row in rows} == {len(heads)}
 
 
 def test_banks_of_all_sizes_are_a_table(found: dict[str, Any]) -> None:
@@ -122,15 +130,17 @@ def test_detection_counts_what_was_felt(found: dict[str, Any]) -> None:
     assert here["kind macro-F1"] is None, "it never told kinds apart"
     assert here["false alarms"]["both"]["hours"] == 40 and value(here["false alarms"]["both"]) == 2 / 40
     assert value(here["wrong alarms"]) == 0
-    assert found["recall"]["B4"]["locked"] == {"0.25": None, "0.5": 0.0, "0.75": None, "1": None, "smallest": None}
-    assert found["recall"]["B4"]["torque_loss"]["smallest"] == 1.0
+    kinds = found["recall"]["B4"][NOMINAL]
+    assert kinds["locked"] == {"0.25": None, "0.5": 0.0, "0.75": None, "1": None, "smallest": None}
+    assert kinds["torque_loss"]["smallest"] == found["recall"]["B4"]["late"]["torque_loss"]["smallest"] == 1.0
     assert found["delays"]["B4"] == {"dead": [40.0, 40.0], "half-dead": []}
 
 
 def test_what_differs_between_parts_is_told(found: dict[str, Any]) -> None:
     assert found["same_states"] is False and found["seeds"] == [1, 2] and found["hours_a_seed"] == 2.0
-    assert "locked" in found["held_out_kinds"]["B4"]["kinds"]
-    assert value(found["held_out_kinds"]["B4"]["survival"]) == 1 / 2
+    unknown = found["held_out_kinds"]["B4"]
+    assert "locked" in unknown[NOMINAL]["kinds"]
+    assert value(unknown[NOMINAL]["survival"]) == 1 / 2 and unknown["late"]["survival"] is None
 
 
 def test_targets_say_what_is_reached_and_what_nobody_measured(found: dict[str, Any]) -> None:

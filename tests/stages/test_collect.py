@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
 from koboshi import config
 from koboshi.data import Dataset
 from koboshi.envs import Env
+from koboshi.errors import KoboshiError
 from koboshi.robots import UNITREE_H1
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import HealthyRouter
@@ -60,3 +62,12 @@ def test_rows_and_true_next_observations_are_the_environments(tmp_path: Path) ->
             cut += int((step.final_obs[group] != step.obs[group]).any())
         obs = step.obs
     assert cut >= 4, "no episode ended in another observation: the test says little"
+
+
+def test_commands_of_recordings_may_be_to_stand_more_often() -> None:
+    task = config.override(make_task("h1-dead-joint"), [*SETTINGS, "collect.standing_fraction=1"])
+    env = Env(collect_env_cfg(task))
+    env.reset(1)
+    assert task.env.command.standing_fraction < 1 and not env.command.value.any()
+    with pytest.raises(KoboshiError, match="collect.standing_fraction is from 0 to 1 .or null., not 1.5"):
+        config.override(make_task("h1-dead-joint"), ["collect.standing_fraction=1.5"])

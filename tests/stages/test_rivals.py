@@ -53,7 +53,7 @@ def test_the_budget_counts_every_member_and_the_detectors_data(task: TaskCfg) ->
     assert budget(task) == Budget(16 * 16, 2 * 8 * 27, 2 * 2 * 4) and budget(task).total == 256 + 432 + 16
     assert budget(replace(task, specialists=None)).total == 256
     h1 = budget(make_task("h1-walk"))
-    assert h1.total == 10000 * 512 + 19400 * 512 + 2 * 1800 * 1024
+    assert h1.total == 8000 * 512 + 19400 * 512 + 2 * 1800 * 1024
 
 
 def test_banks_of_several_members_learn_from_more_environments_and_without_the_mirror() -> None:

@@ -70,12 +70,16 @@ def test_threshold_and_persistence_are_the_soonest_of_the_quiet_ones(
     """By hand: with a persistence of p steps the (7 − p)th threshold is quiet, and three steps notice soonest."""
     path = pipeline / "controller.safetensors"
     task = task_of(path)
-    task = replace(task, detector=replace(task.detector, false_alarms_per_hour=0.4))
+    task = replace(
+        task,
+        detector=replace(task.detector, false_alarms_per_hour=0.4),
+        collect=replace(task.collect, standing_fraction=0.3),
+    )
     stored = StoredController(path, Env(replace(task.env, num_envs=1)))
     asked = []
 
     def counted(cfg, controller, settings, hours, num_envs, seed, report):
-        asked.append((hours, seed))
+        asked.append((cfg.command, hours, seed))
         places = [(s.persistence, CALIBRATION_THRESHOLDS.index(s.threshold)) for s in settings]
         # 100 alarms before the quiet threshold, which are not extrapolated far: then none in 100 hours.
         return [{"false_alarms": 100 if i < 7 - p else 0, "healthy_hours": 100.0} for p, i in places]
@@ -87,7 +91,8 @@ def test_threshold_and_persistence_are_the_soonest_of_the_quiet_ones(
     monkeypatch.setattr(switch, "alarms_of_settings", counted)
     monkeypatch.setattr(switch, "delays_of_setting", delays)
     alarm = switch.choose_alarm(task, stored)
-    assert asked == [(task.switch.healthy_hours, task.switch.seed)]
+    standing = replace(task.env.command, standing_fraction=0.3)
+    assert asked == [(standing, task.switch.healthy_hours, task.switch.seed)], "walks are as in the recordings"
     quiet = first_quiet(CALIBRATION_THRESHOLDS, [{"false_alarms": n, "healthy_hours": 100.0} for n in HEARD], 0.4)
     assert (alarm.persistence, alarm.threshold) == (3, CALIBRATION_THRESHOLDS[quiet])
     assert alarm.release_steps == stored.alarm.release_steps and quiet >= 4

@@ -90,24 +90,24 @@ def _extents() -> Iterator[tuple[bool, str]]:
 def figures(results: Results, main: str, healthy: str, oracle: str) -> Json:
     """All figures. `main`: the controller that targets are set for; `healthy`, `oracle`: what it is held against."""
     names = results.controllers
-    heard = [name for name in results.detecting if results.of(name)]
+    worlds = {name: [w for w in results.worlds if results.of(name, w)] for name in names}
     return {
         "main": main,
         "seeds": sorted({seed for seed, _, _ in results.parts}),
         "worlds": results.worlds,
         "controllers": {name: _about(results, name) for name in names},
-        "survival": {n: {w: survival(results, n, w) for w in results.worlds if results.of(n, w)} for n in names},
-        "course": {n: {w: course(results, n, w) for w in results.worlds if results.of(n, w)} for n in names},
-        "tracking": tracking(results),
-        "detection": {n: {w: detection(results, n, w) for w in worlds} for n, worlds in results.detecting.items()},
-        "severity": {name: severity(results, name) for name in names if results.of(name)},
+        "survival": {n: {w: survival(results, n, w) for w in worlds[n]} for n in names},
+        "course": {n: {w: course(results, n, w) for w in worlds[n]} for n in names},
+        "tracking": {w: tracking(results, w) for w in results.worlds},
+        "detection": {n: {w: detection(results, n, w) for w in heard} for n, heard in results.detecting.items()},
+        "severity": {n: {w: severity(results, n, w) for w in worlds[n]} for n in names},
         "heat": {name: heat(results, name) for name in names if results.of(name)},
-        "recall": {name: recall(results, name) for name in heard},
-        "delays": {name: delays(results, name) for name in heard},
+        "recall": {n: {w: recall(results, n, w) for w in heard} for n, heard in results.detecting.items()},
+        "delays": {name: delays(results, name) for name in results.detecting if results.of(name)},
         "differences": {n: difference(results, main, n) for n in names if n != main and results.of(n)},
         "regret": {w: difference(results, oracle, main, w) for w in results.worlds},
         "tax": {w: tax(results, main, healthy, w) for w in results.worlds},
-        "held_out_kinds": {name: held_out_kinds(results, name) for name in names if results.of(name)},
+        "held_out_kinds": {n: {w: held_out_kinds(results, n, w) for w in worlds[n]} for n in names},
         "same_states": same_states(results),
         "hours_a_seed": hours_a_seed(results),
     }
@@ -162,13 +162,11 @@ def course(results: Results, name: str, world: str) -> Json:
 TRACKED = ("vx_rmse", "vy_rmse", "yaw_rmse")
 
 
-def tracking(results: Results) -> Json:
-    """Controller -> RMSEs at k=1 on the episodes that all controllers survive, and how many these are."""
-    rows = {name: results.of(name) for name in results.controllers if results.of(name)}
-    if not rows:
-        return {}
+def tracking(results: Results, world: str) -> Json:
+    """Controller -> RMSEs at k=1 on the episodes that all controllers of a world survive."""
+    rows = {name: results.of(name, world) for name in results.controllers if results.of(name, world)}
     seeds = set.intersection(*(set(each) for each in rows.values()))
-    one = STRATA["k=1"](results.episodes(NOMINAL))
+    one = STRATA["k=1"](results.episodes(world))
     common = {seed: one & metrics.common_survivors([each[seed] for each in rows.values()]) for seed in seeds}
     found: Json = {}
     for name, each in rows.items():
@@ -233,10 +231,10 @@ def _false(results: Results, name: str, world: str, ways: Sequence[str]) -> Any:
     return None if found is None else found | {"hours": hours}
 
 
-def severity(results: Results, name: str) -> Json:
+def severity(results: Results, name: str, world: str) -> Json:
     """Severity -> survival at k=1."""
-    sizes = results.episodes(NOMINAL).severity
-    rows = results.values(name, metrics.survived, "k=1").values()
+    sizes = results.episodes(world).severity
+    rows = results.values(name, metrics.survived, "k=1", world).values()
     return {f"{s:g}": as_json(bootstrap([np.where(sizes == s, x, np.nan) for x in rows])) for s in SEVERITIES}
 
 
@@ -254,9 +252,9 @@ def heat(results: Results, name: str) -> Json:
     return found
 
 
-def recall(results: Results, name: str) -> Json:
+def recall(results: Results, name: str, world: str) -> Json:
     """Kind -> severity -> recall at k=1, and `smallest`: see `fault_metrics.smallest_severity`."""
-    faults = list(results.faults(name, NOMINAL, lambda e: e.broken == 1).values())
+    faults = list(results.faults(name, world, lambda e: e.broken == 1).values())
     found: Json = {}
     for k, kind in enumerate(KINDS):
         shares = {}
@@ -297,14 +295,14 @@ def tax(results: Results, main: str, healthy: str, world: str) -> Json:
     }
 
 
-def held_out_kinds(results: Results, name: str) -> Json | None:
+def held_out_kinds(results: Results, name: str, world: str) -> Json | None:
     """Survival at k=1 with kinds of fault that the controller never met in training; null where it met all."""
-    part = results.about(name)
+    part = results.about(name, world)
     unknown = [kind for kind in KINDS if part is not None and kind not in part["about"]["kinds"]]
     if not unknown:
         return None
-    chosen = results.episodes(NOMINAL).with_kinds(unknown)
-    rows = results.values(name, metrics.survived, "k=1").values()
+    chosen = results.episodes(world).with_kinds(unknown)
+    rows = results.values(name, metrics.survived, "k=1", world).values()
     return {"kinds": unknown, "survival": as_json(bootstrap([np.where(chosen, each, np.nan) for each in rows]))}
 
 

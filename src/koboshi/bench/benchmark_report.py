@@ -74,7 +74,15 @@ def _tables(figures: Json) -> list[tuple[str, list[Table | None]]]:
         ("Survival by number of joints", _survival(figures)),
         ("Course and strain, one joint broken", [_course(figures), _tracking(figures)]),
         ("Detection", [_detection(figures), _recall(figures)]),
-        (f"{figures['main']} in every world", [_worlds(figures), _walking_in_worlds(figures)]),
+        (
+            f"{figures['main']} in every world",
+            [
+                _surviving_in_worlds(figures),
+                _walking_in_worlds(figures),
+                _hearing_in_worlds(figures),
+                _smallest_in_worlds(figures),
+            ],
+        ),
         ("False alarms", [_alarms(figures)]),
         ("Differences", [_differences(figures)]),
         ("Kinds that training did not have", [_held_out(figures)]),
@@ -116,7 +124,8 @@ def _course(figures: Json) -> Table:
 
 def _tracking(figures: Json) -> Table:
     units = {"vx_rmse": "m/s", "vy_rmse": "m/s", "yaw_rmse": "rad/s"}
-    rows = [[n, *(number(u, 3)(found[key]) for key, u in units.items())] for n, found in figures["tracking"].items()]
+    here = figures["tracking"].get(NOMINAL, {})
+    rows = [[n, *(number(u, 3)(found[key]) for key, u in units.items())] for n, found in here.items()]
     heads = ("", "v_x RMSE", "v_y RMSE", "yaw rate RMSE")
     return "k = 1, nominal world, on the episodes that every controller survives", heads, rows
 
@@ -124,50 +133,63 @@ def _tracking(figures: Json) -> Table:
 def _detection(figures: Json) -> Table:
     write = {"delay": number("ms", 0), "kind": number("", 2)}
     keys = ("delay dead, median", "delay dead, p95", "delay half-dead, median", "delay from load, median", "timely",
-            "recall", "exact k=1", "exact k=2", "exact k=3", "exact k=4", "kind macro-F1")  # fmt: skip
+            "recall", "exact k=0", "exact k=1", "exact k=2", "exact k=3", "exact k=4", "kind macro-F1")  # fmt: skip
     found = {name: worlds[NOMINAL] for name, worlds in figures["detection"].items() if NOMINAL in worlds}
     rows = [[key, *(write.get(key.split()[0], share)(each[key]) for each in found.values())] for key in keys]
     return "Nominal world", ("", *found), rows
 
 
 def _recall(figures: Json) -> Table | None:
-    found = figures["recall"].get(figures["main"])
+    found = figures["recall"].get(figures["main"], {}).get(NOMINAL)
     if found is None:
         return None
     sizes = [key for key in next(iter(found.values())) if key != "smallest"]
     rows = [[kind, *(row[size] for size in sizes), row["smallest"]] for kind, row in found.items()]
-    caption = f"{figures['main']}: share of faults alarmed within a second by severity, and the smallest with 95 %"
+    caption = f"{figures['main']}: share alarmed within a second by severity, and the smallest with 95 %; nominal world"
     return caption, ("", *sizes, "smallest"), rows
 
 
-def _worlds(figures: Json) -> Table:
-    """The main controller's most telling figures by world."""
-    main, ms = figures["main"], number("ms", 0)
-    survived, heard = (figures[part].get(main, {}) for part in ("survival", "detection"))
+def _surviving_in_worlds(figures: Json) -> Table:
+    main = figures["main"]
+    sizes = figures["severity"].get(main, {})
     rows = [
-        [world, share(each["k=1"]), share(each["k=1, worst joint"]), share(each["k=2"]),
-         *(ms(heard[world][f"delay dead, {which}"]) for which in ("median", "p95")),
-         *(share(heard[world][key]) for key in ("recall", "exact k=1", "exact k=2"))]
-        for world, each in survived.items()
+        [world, *(share(each[key]) for key in ("k=0, walking", "k=0, standing", "k=1", "k=1, worst joint", "k=2")),
+         *(share(x) for x in sizes[world].values())]
+        for world, each in figures["survival"].get(main, {}).items()
     ]  # fmt: skip
-    heads = ("", "k=1", "worst joint", "k=2", "delay, dead, median", "p95", "recall", "exact k=1", "exact k=2")
-    return "Survival, delays, recall within a second and exact sets", heads, rows
+    severities = (f"k=1, severity {size}" for size in next(iter(sizes.values()), {}))
+    return "Survival", ("", "walking", "standing", "k=1", "worst joint", "k=2", *severities), rows
 
 
 def _walking_in_worlds(figures: Json) -> Table:
     """How well the main controller walks by world, and what the switch costs there."""
     main, rad = figures["main"], number("rad")
-    walked, heard = (figures[part].get(main, {}) for part in ("course", "detection"))
     rows = [
         [world, share(each["recovery"]), rad(each["heading_error"]), rad(each["heading_error_worst"]),
          number("m")(each["path_error"]), number("")(each["path_progress"]),
-         share(figures["tax"][world]["tracking"]), points(figures["regret"][world]["k=1"]),
-         share(heard[world]["timely"]), number("", 2)(heard[world]["kind macro-F1"])]
-        for world, each in walked.items()
+         number("m/s", 3)(figures["tracking"][world][main]["vx_rmse"]), number("")(each["peak"]),
+         share(figures["tax"][world]["tracking"]), points(figures["regret"][world]["k=1"])]
+        for world, each in figures["course"].get(main, {}).items()
     ]  # fmt: skip
     heads = ("", "sustained recovery", "heading error", "of the worst joint", "path error", "path progress",
-             "healthy tax", "switch regret", "timely", "kind macro-F1")  # fmt: skip
+             "v_x RMSE", "peak torque", "healthy tax", "switch regret")  # fmt: skip
     return "k = 1 (healthy tax: k = 0)", heads, rows
+
+
+def _hearing_in_worlds(figures: Json) -> Table:
+    write = {"delay": number("ms", 0), "kind": number("", 2)}
+    keys = ("delay dead, median", "delay dead, p95", "delay half-dead, median", "delay from load, median", "timely",
+            "recall", "exact k=1", "exact k=2", "kind macro-F1")  # fmt: skip
+    found = figures["detection"].get(figures["main"], {})
+    rows = [[w, *(write.get(key.split()[0], share)(each[key]) for key in keys)] for w, each in found.items()]
+    return "Detection", ("", *keys), rows
+
+
+def _smallest_in_worlds(figures: Json) -> Table:
+    found = figures["recall"].get(figures["main"], {})
+    rows = [[world, *(row["smallest"] for row in kinds.values())] for world, kinds in found.items()]
+    kinds = (kind.replace("_", " ") for kind in next(iter(found.values()), {}))
+    return "Smallest severity from which on 95 % are alarmed within a second", ("", *kinds), rows
 
 
 def _alarms(figures: Json) -> Table:
@@ -190,9 +212,11 @@ def _differences(figures: Json) -> Table:
 
 
 def _held_out(figures: Json) -> Table:
-    found = {name: each for name, each in figures["held_out_kinds"].items() if each}
-    rows = [[name, share(each["survival"]), ", ".join(each["kinds"])] for name, each in found.items()]
-    return "k = 1, nominal world", ("", "survival", "kinds"), rows
+    rows = [
+        [name, world, share(each["survival"]), ", ".join(each["kinds"])]
+        for name, worlds in figures["held_out_kinds"].items() for world, each in worlds.items() if each
+    ]  # fmt: skip
+    return "k = 1", ("", "world", "survival", "kinds"), rows
 
 
 def _heats(figures: Json) -> list[str]:
@@ -224,9 +248,10 @@ def _survival_plots(figures: Json) -> list[tuple[str, bytes]]:
     if not here:
         return []
     by_k = {name: [each[k] for k in K] for name, each in here.items()}
-    sizes = {name: list(each.values()) for name, each in figures["severity"].items()}
+    by_size = {name: found[NOMINAL] for name, found in figures["severity"].items() if NOMINAL in found}
+    sizes = {name: list(each.values()) for name, each in by_size.items()}
     numbers = [k.split(",")[0].removeprefix("k=") for k in K]
-    severities = list(next(iter(figures["severity"].values())))
+    severities = list(next(iter(by_size.values())))
     lines, y = benchmark_plots.lines, "survival, %"
     return [
         ("Nominal world", lines(by_k, numbers, title="Survival by number of broken joints", x="joints", y=y)),

@@ -43,11 +43,19 @@ def fault_schedule(task: TaskCfg) -> FaultSchedule | None:
     return FaultSchedule(faults=task.faults, probability=cfg.probability, onset_s=cfg.onset_s)
 
 
+def healthy_env_cfg(task: TaskCfg) -> EnvCfg:
+    """The task's environment under the collection's commands; nothing breaks."""
+    standing = collection(task).standing_fraction
+    if standing is None:
+        return task.env
+    return replace(task.env, command=replace(task.env.command, standing_fraction=standing))
+
+
 def collect_env_cfg(task: TaskCfg) -> EnvCfg:
-    """The task's environment under the collection's fault schedule."""
+    """The same under the collection's fault schedule."""
     cfg = collection(task)
     length = task.env.episode_length_s if cfg.episode_length_s is None else cfg.episode_length_s
-    return replace(task.env, num_envs=cfg.num_envs, faults=fault_schedule(task), episode_length_s=length)
+    return replace(healthy_env_cfg(task), num_envs=cfg.num_envs, faults=fault_schedule(task), episode_length_s=length)
 
 
 def collect(

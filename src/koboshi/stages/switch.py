@@ -19,7 +19,7 @@ from koboshi.faults import sweep
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.storage import StoredController, save_switch
 from koboshi.specialists.switching import SwitchCfg
-from koboshi.stages.collect import fault_schedule
+from koboshi.stages.collect import fault_schedule, healthy_env_cfg
 from koboshi.stages.evaluate import load
 from koboshi.stages.progress import progress, watched_rollout
 from koboshi.tasks import TaskCfg
@@ -56,7 +56,13 @@ def choose_alarm(task: TaskCfg, stored: StoredController) -> AlarmCfg:
     steps = healthy_steps(cfg.healthy_hours, task.env.step_dt, ROBOTS)
     with progress("false alarms of each setting", steps * ROBOTS) as update:
         counts = alarms_of_settings(
-            task.env, stored.learned(), settings, cfg.healthy_hours, ROBOTS, cfg.seed, lambda t: update(t * ROBOTS)
+            healthy_env_cfg(task),
+            stored.learned(),
+            settings,
+            cfg.healthy_hours,
+            ROBOTS,
+            cfg.seed,
+            lambda t: update(t * ROBOTS),
         )
     # One fault at a time: of pairs some may be kept for the benchmark.
     faults = replace(required(task, "faults", task.faults), count=(1, 1), alike=0.0, hold_out=False)

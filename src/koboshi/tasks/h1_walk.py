@@ -13,5 +13,5 @@ from koboshi.tasks.task import TaskCfg
 def h1_walk() -> TaskCfg:
     """`koboshi … h1-walk`."""
     plain = h1_dead_joint()
-    env, agent = velocity.in_differing_worlds(plain.env), replace(plain.agent, trainer=TrainerCfg(timesteps=10000))
+    env, agent = velocity.in_differing_worlds(plain.env), replace(plain.agent, trainer=TrainerCfg(timesteps=8000))
     return velocity.under_any_faults(replace(plain, name="h1-walk", env=env, agent=agent))

@@ -74,6 +74,9 @@ class CollectCfg:
     """Of an episode, s, instead of `env.episode_length_s`: shorter ones have more onsets in as many rows."""
     onset_s: Range = (0.5, 8.0)
     """Time in the episode at which it does, s."""
+    standing_fraction: float | None = None
+    """Share of the commands that is to stand, instead of `env.command.standing_fraction`, here and where the switch
+    counts false alarms."""
 
     def validate(self) -> None:
         for name in ("num_envs", "steps", "shard_steps"):
@@ -86,6 +89,8 @@ class CollectCfg:
             )
         if self.episode_length_s is not None:
             _positive("collect.episode_length_s", self.episode_length_s)
+        if self.standing_fraction is not None and not 0 <= self.standing_fraction <= 1:
+            raise KoboshiError(f"collect.standing_fraction is from 0 to 1 (or null), not {self.standing_fraction}")
         if not 0 <= self.probability <= 1:
             raise KoboshiError(f"collect.probability is from 0 to 1, not {self.probability}")
         _onsets("collect.onset_s", self.onset_s)
