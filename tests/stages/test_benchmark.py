@@ -14,6 +14,7 @@ import pytest
 
 from koboshi import config
 from koboshi.errors import KoboshiError
+from koboshi.faults import Scenarios
 from koboshi.stages import benchmark as stage
 from koboshi.stages.benchmark import Benchmark, Wanted, joined, load_part
 from koboshi.tasks import make_task
@@ -123,8 +124,10 @@ def test_two_folders_joined_are_one(made: Path, tmp_path: Path, koboshi: Callabl
     result = koboshi(*command)
     assert result.code == 0, result
     assert [Path(line).name for line in result.out.splitlines()[-2:]] == ["report.html", "table.md"]
-    for name in ("figures.json", "table.md"):
+    for name in ("figures.json", "scenarios.json", "table.md"):
         assert (one / name).read_text() == (other / name).read_text()
+    walked = Scenarios.load(one / "scenarios.json")
+    assert walked.hash == benchmark(one, (), ()).suite.scenarios.hash and len(walked.episodes) == SIZE["episodes"]
     page = (other / "report.html").read_text()
     assert "one training seed (1): intervals are over episodes alone" in page and "soft_gains" in page
     assert "not measured" in page and "http" not in page.replace('http-equiv="Content-Security-Policy"', "")

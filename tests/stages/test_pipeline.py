@@ -70,6 +70,10 @@ def test_every_file_is_there_and_json_is_strict(pipeline: Path) -> None:
     settings = config.to_dict(task_of(pipeline / "controller.safetensors"))
     assert under["faults"] == json.loads(json.dumps(settings["faults"]))
     assert set(under["events"]) == {name for name, term in settings["env"]["events"].items() if term and term["active"]}
+    assert (
+        under["sensor_noise"]["policy.joint_pos"] == 0.01 and len(under["sensor_noise"]["detector.joint_torque"]) == 19
+    )
+    assert not any(name.startswith("critic") for name in under["sensor_noise"])
     # Nothing half-written stays behind.
     assert [p for p in pipeline.rglob(".*") if p.name != ".lock"] == []
     assert not list(pipeline.rglob("training.safetensors")) and not list(pipeline.rglob("data/*/resume.safetensors"))

@@ -153,8 +153,10 @@ class FaultDetector(Detector):
             self._one_robot = OneRobot(weights, self._torque, self.spec.control_dt, CLIP, MOST_EVIDENCE, SILENT)
             self._nothing = self.untold(torch.zeros(1, len(self.spec.joint_names)))
         row, after = self._one_robot(obs.numpy()[0], hidden.numpy()[0])
-        told = {name: torch.from_numpy(part)[None] for name, part in row._asdict().items() if part is not None}
-        return self._nothing._replace(**told), torch.from_numpy(after)[None]
+        told = {
+            name: torch.from_numpy(part[None]) for name, part in zip(row._fields, row, strict=True) if part is not None
+        }
+        return self._nothing._replace(**told), torch.from_numpy(after[None])
 
     def train(self, mode: bool = True) -> FaultDetector:
         self._one_robot = None

@@ -137,71 +137,127 @@ class _Gru:
 
 
 class _Joints:
-    """One row of a `JointReader`."""
+    """One row of a `JointReader`. Arrays are (numbers, J): what is done to a number is done to a contiguous row."""
 
     def __init__(self, w: Mapping[str, Array], dt: float, clip: float) -> None:
-        self._changes = _Changes(w, dt, clip)
-        self._inv_std, self._place = w["inv_std"], w["joints.place"]
+        terms, joints = w["joints.place"].shape
+        self._inv_std, self._place, self._terms = w["inv_std"], w["joints.place"], terms
         embed, told = w["joints.embed.weight"], w["joints.context.weight"].shape[0]
-        self._of_own, of_robot = np.ascontiguousarray(embed[:, :-told].T), embed[:, -told:]
+        self._of_own, of_robot = np.ascontiguousarray(embed[:, :-told]), embed[:, -told:]
         self._of_robot = of_robot @ w["joints.context.weight"]
         self._bias = w["joints.embed.bias"] + of_robot @ w["joints.context.bias"]
-        self._memory = _Gru(w, "joints.memory.cell")
-        self._head, self._head_bias = np.ascontiguousarray(w["joints.head.weight"].T), w["joints.head.bias"]
-        terms, joints = self._place.shape
+        self._memory = _ManyGru(w, "joints.memory.cell", joints)
+        self._head, self._head_bias = w["joints.head.weight"], w["joints.head.bias"][:, None]
         self._features = np.zeros(len(w["mean"]) + 1, dtype=np.float32)  # the last is that of terms which are missing
-        self._own, self._terms = np.empty((terms + 5, joints), dtype=np.float32), terms
+        self._own = np.empty((self._of_own.shape[1], joints), dtype=np.float32)
+        self._changes = _Changes(w, dt, clip, self._own[terms + 1 : terms + 3])
         self._heard, self._middle = w["candidate"].astype(np.float32), (joints - 1) // 2
 
     def __call__(self, obs: Array, features: Array, context: Array, state: Array) -> tuple[Row, Array]:
         """(D,) senses, (F,) features without their deviations, (W,) of the whole robot, (S,) carried."""
         own, terms, carried = self._own, self._terms, self._changes.carried
         np.multiply(features, self._inv_std, out=self._features[:-1])
-        np.take(self._features, self._place, out=own[:terms])
+        own[:terms] = self._features[self._place]
         missing = own[terms - 1]
         np.subtract(missing, np.sort(missing)[self._middle], out=own[terms])
         after = np.empty_like(state)
-        own[terms + 1 : terms + 3] = self._changes(obs, state[-carried:], after[-carried:])
+        self._changes(obs, state[-carried:], after[-carried:])
         np.abs(own[terms + 1 : terms + 3], out=own[terms + 3 :])
-        rows = _elu(own.T.dot(self._of_own), self._of_robot.dot(context) + self._bias)
-        memory = self._memory(rows, state[:-carried].reshape(len(rows), -1))
-        after[:-carried] = memory.reshape(-1)
-        logit, severity, *kinds = (memory.dot(self._head) + self._head_bias).T
-        return Row(logit * self._heard, np.stack(kinds), 0.5 + 0.5 * np.tanh(0.5 * severity)), after
+        robot = self._of_robot.dot(context)
+        robot += self._bias
+        rows = _elu(np.dot(self._of_own, own, out=self._memory.input), robot[:, None])
+        memory = self._memory(rows, state[:-carried], after[:-carried])
+        told = self._head.dot(memory)
+        told += self._head_bias
+        logit, severity = told[0], told[1]
+        logit *= self._heard
+        severity *= 0.5
+        np.tanh(severity, out=severity)
+        severity *= 0.5
+        severity += 0.5
+        return Row(logit, told[2:], severity), after
+
+
+class _ManyGru:
+    """One step of a GRU for a memory in each column, all matrices in one product: with s(x) = (1 + tanh(x / 2)) / 2,
+
+        r, z = tanh of half the gates,  n = tanh(a + r b),  h' = n + (1 + z) (h - n) / 2,
+
+    where b is half of what the memory adds to n, and a the rest and the other half.
+    """
+
+    def __init__(self, weights: Mapping[str, Array], name: str, columns: int) -> None:
+        of_input, of_memory, input_bias, memory_bias = (
+            weights[f"{name}.{part}"] for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        width, inputs = of_memory.shape[1], of_input.shape[1]
+        gates, new = slice(2 * width), slice(2 * width, None)
+        all_of = np.zeros((4 * width, inputs + width + 1), dtype=np.float32)
+        all_of[gates] = 0.5 * np.column_stack((of_input[gates], of_memory[gates], (input_bias + memory_bias)[gates]))
+        half = 0.5 * np.column_stack((np.zeros_like(of_input[new]), of_memory[new], memory_bias[new]))
+        all_of[2 * width : 3 * width] = half + np.column_stack(
+            (of_input[new], np.zeros_like(of_memory[new]), input_bias[new])
+        )
+        all_of[3 * width :] = half
+        self._weights = all_of
+        self._joined = np.ones((inputs + width + 1, columns), dtype=np.float32)  # the last row stays: of biases
+        self.input, self._before = self._joined[:inputs], self._joined[inputs:-1]
+        self._result = np.empty((4 * width, columns), dtype=np.float32)
+        self._gates = self._result[: 2 * width]
+        self._reset, self._update, self._new, self._half = self._result.reshape(4, width, columns)
+
+    def __call__(self, x: Array, memory: Array, after: Array) -> Array:
+        """x (I, C), best `input` itself; memory and after (C·H,), a column's after another's. (H, C) is used again."""
+        if x is not self.input:
+            self.input[:] = x
+        before, new, update = self._before, self._new, self._update
+        before[:] = memory.reshape(before.shape[::-1]).T
+        np.dot(self._weights, self._joined, out=self._result)
+        np.tanh(self._gates, out=self._gates)
+        self._half *= self._reset
+        new += self._half
+        np.tanh(new, out=new)
+        before -= new
+        update += 1.0
+        update *= 0.5
+        before *= update
+        new += before
+        after.reshape(before.shape[::-1])[:] = new.T
+        return new
 
 
 class _Changes:
-    """One row of `detect.changes.Changes`."""
+    """One row of `detect.changes.Changes`, written into `found` (2, J)."""
 
-    def __init__(self, w: Mapping[str, Array], dt: float, clip: float) -> None:
-        self._clip = clip
-        self._columns, self._half_dt = w["joints.changes.columns"], np.float32(0.5 * dt)
+    def __init__(self, w: Mapping[str, Array], dt: float, clip: float, found: Array) -> None:
+        self._columns, self._half_dt, self._clip = w["joints.changes.columns"], np.float32(0.5 * dt), clip
         senses = w["law_matrix"].shape[1]
         self._obs = np.zeros(senses + 1, dtype=np.float32)  # the last is what is not sensed
         self._inv_scale = w["joints.changes.inv_scale"] * (self._columns < senses)
-        self.carried = self._columns.size + 1
+        self._found, self.carried = found, self._columns.size + 1
 
-    def __call__(self, obs: Array, before: Array, after: Array) -> Array:
-        """(D,) senses, (S,) carried -> (2, J); fills `after` with what is to be carried on."""
+    def __call__(self, obs: Array, before: Array, after: Array) -> None:
+        """(D,) senses, (S,) carried; fills `after` with what is to be carried on."""
         self._obs[:-1] = obs
-        motion = np.take(self._obs, self._columns)
-        after[:-1], after[-1] = motion.reshape(-1), 1.0
-        (q0, v0), (q1, v1) = before[:-1].reshape(motion.shape), motion
-        found = np.stack((q1 - q0 - self._half_dt * (v0 + v1), v1 - v0))
-        found *= self._inv_scale
-        found *= before[-1]
-        np.arcsinh(found[0], out=found[0])
-        np.maximum(found[1], -self._clip, out=found[1])
-        np.minimum(found[1], self._clip, out=found[1])
-        return found
+        now = self._obs[self._columns]
+        after[:-1], after[-1] = now.reshape(-1), 1.0
+        (q0, v0), (q1, v1), (jump, change) = before[:-1].reshape(now.shape), now, self._found
+        np.subtract(q1, q0, out=jump)
+        np.subtract(v1, v0, out=change)
+        v1 += v0
+        v1 *= self._half_dt
+        jump -= v1
+        self._found *= self._inv_scale
+        self._found *= before[-1]
+        np.arcsinh(jump, out=jump)
+        np.maximum(change, -self._clip, out=change)
+        np.minimum(change, self._clip, out=change)
 
 
 def _elu(x: Array, bias: Array) -> Array:
-    """elu(x + bias), in place of x: max(x, 0) + exp(min(x, 0)) - 1."""
+    """elu(x + bias), in place of x: max(x, exp(min(x, 0)) - 1)."""
     x += bias
     below = np.minimum(x, 0.0)
     np.exp(below, out=below)
     below -= 1.0
-    np.maximum(x, 0.0, out=x)
-    x += below
-    return x
+    return np.maximum(x, below, out=x)

@@ -369,7 +369,8 @@ def _check_alike(a: Mapping[str, Any], b: Mapping[str, Any], names: Sequence[str
 
 
 def report(benchmark: Benchmark, folders: Sequence[Path]) -> tuple[Path, Path]:
-    """Writes `figures.json`, `report.html` and `table.md` of all parts in these folders; gives the last two."""
+    """Writes `figures.json`, `scenarios.json` (what was walked), `report.html` and `table.md` of all parts in these
+    folders; gives the last two."""
     parts = joined(folders)
     first = next(iter(parts.values()))["identity"]
     if differ := config.diff(first["suite"], described(benchmark.suite)):
@@ -382,6 +383,7 @@ def report(benchmark: Benchmark, folders: Sequence[Path]) -> tuple[Path, Path]:
     lines = headline(found, entrants.MAIN, entrants.SINGLE, entrants.BANKS)
     found["targets"] = [line._asdict() for line in lines]
     runs.write_json(benchmark.out / "figures.json", json_safe(found))
+    benchmark.suite.scenarios.save(benchmark.out / "scenarios.json")
     return benchmark_report.write(benchmark.out, f"{benchmark.task.name}: the benchmark of faults", found, lines)
 
 

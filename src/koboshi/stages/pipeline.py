@@ -209,9 +209,15 @@ class Pipeline:
     def _trained_under(self) -> dict[str, Any]:
         """Worlds and faults of the training: what differs between episodes, with its ranges."""
         env = config.to_dict(self.task.env)
+        terms = {
+            f"{group}.{name}": term
+            for group, each in env["observations"].items() if each["noise"]
+            for name, term in each["terms"].items() if term is not None
+        }  # fmt: skip
         return {
             "events": {name: term for name, term in env["events"].items() if term is not None and term["active"]},
             "action_delay": env["actions"]["delay"],
+            "sensor_noise": {name: term["noise"] for name, term in terms.items() if term["noise"]},
             "command": env["command"],
             "faults": None if self.task.faults is None else config.to_dict(self.task.faults),
         }
