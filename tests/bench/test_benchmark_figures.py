@@ -47,7 +47,9 @@ def part(survived: list[bool | None], *, delays: Any = None, state: str = "a", v
 
 
 def alarms(false: int, hours: float) -> dict[str, Any]:
-    return {way: {"false_alarms": false, "healthy_hours": hours / 2} for way in ("walking", "standing")}
+    return {
+        way: {"false_alarms": false, "healthy_hours": hours / 2, "healthy_falls": 3} for way in ("walking", "standing")
+    }
 
 
 DELAYS = [[], [40.0], [None], [60.0, 20.0]]
@@ -129,6 +131,7 @@ def test_detection_counts_what_was_felt(found: dict[str, Any]) -> None:
     assert value(here["exact k=1"]) == 1 / 2 and here["exact k=2"] is None
     assert here["kind macro-F1"] is None, "it never told kinds apart"
     assert here["false alarms"]["both"]["hours"] == 40 and value(here["false alarms"]["both"]) == 2 / 40
+    assert here["false alarms"]["both"]["falls"] == 12 and here["false alarms"]["walking"]["falls"] == 6
     assert value(here["wrong alarms"]) == 0
     kinds = found["recall"]["B4"][NOMINAL]
     assert kinds["locked"] == {"0.25": None, "0.5": 0.0, "0.75": None, "1": None, "smallest": None}

@@ -16,6 +16,7 @@ from koboshi.bench import detection
 from koboshi.bench.rollout import Recording
 from koboshi.detect import AlarmCfg
 from koboshi.envs import Env
+from koboshi.envs.cfg import TerminationTerm
 from koboshi.errors import KoboshiError
 from koboshi.faults import KINDS, Fault
 from koboshi.robots import UNITREE_H1
@@ -168,7 +169,7 @@ def test_false_alarms_of_several_settings_in_one_walk(monkeypatch: pytest.Monkey
     settings = [NOW, replace(NOW, persistence=2), replace(NOW, persistence=4), replace(NOW, release_steps=2)]
     told = detection.false_alarms(cfg, Scripted(script), hours, 2, 0, lambda t: None)
     found = detection.alarms_of_settings(cfg, Scripted(script), settings, hours, 2, 0, lambda t: None)
-    assert found[0] == told and told["false_alarms"] == 6
+    assert found[0] | {"healthy_falls": 0} == told and told["false_alarms"] == 6
     # Two rows in a row: 3 in rows 1, 2; 5 in rows 5 … 7; 7 in rows 5 … 7 and in 8, 9 of the new episode.
     # Four: none, for the new episode begins counting anew. Released late: 3 is raised once in rows 1 … 4.
     assert [each["false_alarms"] for each in found[1:]] == [4, 0, 5]
@@ -198,3 +199,7 @@ def test_an_alarm_is_false_once_when_it_is_raised(monkeypatch: pytest.MonkeyPatc
     assert figures["false_alarms"] == 6
     assert figures["healthy_hours"] == pytest.approx(20 * 0.02 / 3600)
     assert figures["false_alarms_per_hour"] == pytest.approx(6 / (20 * 0.02 / 3600))
+    assert figures["healthy_falls"] == 0, "episodes end by themselves"
+    low = replace(cfg, terminations={"all": TerminationTerm(lambda env: torch.tensor([True, False]))})
+    fallen = detection.false_alarms(low, Scripted(script), 9.5 * 2 * 0.02 / 3600, 2, 0, seen.append)
+    assert fallen["healthy_falls"] == 10, "one robot falls in every step, the last one too"

@@ -106,7 +106,7 @@ def test_parts_from_elsewhere_are_refused_and_what_differs_is_named(copied: Path
         with pytest.raises(KoboshiError, match=f"soft_gains.json do not belong to one benchmark: .*{name}"):
             joined([copied])
     path.write_text(json.dumps(part | {"identity": part["identity"] | {"format": 0}}))
-    with pytest.raises(KoboshiError, match="has format 0, not 1"):
+    with pytest.raises(KoboshiError, match="has format 0, not 2"):
         joined([copied])
     path.write_text(json.dumps({}))
     with pytest.raises(KoboshiError, match="is no part of a benchmark"):

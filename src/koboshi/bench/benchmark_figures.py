@@ -223,12 +223,13 @@ def detection(results: Results, name: str, world: str) -> Json:
 
 
 def _false(results: Results, name: str, world: str, ways: Sequence[str]) -> Any:
-    """False alarms an hour over all seeds, and the hours."""
+    """False alarms an hour over all seeds, the hours, and the falls in them."""
     parts = [p for (_, c, w), p in results.parts.items() if (c, w) == (name, world) and "alarms" in p]
     counted = [part["alarms"][way] for part in parts for way in ways]
     hours = sum(each["healthy_hours"] for each in counted)
     found = as_json(rate(sum(int(each["false_alarms"]) for each in counted), hours))
-    return None if found is None else found | {"hours": hours}
+    falls = sum(int(each["healthy_falls"]) for each in counted)
+    return None if found is None else found | {"hours": hours, "falls": falls}
 
 
 def severity(results: Results, name: str, world: str) -> Json:

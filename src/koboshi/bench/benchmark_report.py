@@ -196,11 +196,20 @@ def _alarms(figures: Json) -> Table:
     write = number("")
     rows = [
         [world, name, *(write(found["false alarms"][way]) for way in ("walking", "standing", "both")),
-         found["false alarms"]["both"]["hours"], write(found["wrong alarms"])]
+         found["false alarms"]["both"]["hours"], found["false alarms"]["both"]["falls"], write(found["wrong alarms"])]
         for name, worlds in figures["detection"].items() for world, found in worlds.items()
         if found["false alarms"]["both"] is not None
     ]  # fmt: skip
-    heads = ("", "controller", "walking", "standing", "both", "hours", "on joints that are well, all episodes")
+    heads = (
+        "",
+        "controller",
+        "walking",
+        "standing",
+        "both",
+        "hours",
+        "falls in them",
+        "on joints that are well, all episodes",
+    )
     return "An hour of one robot; banks under one detector share them", heads, rows
 
 

@@ -163,17 +163,20 @@ def healthy_steps(hours: float, step_dt: float, num_envs: int) -> int:
 def false_alarms(
     cfg: EnvCfg, controller: Controller, hours: float, num_envs: int, seed: int, report: Callable[[int], None]
 ) -> dict[str, float]:
-    """Alarms of robots whose joints are all well, under changing commands: `false_alarms_per_hour`, `healthy_hours`.
+    """Alarms of robots whose joints are all well, under changing commands: `false_alarms_per_hour`, `healthy_hours`,
+    and what they may cost: `healthy_falls`, how often these robots fell.
 
     An alarm counts when it is raised: on a joint that had none in the step before.
     """
     before: Tensor | None = None
     count: Tensor | int = 0
-    for decision, reset in _healthy_walk(cfg, controller, hours, num_envs, seed, report):
+    falls: Tensor | int = 0
+    for decision, reset, fell in _healthy_walk(cfg, controller, hours, num_envs, seed, report):
         alarm = decision.route.belief.alarm
         count += _raised(alarm, torch.zeros_like(alarm) if before is None else before, reset)
+        falls += fell.sum()
         before = alarm.clone()
-    return _rate(int(count), hours, cfg.step_dt, num_envs)
+    return _rate(int(count), hours, cfg.step_dt, num_envs) | {"healthy_falls": int(falls)}
 
 
 def alarms_of_settings(
@@ -189,7 +192,7 @@ def alarms_of_settings(
     walk: `false_alarms`, `healthy_hours` and the rate."""
     counts: list[Tensor | int] = [0] * len(settings)
     states: list[AlarmState] = []
-    for decision, reset in _healthy_walk(cfg, controller, hours, num_envs, seed, report):
+    for decision, reset, _ in _healthy_walk(cfg, controller, hours, num_envs, seed, report):
         probability = decision.route.belief.probability
         if not states:
             states = [initial_alarms(num_envs, probability.shape[1], probability.device)] * len(settings)
@@ -209,15 +212,15 @@ def _raised(alarm: Tensor, before: Tensor, reset: Tensor) -> Tensor:
 
 def _healthy_walk(
     cfg: EnvCfg, controller: Controller, hours: float, num_envs: int, seed: int, report: Callable[[int], None]
-) -> Iterator[tuple[Decision, Tensor]]:
-    """Each decision of robots whose joints are all well, and whose episode begins with it (N,) bool."""
+) -> Iterator[tuple[Decision, Tensor, Tensor]]:
+    """Each decision of robots whose joints are all well; (N,) bool whose episode began with it, who fell after it."""
     env = Env(replace(cfg, num_envs=num_envs, faults=None))
     obs, state = env.reset(seed), controller.initial_state(num_envs, env.device)
     reset = torch.ones(num_envs, dtype=torch.bool, device=env.device)
     for t in range(healthy_steps(hours, env.step_dt, num_envs)):
         decision, state = controller.act(obs, reset, state)
-        yield decision, reset
         step = env.step(decision.action)
+        yield decision, reset, step.terminated
         obs, reset = step.obs, step.terminated | step.truncated
         report(t + 1)
     env.settle()

@@ -43,7 +43,7 @@ from koboshi.stages.progress import Update, console, json_safe, progress
 from koboshi.tasks import TaskCfg
 from koboshi.vec_env import anyone
 
-FORMAT = 1
+FORMAT = 2
 """Raised when what a part holds changes."""
 HOURS, HOURS_ELSEWHERE, STANDING = 10.0, 1.7, 0.2
 """Robot-hours without a fault that false alarms are counted in, for each seed: in the nominal world; in each other;
