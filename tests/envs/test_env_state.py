@@ -12,6 +12,7 @@ import worlds
 from koboshi.envs import Env, EnvCfg
 from koboshi.envs.cfg import CurriculumTerm, EventTerm, HeadingCfg, ObsTerm, VelocityCommandCfg
 from koboshi.envs.terms import curriculum, events, observations
+from koboshi.errors import KoboshiError
 from koboshi.faults import KINDS, FaultsCfg, FaultSchedule
 
 N = 8
@@ -39,7 +40,10 @@ def eventful(**changes: Any) -> EnvCfg:
         actions=replace(worlds.positions(0.25), delay=(0, 6)),
         observations=cfg.observations | {"policy": replace(cfg.observations["policy"], terms=policy)},
         events=cfg.events | random,
-        curriculum={"commands": CurriculumTerm(curriculum.widen_commands, {"steps": 60})},
+        curriculum={
+            "commands": CurriculumTerm(curriculum.widen_commands, {"steps": 60}),
+            "faults": CurriculumTerm(curriculum.grow_faults, {"steps": 60}),
+        },
         command=VelocityCommandCfg(
             (-1, 1), (-0.5, 0.5), resampling_time_s=(0.1, 0.4), heading=HeadingCfg(fraction=0.6)
         ),
@@ -65,7 +69,7 @@ def test_a_reset_undoes_what_intervals_randomised(name: str) -> None:
     """A field that only interval events touch is nominal again at a reset, constants that follow from it too."""
     cfg = eventful()
     term = replace(cfg.events[name], mode="interval", interval_s=(0.1, 0.1))
-    cfg = replace(cfg, events={"reset_base": cfg.events["reset_base"], name: term}, faults=None)
+    cfg = replace(cfg, events={"reset_base": cfg.events["reset_base"], name: term}, faults=None, curriculum={})
     env, fresh = Env(cfg), Env(cfg)
     env.reset(1)
     worlds.random_steps(env, 20)
@@ -124,6 +128,24 @@ def test_the_curriculum_starts_small_and_is_logged() -> None:
     assert 0.7 < env.pop_log()["curriculum/commands"] <= 1.0
     env.reset(0)
     assert env.command.scale == 0.5
+
+
+def test_faults_grow_with_a_curriculum() -> None:
+    """Severities from 0.2 to 1: after a third of the steps up to 0.2 + (0.25 + 0.75 / 3) · 0.8 = 0.6."""
+    grow = {"faults": CurriculumTerm(curriculum.grow_faults, {"start": 0.25, "steps": 60})}
+    env = Env(replace(eventful(), curriculum=grow))
+    env.reset(0)
+    first = env.faults.level.clone()
+    assert first.min() >= 0.2 and 0.3 < first.max() <= 0.4
+    everyone = torch.ones(N, dtype=torch.bool)
+    for steps, most in ((20, 0.6), (60, 1.0), (100, 1.0)):
+        env.total_steps = steps
+        env._advance_curriculum(everyone)
+        env._restart(everyone)
+        assert 0.8 * most < env.faults.level.max() <= most + 1e-6
+    still = Env(replace(eventful(), faults=None, curriculum=grow))
+    with pytest.raises(KoboshiError, match="grow_faults has no effect: no schedule draws"):
+        still.reset(0)
 
 
 def test_the_first_episodes_begin_at_random_ages() -> None:

@@ -161,7 +161,7 @@ class Env:
         self.log.pop()
         everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         self.rewards.sums.zero_()
-        self.command.scale = 1.0
+        self.command.scale = self.faults.scale = 1.0
         self.fields.restore_nominal()
         self.encoder_bias.zero_()
         self.events.startup()

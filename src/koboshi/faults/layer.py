@@ -56,6 +56,8 @@ class FaultLayer:
         self.level = torch.zeros(n, s, device=self._device)
         self.start, self.stop, self.period = (torch.full((n, s), NEVER, device=self._device) for _ in range(3))
         self._active = torch.zeros(n, s, dtype=torch.bool, device=self._device)
+        self.scale = 1.0
+        """Share of the range of severities, from its lower end on, that a schedule uses; a curriculum widens it."""
         self.odds: Tensor | None = None
         """(N, K, J), up to a factor: how likely each fault is drawn first; None: as the schedule says."""
         self._prepare_plan()
@@ -179,6 +181,8 @@ class FaultLayer:
             joints = self.odds.shape[2]
             own, which = cell.squeeze(1) % joints, torch.cat((cell // joints, which[:, 1:]), 1)
         level = faults.levels(severity)
+        if self.scale < 1.0:
+            level = faults.severity[0] + self.scale * (level - faults.severity[0])
         if faults.alike:
             alike = torch.rand(n, 1, generator=generator, device=self._device) < faults.alike
             which, level = (torch.where(alike, x[:, :1], x) for x in (which, level))
