@@ -1,0 +1,62 @@
+"""Which dead pairs an oracle loses whose bank met nothing else (B3pairs), beside the pipeline's own (B3); films three.
+
+`python scripts/lost_pairs.py PARTS PIPELINE ROOT [OUT]`: the parts that `koboshi benchmark faults --task h1-walk --seed 1`
+made of both, its `--pipeline` and `--root`; OUT is docs/media/lost_pairs.gif by default.
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import compress
+from pathlib import Path
+
+from koboshi import robots
+from koboshi.bench.rollout import rollout
+from koboshi.bench.suite import is_dead, joints_of, make_suite
+from koboshi.bench.worlds import NOMINAL
+from koboshi.envs.scene import visual_scene
+from koboshi.faults import Scenario, Scenarios
+from koboshi.stages import entrants
+from koboshi.stages.benchmark import Wanted, load_part
+from koboshi.stages.film import trajectory
+from koboshi.tasks import make_task
+from koboshi.view.gl import choose_gl
+from koboshi.view.video import render_frames, save_gif
+
+TASK, SEED, FILMED = "h1-walk", 1, 3
+
+
+def main(parts: str, pipeline: str, root: str, out: str = "docs/media/lost_pairs.gif") -> None:
+    """Prints the pairs that both lose, and those that only one does; films some of the first."""
+    choose_gl()
+    task = make_task(TASK)
+    robot = robots.find(task.env.robot)
+    episodes = make_suite(TASK, robot, task.evaluate.commands).scenarios.episodes
+    pairs = [len(joints_of(episode)) == 2 and is_dead(episode) for episode in episodes]
+    lost: dict[str, set[Scenario]] = {}
+    for name in ("B3", "B3pairs"):
+        survived = load_part(Wanted(SEED, name, NOMINAL).path(Path(parts)))["columns"]["survived"]
+        lost[name] = {
+            e for e, s in zip(compress(episodes, pairs), compress(survived, pairs), strict=True) if s is False
+        }
+    alone, saved = lost["B3pairs"], lost["B3"] - lost["B3pairs"]
+    print(f"{sum(pairs)} dead pairs; B3 loses {len(lost['B3'])}, B3pairs {len(alone)}, both {len(alone & lost['B3'])}")
+    for title, found in (
+        ("both lose", alone & lost["B3"]),
+        ("B3pairs saves", saved),
+        ("only B3 saves", alone - lost["B3"]),
+    ):
+        print(f"{title}: {'; '.join(sorted(' + '.join(joints_of(each)) for each in found)) or 'none'}")
+    shown = sorted(alone & lost["B3"], key=joints_of)[:: max(1, len(alone & lost["B3"]) // FILMED)][:FILMED]
+    seed = entrants.seed_of(task, pipeline, SEED, Path(root))
+    scenarios = Scenarios(robot.name, 7, tuple(shown))
+    oracle = entrants.ENTRANTS["B3pairs"].make(seed)
+    recording = rollout(task.env, oracle, scenarios, 4.0, world=NOMINAL, film=tuple(range(len(shown))))
+    titles = [" + ".join(joints_of(each)) for each in shown]
+    panels = [trajectory(recording, i, title, None) for i, title in enumerate(titles)]
+    times = [1.5 + i / 12 for i in range(60)]
+    print(save_gif(out, list(render_frames(visual_scene(task.env.scene, robot), panels, times, size=(420, 360)))))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:5])
