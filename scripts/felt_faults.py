@@ -18,6 +18,7 @@ from koboshi.bench.rollout import scenario_cfg
 from koboshi.bench.suite import SEVERITIES, joints_of, make_suite
 from koboshi.bench.worlds import NOMINAL
 from koboshi.envs import Env
+from koboshi.envs.cfg import ObsTerm
 from koboshi.faults import KINDS, Scenarios
 from koboshi.stages.play import shipped
 from koboshi.tasks import TaskCfg, make_task
@@ -44,7 +45,7 @@ def senses(task: TaskCfg, scenarios: Scenarios) -> Tensor:
 def half_widths(task: TaskCfg) -> Tensor:
     """(D,) of the noise; infinite where a number is no sensor's."""
     env = Env(replace(task.env, num_envs=1, faults=None))
-    terms = {}
+    terms: dict[str, ObsTerm] = {}
     for group in ("policy", "detector"):
         terms |= {name: term for name, term in task.env.observations[group].terms.items() if term is not None}
     parts = []
@@ -67,11 +68,11 @@ def main(name: str = "h1-walk") -> None:
     print("| felt within a second, % |", " | ".join(f"{s:g}" for s in SEVERITIES), "|")
     print("|---" * (1 + len(SEVERITIES)) + "|")
     for kind in KINDS:
-        rows = [[f for f, e in zip(felt, episodes, strict=True) if (e.faults[0].kind, e.faults[0].severity) == (kind, s)]
-                for s in SEVERITIES]  # fmt: skip
-        print(
-            f"| {kind.replace('_', ' ')} |", " | ".join(f"{100 * torch.stack(r).float().mean():.0f}" for r in rows), "|"
-        )
+        shares = []
+        for severity in SEVERITIES:
+            here = torch.tensor([(e.faults[0].kind, e.faults[0].severity) == (kind, severity) for e in episodes])
+            shares.append(100 * float(felt[here].float().mean()))
+        print(f"| {kind.replace('_', ' ')} |", " | ".join(f"{share:.0f}" for share in shares), "|")
     print(f"of all {len(felt)}: {100 * felt.float().mean():.1f} %")
 
 

@@ -1,7 +1,7 @@
 """Which dead pairs an oracle loses whose bank met nothing else (B3pairs), beside the pipeline's own (B3); films three.
 
-`python scripts/lost_pairs.py PARTS PIPELINE ROOT [OUT]`: the parts that `koboshi benchmark faults --task h1-walk --seed 1`
-made of both, its `--pipeline` and `--root`; OUT is docs/media/lost_pairs.gif by default.
+`python scripts/lost_pairs.py PARTS PIPELINE ROOT [OUT]`: parts of both that `koboshi benchmark faults --seed 1` made, its
+`--pipeline` and `--root`; OUT is docs/media/lost_pairs.gif by default.
 """
 
 from __future__ import annotations
