@@ -1,6 +1,6 @@
 """Which dead pairs an oracle loses whose bank met nothing else (B3pairs), beside the pipeline's own (B3); films three.
 
-`python scripts/lost_pairs.py PARTS PIPELINE ROOT [OUT]`: parts of both that `koboshi benchmark faults --seed 1` made, its
+`python scripts/lost_pairs.py PARTS PIPELINE ROOT [OUT]`: parts of both by `koboshi benchmark faults --seed 1`, its
 `--pipeline` and `--root`; OUT is docs/media/lost_pairs.gif by default.
 """
 
