@@ -12,9 +12,10 @@ from pathlib import Path
 
 from koboshi import robots
 from koboshi.bench.rollout import rollout
-from koboshi.bench.suite import is_dead, joints_of, make_suite
+from koboshi.bench.suite import described, is_dead, joints_of, make_suite
 from koboshi.bench.worlds import NOMINAL
 from koboshi.envs.scene import visual_scene
+from koboshi.errors import KoboshiError
 from koboshi.faults import Scenario, Scenarios
 from koboshi.stages import entrants
 from koboshi.stages.benchmark import Wanted, load_part
@@ -24,6 +25,8 @@ from koboshi.view.gl import choose_gl
 from koboshi.view.video import render_frames, save_gif
 
 TASK, SEED, FILMED = "h1-walk", 1, 3
+SECONDS, FROM_S, FRAMES_PER_S = 4.0, 1.5, 12
+"""After the first onset to the end of a recording; of the film."""
 
 
 def main(parts: str, pipeline: str, root: str, out: str = "docs/media/lost_pairs.gif") -> None:
@@ -31,11 +34,15 @@ def main(parts: str, pipeline: str, root: str, out: str = "docs/media/lost_pairs
     choose_gl()
     task = make_task(TASK)
     robot = robots.find(task.env.robot)
-    episodes = make_suite(TASK, robot, task.evaluate.commands).scenarios.episodes
+    suite = make_suite(TASK, robot, task.evaluate.commands)
+    episodes = suite.scenarios.episodes
     pairs = [len(joints_of(episode)) == 2 and is_dead(episode) for episode in episodes]
     lost: dict[str, set[Scenario]] = {}
     for name in ("B3", "B3pairs"):
-        survived = load_part(Wanted(SEED, name, NOMINAL).path(Path(parts)))["columns"]["survived"]
+        part = load_part(Wanted(SEED, name, NOMINAL).path(Path(parts)))
+        if part["identity"]["suite"] != described(suite):
+            raise KoboshiError(f"the parts in {parts} are of suite {part['identity']['suite']}, not {described(suite)}")
+        survived = part["columns"]["survived"]
         lost[name] = {
             e for e, s in zip(compress(episodes, pairs), compress(survived, pairs), strict=True) if s is False
         }
@@ -47,14 +54,16 @@ def main(parts: str, pipeline: str, root: str, out: str = "docs/media/lost_pairs
         ("only B3 saves", alone - lost["B3"]),
     ):
         print(f"{title}: {'; '.join(sorted(' + '.join(joints_of(each)) for each in found)) or 'none'}")
+    if not alone & lost["B3"]:
+        return
     shown = sorted(alone & lost["B3"], key=joints_of)[:: max(1, len(alone & lost["B3"]) // FILMED)][:FILMED]
     seed = entrants.seed_of(task, pipeline, SEED, Path(root))
     scenarios = Scenarios(robot.name, 7, tuple(shown))
     oracle = entrants.ENTRANTS["B3pairs"].make(seed)
-    recording = rollout(task.env, oracle, scenarios, 4.0, world=NOMINAL, film=tuple(range(len(shown))))
+    recording = rollout(task.env, oracle, scenarios, SECONDS, world=NOMINAL, film=tuple(range(len(shown))))
     titles = [" + ".join(joints_of(each)) for each in shown]
     panels = [trajectory(recording, i, title, None) for i, title in enumerate(titles)]
-    times = [1.5 + i / 12 for i in range(60)]
+    times = [FROM_S + i / FRAMES_PER_S for i in range(5 * FRAMES_PER_S)]
     print(save_gif(out, list(render_frames(visual_scene(task.env.scene, robot), panels, times, size=(420, 360)))))
 
 

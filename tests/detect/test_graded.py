@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 
@@ -74,6 +75,9 @@ def test_one_robot_alone_is_read_alike_in_numpy(graded) -> None:
             reading, hidden = model.step(o, r if r.any() else None, hidden)
             rows.append(reading)
         assert model._one_robot is not None, "NumPy was not used"
+        twin = copy.deepcopy(model)
+        again, _ = twin.step(obs[0], None, start)
+        torch.testing.assert_close(again.logit, rows[0].logit)
     heard = model.candidate
     for name in ("logit", "kind", "severity"):
         streamed, batched = torch.stack([getattr(row, name) for row in rows]), getattr(whole, name)
@@ -82,6 +86,27 @@ def test_one_robot_alone_is_read_alike_in_numpy(graded) -> None:
         assert batched[..., heard].std() > 0.01, "hardly a difference: the test says little"
     assert (hidden - end).abs().max() <= 2e-5
     assert (torch.stack([row.logit for row in rows])[..., ~heard] < -90).all()
+
+
+def test_one_robot_with_wheels_is_read_alike_in_numpy(graded) -> None:
+    """Two joints whose angle nobody senses, and a term that lists the joints backwards."""
+    spec = DetectorSpec.from_card(graded.card)
+    law = replace(spec.law, position=[0.0] * len(spec.joint_names))
+    start, width = next((s, w) for name, s, w in spec.layout if name == "joint_pos")
+    layout = [e if e[0] != "joint_pos" else ("joint_pos", start, width - 2) for e in spec.layout]
+    layout.insert(1 + [e[0] for e in layout].index("joint_pos"), ("unknown", start + width - 2, 2))
+    named = {"joint_pos": list(spec.joint_names[2:]), "joint_vel": list(reversed(spec.joint_names))}
+    model = build_detector(replace(spec, law=law, layout=layout, term_joints=named), SMALL).eval()
+    with torch.no_grad():
+        model.joints.changes.inv_scale.copy_(torch.rand(model.joints.changes.inv_scale.shape) + 0.5)
+    obs, reset = graded["obs.detector"][:40, :1], torch.zeros(40, 1, dtype=torch.bool)
+    with torch.inference_mode():
+        whole, hidden = model(obs, reset, model.initial(1))[0], model.initial(1)
+        for t in range(40):
+            reading, hidden = model.step(obs[t], None, hidden)
+            torch.testing.assert_close(reading.logit[0], whole.logit[t, 0], atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(reading.severity[0], whole.severity[t, 0], atol=2e-5, rtol=1e-4)
+    assert whole.severity.std() > 1e-4
 
 
 @pytest.mark.parametrize("kind", ["tcn", "window"])

@@ -143,9 +143,15 @@ def test_faults_grow_with_a_curriculum() -> None:
         env._advance_curriculum(everyone)
         env._restart(everyone)
         assert 0.8 * most < env.faults.level.max() <= most + 1e-6
-    still = Env(replace(eventful(), faults=None, curriculum=grow))
-    with pytest.raises(KoboshiError, match="grow_faults has no effect: no schedule draws"):
-        still.reset(0)
+    point = FaultSchedule(FaultsCfg(severity=(0.5, 0.5)))
+    steep = {"faults": CurriculumTerm(curriculum.grow_faults, {"start": 1.0})}
+    for wrong, message in (
+        ({"faults": None, "curriculum": grow}, "grow_faults has no effect: no schedule draws"),
+        ({"faults": point, "curriculum": grow}, "grow_faults has no effect: all severities are 0.5"),
+        ({"curriculum": steep}, "grows from 0 ≤ start < 1 over at least one step, not 1.0 over 2000"),
+    ):
+        with pytest.raises(KoboshiError, match=message):
+            Env(replace(eventful(), **wrong)).reset(0)
 
 
 def test_the_first_episodes_begin_at_random_ages() -> None:

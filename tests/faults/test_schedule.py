@@ -329,7 +329,11 @@ def test_a_share_of_episodes_has_one_cause() -> None:
     assert (which == which[:, :1]).all() and (level == level[:, :1]).all()
     for wrong, message in (
         (replace(mixed, alike=1.5), "faults.alike is a share, from 0 to 1, not 1.5"),
-        (FaultsCfg(alike=0.5), "faults.alike has no effect: faults.count=.1, 1. breaks no two joints at once"),
+        (
+            FaultsCfg(severity=(0.5, 1.0), alike=0.5),
+            "faults.alike has no effect: faults.count=.1, 1. breaks no two joints at once",
+        ),
+        (FaultsCfg(count=(1, 2), alike=0.5), "faults.alike=0.5 has no effect: all faults are of one kind and severity"),
     ):
         with pytest.raises(KoboshiError, match=message):
             wrong.validate()

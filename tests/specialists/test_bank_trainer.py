@@ -337,6 +337,12 @@ def test_the_environment_of_a_bank() -> None:
     assert schedule.groups == (("left_knee", "right_knee"), ("torso",))
     mixed = specialist_env_cfg(WorldCfg(), replace(faults, whole=0.5), PAIRS, settings(whole=0.8))
     assert mixed.faults.faults.whole == 0.8
+    both = FaultsCfg(severity=(0.5, 0.9), count=(1, 2), alike=0.5)
+    alike = [
+        specialist_env_cfg(WorldCfg(), both, PAIRS, settings(severity=(0.0, 1.0)), stage).faults.faults.alike
+        for stage in (0, 1)
+    ]
+    assert alike == [0.0, 0.5], "in the first stage all are of severity 0.5"
     with pytest.raises(KoboshiError, match="faults.whole=0.8 has no effect: all severities are 1.0"):
         specialist_env_cfg(WorldCfg(), FaultsCfg(), PAIRS, settings(whole=0.8))
     for name in ("focus", "detector_share"):

@@ -68,6 +68,7 @@ def test_every_file_is_there_and_json_is_strict(pipeline: Path) -> None:
         assert [p.suffix for p in sorted(pipeline.glob("video/*"))] == [".mp4", ".png"]
     under = strict_json(pipeline / "controller.json")["trained_under"]
     settings = config.to_dict(task_of(pipeline / "controller.safetensors"))
+    assert under["recordings"]["steps"] == settings["collect"]["steps"]
     assert under["faults"] == json.loads(json.dumps(settings["faults"]))
     assert set(under["events"]) == {name for name, term in settings["env"]["events"].items() if term and term["active"]}
     assert (

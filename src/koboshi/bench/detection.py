@@ -214,7 +214,7 @@ def _healthy_walk(
     cfg: EnvCfg, controller: Controller, hours: float, num_envs: int, seed: int, report: Callable[[int], None]
 ) -> Iterator[tuple[Decision, Tensor, Tensor]]:
     """Each decision of robots whose joints are all well; (N,) bool whose episode began with it, who fell after it."""
-    env = Env(replace(cfg, num_envs=num_envs, faults=None))
+    env = Env(replace(cfg, num_envs=num_envs, curriculum={}, faults=None))
     obs, state = env.reset(seed), controller.initial_state(num_envs, env.device)
     reset = torch.ones(num_envs, dtype=torch.bool, device=env.device)
     for t in range(healthy_steps(hours, env.step_dt, num_envs)):

@@ -158,6 +158,10 @@ class FaultDetector(Detector):
         }
         return self._nothing._replace(**told), torch.from_numpy(after[None])
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Its arrays look into each other, which copies of them would not.
+        return self.__dict__ | {"_one_robot": None}
+
     def train(self, mode: bool = True) -> FaultDetector:
         self._one_robot = None
         super().train(mode)

@@ -37,7 +37,7 @@ class OneRobot:
         # (f - mean) · inv_std, clipped, then weighed: the standard deviations go into the limits and the weights.
         self._mean, self._reach = w["mean"], clip / w["inv_std"]
         self._embed, self._embed_bias = w["embed.weight"] * w["inv_std"], w["embed.bias"]
-        self._memory = _Gru(w, "memory.cell")
+        self._memory = _Gru(w, "memory.cell", 1)
         self._weigh_in, self._weigh_in_bias = w["weigh_in.weight"], w["weigh_in.bias"][:, None]
         self._weigh_out, self._weigh_out_bias = w["weigh_out.weight"][0], w["weigh_out.bias"]
         heard = w["candidate"].astype(np.float32)
@@ -47,7 +47,7 @@ class OneRobot:
         self._joints, self._senses = len(heard), w["law_matrix"].shape[1]
         self._own_evidence = slice(self._memory.width, self._memory.width + self._joints)
         self._features = np.empty(len(w["mean"]), dtype=np.float32)
-        self._own = np.empty((5, len(heard)), dtype=np.float32)
+        self._own = np.empty((self._weigh_in.shape[1], len(heard)), dtype=np.float32)
         self._reader = _Joints(w, dt, clip) if "joints.place" in w else None
 
     def __call__(self, obs: Array, hidden: Array) -> tuple[Row, Array]:
@@ -57,11 +57,12 @@ class OneRobot:
         np.minimum(features, self._reach, out=features)
         after = np.empty_like(hidden)
         width = self._memory.width
-        memory = self._memory(_elu(self._embed.dot(features), self._embed_bias), hidden[:width])
+        _elu(np.dot(self._embed, features, out=self._memory.input[:, 0]), self._embed_bias)
+        memory = self._memory(hidden[:width], after[:width])[:, 0]
         evidence = hidden[self._own_evidence] + row
         np.maximum(evidence, 0.0, out=evidence)
         np.minimum(evidence, self._most, out=evidence)
-        after[:width], after[self._own_evidence] = memory, evidence
+        after[self._own_evidence] = evidence
         logits = self._head.dot(memory)
         logits += self._head_bias
         evidence *= self._gain
@@ -75,7 +76,7 @@ class OneRobot:
         return read._replace(logit=logits + read.logit), after
 
     def _read(self, obs: Array) -> tuple[Array, Array]:
-        """(D + 5J,) features, not normalised, and (J,) evidence of this row alone."""
+        """(F,) features, not normalised, and (J,) evidence of this row alone."""
         j, d, features, own = self._joints, self._senses, self._features, self._own
         measured, expected = obs[self._torque], self._law.dot(obs)
         expected += self._law_offset
@@ -103,39 +104,6 @@ class OneRobot:
         return features, row
 
 
-class _Gru:
-    """One step of a GRU (Cho et al. 2014, in PyTorch's form), for one memory or a row each."""
-
-    def __init__(self, weights: Mapping[str, Array], name: str) -> None:
-        of_input, of_memory, input_bias, memory_bias = (
-            weights[f"{name}.{part}"] for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        )
-        self.width = of_memory.shape[1]
-        # sigmoid(x) = (1 + tanh(x / 2)) / 2, the halving of x folded in.
-        half = np.ones(3 * self.width, dtype=np.float32)
-        half[: 2 * self.width] = 0.5
-        self._of_input, self._of_memory = (np.ascontiguousarray(half * x.T) for x in (of_input, of_memory))
-        self._input_bias, self._memory_bias = half * input_bias, half * memory_bias
-
-    def __call__(self, x: Array, memory: Array) -> Array:
-        h = self.width
-        inner, outer = x.dot(self._of_input), memory.dot(self._of_memory)
-        inner += self._input_bias
-        outer += self._memory_bias
-        gates = inner[..., : 2 * h] + outer[..., : 2 * h]
-        np.tanh(gates, out=gates)
-        gates += 1.0
-        gates *= 0.5
-        new = outer[..., 2 * h :]
-        new *= gates[..., :h]
-        new += inner[..., 2 * h :]
-        np.tanh(new, out=new)
-        kept = memory - new
-        kept *= gates[..., h:]
-        kept += new
-        return kept
-
-
 class _Joints:
     """One row of a `JointReader`. Arrays are (numbers, J): what is done to a number is done to a contiguous row."""
 
@@ -146,7 +114,7 @@ class _Joints:
         self._of_own, of_robot = np.ascontiguousarray(embed[:, :-told]), embed[:, -told:]
         self._of_robot = of_robot @ w["joints.context.weight"]
         self._bias = w["joints.embed.bias"] + of_robot @ w["joints.context.bias"]
-        self._memory = _ManyGru(w, "joints.memory.cell", joints)
+        self._memory = _Gru(w, "joints.memory.cell", joints)
         self._head, self._head_bias = w["joints.head.weight"], w["joints.head.bias"][:, None]
         self._features = np.zeros(len(w["mean"]) + 1, dtype=np.float32)  # the last is that of terms which are missing
         self._own = np.empty((self._of_own.shape[1], joints), dtype=np.float32)
@@ -165,8 +133,8 @@ class _Joints:
         np.abs(own[terms + 1 : terms + 3], out=own[terms + 3 :])
         robot = self._of_robot.dot(context)
         robot += self._bias
-        rows = _elu(np.dot(self._of_own, own, out=self._memory.input), robot[:, None])
-        memory = self._memory(rows, state[:-carried], after[:-carried])
+        _elu(np.dot(self._of_own, own, out=self._memory.input), robot[:, None])
+        memory = self._memory(state[:-carried], after[:-carried])
         told = self._head.dot(memory)
         told += self._head_bias
         logit, severity = told[0], told[1]
@@ -178,19 +146,21 @@ class _Joints:
         return Row(logit, told[2:], severity), after
 
 
-class _ManyGru:
-    """One step of a GRU for a memory in each column, all matrices in one product: with s(x) = (1 + tanh(x / 2)) / 2,
+class _Gru:
+    """One step of a GRU (Cho et al. 2014, in PyTorch's form) for a memory in each of C columns, all matrices in one
+    product. A sigmoid of x is (1 + tanh(x / 2)) / 2, so with r and z for the tanh of half the gates
 
-        r, z = tanh of half the gates,  n = tanh(a + r b),  h' = n + (1 + z) (h - n) / 2,
+        n = tanh(a + r b),  h' = n + (1 + z) (h - n) / 2,
 
-    where b is half of what the memory adds to n, and a the rest and the other half.
+    where b is half of what the memory adds to n, and a the other half and what the input adds.
     """
 
     def __init__(self, weights: Mapping[str, Array], name: str, columns: int) -> None:
         of_input, of_memory, input_bias, memory_bias = (
             weights[f"{name}.{part}"] for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
-        width, inputs = of_memory.shape[1], of_input.shape[1]
+        self.width = width = of_memory.shape[1]
+        inputs = of_input.shape[1]
         gates, new = slice(2 * width), slice(2 * width, None)
         all_of = np.zeros((4 * width, inputs + width + 1), dtype=np.float32)
         all_of[gates] = 0.5 * np.column_stack((of_input[gates], of_memory[gates], (input_bias + memory_bias)[gates]))
@@ -206,10 +176,9 @@ class _ManyGru:
         self._gates = self._result[: 2 * width]
         self._reset, self._update, self._new, self._half = self._result.reshape(4, width, columns)
 
-    def __call__(self, x: Array, memory: Array, after: Array) -> Array:
-        """x (I, C), best `input` itself; memory and after (C·H,), a column's after another's. (H, C) is used again."""
-        if x is not self.input:
-            self.input[:] = x
+    def __call__(self, memory: Array, after: Array) -> Array:
+        """memory and after (C·H,), a column after another; `input` (I, C) is to be filled first. (H, C), which the next
+        call overwrites."""
         before, new, update = self._before, self._new, self._update
         before[:] = memory.reshape(before.shape[::-1]).T
         np.dot(self._weights, self._joined, out=self._result)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -100,6 +100,8 @@ class FaultsCfg:
             raise KoboshiError(f"faults.count is at least 0, ascending and up to 1 or more, not {self.count}")
         if self.duration_s is not None and not 0 < self.duration_s[0] <= self.duration_s[1] < math.inf:
             raise KoboshiError(f"faults.duration_s is above 0 s, ascending and finite, not {self.duration_s}")
+        if self.alike and len(self.kinds) == 1 and self.severity[0] == self.severity[1]:
+            raise KoboshiError(f"faults.alike={self.alike} has no effect: all faults are of one kind and severity")
         if self.pause_s is not None and not 0 < self.pause_s[0] <= self.pause_s[1] < math.inf:
             raise KoboshiError(f"faults.pause_s is above 0 s, ascending and finite, not {self.pause_s}")
         for name in ("hold_out", "alike"):
@@ -109,6 +111,10 @@ class FaultsCfg:
                 )
         if self.pause_s is not None and self.duration_s is None:
             raise KoboshiError("faults.pause_s needs faults.duration_s: what never ends cannot come back")
+
+    def one_at_a_time(self) -> FaultsCfg:
+        """The same faults, of one joint an episode, and so of any."""
+        return replace(self, count=(1, 1), alike=0.0, hold_out=False)
 
     def levels(self, u: Tensor) -> Tensor:
         """Severities for numbers uniform in 0..1."""

@@ -54,7 +54,7 @@ def save_switch(path: Path, target: Path, alarm: AlarmCfg, switch: SwitchCfg) ->
 
 
 def load_healthy(path: Path) -> tuple[ActorCritic, dict[str, Any]]:
-    """The healthy policy of a controller's file, a stack of one, and what the file says of it; nothing else is read."""
+    """The healthy policy of a controller's file, a stack of one, and what the file says; nothing else is built."""
     tensors, meta = load_checkpoint(path, expect={"kind": "controller"})
     return build_policy(tensors, meta, 1, "healthy", path), meta
 

@@ -98,7 +98,10 @@ def specialist_env_cfg(
     share = settings.severity[min(stage % len(settings.stages), len(settings.severity) - 1)]
     severity = (least, least + share * (most - least))
     whole = faults.whole if settings.whole is None else settings.whole
-    faults = replace(faults, kinds=served_kinds(faults, settings), severity=severity, whole=whole)
+    kinds = served_kinds(faults, settings)
+    # A stage may leave nothing that faults could differ in.
+    alike = faults.alike if len(kinds) > 1 or severity[0] < severity[1] else 0.0
+    faults = replace(faults, kinds=kinds, severity=severity, whole=whole, alike=alike)
     faults.validate()
     return replace(
         cfg,

@@ -44,11 +44,11 @@ def fault_schedule(task: TaskCfg) -> FaultSchedule | None:
 
 
 def healthy_env_cfg(task: TaskCfg) -> EnvCfg:
-    """The task's environment under the collection's commands; nothing breaks."""
-    standing = collection(task).standing_fraction
-    if standing is None:
-        return task.env
-    return replace(task.env, command=replace(task.env.command, standing_fraction=standing))
+    """The task's environment under the commands of recordings, without a curriculum; nothing breaks."""
+    command, standing = task.env.command, collection(task).standing_fraction
+    if standing is not None:
+        command = replace(command, standing_fraction=standing)
+    return replace(task.env, command=command, curriculum={}, faults=None)
 
 
 def collect_env_cfg(task: TaskCfg) -> EnvCfg:

@@ -33,8 +33,6 @@ FILMED = 3
 """Scenarios that are filmed: of the joints that the healthy policy survives least."""
 FILM_S = 12.0
 FALSE_ALARM_ROBOTS = 512
-SINGLE: dict[str, Any] = {"count": (1, 1), "alike": 0.0, "hold_out": False, "duration_s": None, "pause_s": None}
-"""Of `faults`, where one joint breaks in an episode, for good."""
 PAIRS = (("learned", "oracle"), ("learned", "healthy"))
 """Controllers that are compared on the episodes that both survive."""
 
@@ -81,7 +79,9 @@ def frozen_scenarios(task: TaskCfg, path: Path | None, folder: Path) -> Scenario
         count = cfg.episodes_a_joint * len(robot.fault_candidates)
         scenarios = sweep(robot, (None,), count, cfg.seed, **about)
     else:
-        faults = replace(task.faults, **SINGLE) if cfg.single else task.faults
+        faults = task.faults
+        if cfg.single:
+            faults = replace(faults.one_at_a_time(), duration_s=None, pause_s=None)
         scenarios = sweep(robot, faults.candidates(robot), cfg.episodes_a_joint, cfg.seed, faults=faults, **about)
     scenarios.save(folder / "scenarios.json")
     return scenarios

@@ -220,6 +220,7 @@ class Pipeline:
             "sensor_noise": {name: term["noise"] for name, term in terms.items() if term["noise"]},
             "command": env["command"],
             "faults": None if self.task.faults is None else config.to_dict(self.task.faults),
+            "recordings": None if self.task.collect is None else config.to_dict(self.task.collect),
         }
 
     def _evaluate(self) -> dict[str, Any]:

@@ -64,8 +64,8 @@ def choose_alarm(task: TaskCfg, stored: StoredController) -> AlarmCfg:
             cfg.seed,
             lambda t: update(t * ROBOTS),
         )
-    # One fault at a time: of pairs some may be kept for the benchmark.
-    faults = replace(required(task, "faults", task.faults), count=(1, 1), alike=0.0, hold_out=False)
+    # Of pairs some may be kept for the benchmark.
+    faults = required(task, "faults", task.faults).one_at_a_time()
     joints = faults.candidates(stored.robot)
     scenarios = sweep(
         stored.robot, joints, -(-cfg.num_envs // len(joints)), cfg.seed, faults=faults, onset_s=cfg.onset_s
