@@ -38,6 +38,29 @@ def test_a_step_is_pure_and_robots_do_not_mix():
     assert all(torch.equal(a, b) for a, b in zip(state, before, strict=True))
 
 
+def test_joints_that_are_sure_wait_for_fewer_steps():
+    cfg = AlarmCfg(threshold=0.5, persistence=4, sure_threshold=0.9, sure_persistence=2, release_steps=3)
+    slow, quick, between = [0.6] * 5, [0.95, 0.95, 0.6, 0.0, 0.0], [0.95, 0.6, 0.95, 0.6, 0.0]
+    prob = torch.tensor([slow, quick, between]).T[:, None]
+    reset = torch.zeros(5, 1, dtype=torch.bool)
+    alarms = alarms_over_time(cfg, prob, reset)[:, 0].T.int().tolist()
+    assert alarms == [[0, 0, 0, 1, 1], [0, 1, 1, 1, 1], [0, 0, 0, 1, 1]], "not sure in a row, but long enough"
+    reset[1] = True
+    assert alarms_over_time(cfg, prob, reset)[:, 0, 1].int().tolist() == [0, 0, 0, 0, 0], "a reset counts anew"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sure_threshold": 0.9}, {"sure_threshold": 1.1}, {"sure_threshold": 0.95, "sure_persistence": 2},
+        {"sure_persistence": 2}, {"sure_threshold": 0.95, "sure_persistence": 0},
+    ],
+)  # fmt: skip
+def test_settings_of_the_sure_that_would_do_nothing_are_refused(change):
+    with pytest.raises(KoboshiError, match="sure_threshold"):
+        AlarmCfg(**change)
+
+
 @pytest.mark.parametrize("change", [{"threshold": 1.5}, {"release_threshold": 0.95}, {"persistence": 0}])
 def test_bad_settings_are_refused(change):
     with pytest.raises(KoboshiError, match="|".join(change)):

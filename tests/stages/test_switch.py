@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from koboshi.detect.calibration import CALIBRATION_THRESHOLDS, first_quiet
+from koboshi.detect.calibration import CALIBRATION_THRESHOLDS, PERSISTENCES, first_quiet
 from koboshi.envs import Env, EnvCfg
 from koboshi.errors import KoboshiError
 from koboshi.specialists.controller import Controller
@@ -96,6 +96,36 @@ def test_threshold_and_persistence_are_the_soonest_of_the_quiet_ones(
     quiet = first_quiet(CALIBRATION_THRESHOLDS, [{"false_alarms": n, "healthy_hours": 100.0} for n in HEARD], 0.4)
     assert (alarm.persistence, alarm.threshold) == (3, CALIBRATION_THRESHOLDS[quiet])
     assert alarm.release_steps == stored.alarm.release_steps and quiet >= 4
+    assert alarm.sure_threshold is None, "no two notice sooner"
+
+
+def test_two_thresholds_where_those_that_are_sure_are_noticed_sooner(
+    pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand: alone each keeps to the rate, in twos to half of it; persistences of 1 and 4 notice soonest."""
+    path = pipeline / "controller.safetensors"
+    task = task_of(path)
+    rates: list[float] = []
+
+    def first(thresholds, counts, allowed):
+        rates.append(allowed)
+        persistence = counts[0]["persistence"]
+        return 12 - 2 * PERSISTENCES.index(persistence) + (allowed < task.detector.false_alarms_per_hour)
+
+    def counted(cfg, controller, settings, *_):
+        return [{"persistence": s.persistence} for s in settings]
+
+    def delays(recording, setting):
+        soon = (setting.sure_persistence, setting.persistence) == (1, 4) and setting.sure_threshold is not None
+        return np.array([40.0 if soon else 60.0])
+
+    monkeypatch.setattr(switch, "alarms_of_settings", counted)
+    monkeypatch.setattr(switch, "first_quiet", first)
+    monkeypatch.setattr(switch, "delays_of_setting", delays)
+    alarm = switch.choose_alarm(task, StoredController(path, Env(replace(task.env, num_envs=1))))
+    assert set(rates) == {task.detector.false_alarms_per_hour, task.detector.false_alarms_per_hour / 2}
+    assert (alarm.sure_persistence, alarm.persistence) == (1, 4)
+    assert (alarm.sure_threshold, alarm.threshold) == (CALIBRATION_THRESHOLDS[13], CALIBRATION_THRESHOLDS[7])
 
 
 def test_what_the_pipeline_chose_is_in_its_controller(pipeline: Path, koboshi, tmp_path: Path) -> None:

@@ -36,11 +36,14 @@ def curve(judged: Judged, cfg: AlarmCfg, thresholds: tuple[float, ...] = THRESHO
 
 
 def with_threshold(cfg: AlarmCfg, threshold: float, persistence: int) -> AlarmCfg:
-    """The same settings otherwise; an alarm's release never needs a higher probability than its raising."""
+    """The same settings otherwise, without any for those that are sure; an alarm's release never needs a higher
+    probability than its raising."""
     return replace(
         cfg,
         threshold=threshold,
         persistence=persistence,
+        sure_threshold=None,
+        sure_persistence=AlarmCfg.sure_persistence,
         release_threshold=min(cfg.release_threshold, threshold),
     )
 

@@ -287,6 +287,8 @@ def figures(judged: Judged, cfg: AlarmCfg, isolation: bool = True) -> dict[str, 
     out: dict[str, Any] = {
         "threshold": cfg.threshold,
         "persistence": cfg.persistence,
+        "sure_threshold": cfg.sure_threshold,
+        "sure_persistence": cfg.sure_persistence,
         "faults": len(delay),
         "delay_ms_median": quantile(delay, 0.5),
         "delay_ms_p95": quantile(delay, 0.95),

@@ -27,6 +27,8 @@ from koboshi.tasks.task import SwitchStageCfg, required
 
 ROBOTS = 512
 """That walk while false alarms are counted."""
+ALARM = ("threshold", "persistence", "sure_threshold", "sure_persistence", "release_steps")
+"""Settings of the alarm that the table shows."""
 CLEARLY = 2.0
 """Standard errors of the paired difference that a setting is to be better by."""
 
@@ -45,8 +47,9 @@ def sweep_env_cfg(task: TaskCfg, cfg: SwitchStageCfg) -> EnvCfg:
 
 
 def choose_alarm(task: TaskCfg, stored: StoredController) -> AlarmCfg:
-    """Threshold and persistence: for each persistence the lowest threshold that keeps to `detector`'s rate of false
-    alarms while robots walk that are well, and of these the one that notices soonest.
+    """Thresholds and persistences: for each persistence the lowest threshold that keeps to `detector`'s rate of false
+    alarms while robots walk that are well, and for each two of them, those that keep to half of it each; of all these
+    the setting that notices soonest.
 
     Hours of walking cost less than hours of recording, so what is rare need not be guessed from a few of them. Delays
     are those of robots that break in training's worlds; above 1 s, and a miss, count 1 s.
@@ -71,12 +74,25 @@ def choose_alarm(task: TaskCfg, stored: StoredController) -> AlarmCfg:
         stored.robot, joints, -(-cfg.num_envs // len(joints)), cfg.seed, faults=faults, onset_s=cfg.onset_s
     )
     recording = watched_rollout("delays", task, stored.learned(), scenarios, 2 * WINDOW_S, detail=True)
-    count = len(CALIBRATION_THRESHOLDS)
-    quiet = []
-    for first in range(0, len(settings), count):
-        found = first_quiet(CALIBRATION_THRESHOLDS, counts[first : first + count], stage.false_alarms_per_hour)
-        quiet.append(settings[first + found])
-    return min(quiet, key=lambda setting: float(capped(delays_of_setting(recording, setting)).mean()))
+
+    def quiet(rate: float) -> list[AlarmCfg]:
+        count = len(CALIBRATION_THRESHOLDS)
+        firsts = range(0, len(settings), count)
+        found = (first_quiet(CALIBRATION_THRESHOLDS, counts[first : first + count], rate) for first in firsts)
+        return [settings[first + place] for first, place in zip(firsts, found, strict=True)]
+
+    tried = quiet(stage.false_alarms_per_hour) + in_twos(quiet(stage.false_alarms_per_hour / 2))
+    return min(tried, key=lambda setting: float(capped(delays_of_setting(recording, setting)).mean()))
+
+
+def in_twos(settings: list[AlarmCfg]) -> list[AlarmCfg]:
+    """Each two settings as one that raises an alarm where either does, where the quicker one asks for more."""
+    return [
+        replace(slow, sure_threshold=quick.threshold, sure_persistence=quick.persistence)
+        for quick in settings
+        for slow in settings
+        if quick.persistence < slow.persistence and quick.threshold > slow.threshold
+    ]
 
 
 def choose(task: TaskCfg, stored: StoredController) -> tuple[AlarmCfg, SwitchCfg, list[dict[str, Any]]]:
@@ -121,7 +137,7 @@ def clearly_better(one: Tensor, other: Tensor) -> bool:
 
 
 def _row(alarm: AlarmCfg, switch: SwitchCfg, reward: Tensor, falls: int, chosen: bool) -> dict[str, Any]:
-    setting = {name: getattr(alarm, name) for name in ("threshold", "persistence", "release_steps")} | asdict(switch)
+    setting = {name: getattr(alarm, name) for name in ALARM} | asdict(switch)
     return setting | {"reward": float(reward.mean()), "fell": falls / len(reward), "taken": chosen}
 
 

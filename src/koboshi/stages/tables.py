@@ -70,9 +70,8 @@ def show_switch(rows: list[dict[str, Any]]) -> None:
     for name in rows[0]:
         table.add_column(name.replace("_", " "), justify="right")
     for row in rows:
-        table.add_row(
-            *(("yes" if value else "") if isinstance(value, bool) else f"{value:.4g}" for value in row.values())
-        )
+        cells = (("yes" if x else "") if isinstance(x, bool) else _cell(name, x) for name, x in row.items())
+        table.add_row(*cells)
     console.print(table)
 
 
