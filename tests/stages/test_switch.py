@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from koboshi.detect.calibration import CALIBRATION_THRESHOLDS, PERSISTENCES, first_quiet
+from koboshi.detect.calibration import CALIBRATION_THRESHOLDS, first_quiet
 from koboshi.envs import Env, EnvCfg
 from koboshi.errors import KoboshiError
 from koboshi.specialists.controller import Controller
@@ -99,33 +99,31 @@ def test_threshold_and_persistence_are_the_soonest_of_the_quiet_ones(
     assert alarm.sure_threshold is None, "no two notice sooner"
 
 
-def test_two_thresholds_where_those_that_are_sure_are_noticed_sooner(
-    pipeline: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By hand: alone each keeps to the rate, in twos to half of it; persistences of 1 and 4 notice soonest."""
+def test_those_that_are_sure_may_be_quicker(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand, of 0.4 false alarms an hour: after four steps the fourth threshold is likely to have 0.37 and the fifth
+    0.14; after one step the tenth 0.02, the ninth 0.05 and the eighth 0.14."""
     path = pipeline / "controller.safetensors"
     task = task_of(path)
-    rates: list[float] = []
-
-    def first(thresholds, counts, allowed):
-        rates.append(allowed)
-        persistence = counts[0]["persistence"]
-        return 12 - 2 * PERSISTENCES.index(persistence) + (allowed < task.detector.false_alarms_per_hour)
+    task = replace(task, detector=replace(task.detector, false_alarms_per_hour=0.4))
+    tried: list[tuple[float, float]] = []
 
     def counted(cfg, controller, settings, *_):
-        return [{"persistence": s.persistence} for s in settings]
+        places = [(s.persistence, CALIBRATION_THRESHOLDS.index(s.threshold)) for s in settings]
+        return [{"false_alarms": 100 if i < 7 - p else 0, "healthy_hours": 100.0} for p, i in places]
 
     def delays(recording, setting):
-        soon = (setting.sure_persistence, setting.persistence) == (1, 4) and setting.sure_threshold is not None
-        return np.array([40.0 if soon else 60.0])
+        if setting.sure_threshold is None or (setting.sure_persistence, setting.persistence) != (1, 4):
+            return np.array([60.0])
+        tried.append((setting.threshold, setting.sure_threshold))
+        return np.array([40.0 if setting.threshold == CALIBRATION_THRESHOLDS[4] else 50.0])
 
     monkeypatch.setattr(switch, "alarms_of_settings", counted)
-    monkeypatch.setattr(switch, "first_quiet", first)
     monkeypatch.setattr(switch, "delays_of_setting", delays)
     alarm = switch.choose_alarm(task, StoredController(path, Env(replace(task.env, num_envs=1))))
-    assert set(rates) == {task.detector.false_alarms_per_hour, task.detector.false_alarms_per_hour / 2}
-    assert (alarm.sure_persistence, alarm.persistence) == (1, 4)
-    assert (alarm.sure_threshold, alarm.threshold) == (CALIBRATION_THRESHOLDS[13], CALIBRATION_THRESHOLDS[7])
+    places = [tuple(map(CALIBRATION_THRESHOLDS.index, each)) for each in tried]
+    assert places[:4] == [(3, 9), (4, 7), (5, 7), (6, 7)], "none has 0.4 and more, none is sure of less"
+    assert (alarm.persistence, alarm.sure_persistence) == (4, 1)
+    assert (alarm.threshold, alarm.sure_threshold) == (CALIBRATION_THRESHOLDS[4], CALIBRATION_THRESHOLDS[7])
 
 
 def test_what_the_pipeline_chose_is_in_its_controller(pipeline: Path, koboshi, tmp_path: Path) -> None:

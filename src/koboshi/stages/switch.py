@@ -12,7 +12,7 @@ from torch import Tensor
 from koboshi import runs
 from koboshi.bench.detection import alarms_of_settings, delays_of_setting, healthy_steps
 from koboshi.detect.alarms import AlarmCfg
-from koboshi.detect.calibration import CALIBRATION_THRESHOLDS, PERSISTENCES, capped, first_quiet, with_threshold
+from koboshi.detect.calibration import CALIBRATION_THRESHOLDS, PERSISTENCES, capped, quiet_settings, with_threshold
 from koboshi.detect.metrics import WINDOW_S
 from koboshi.envs import Env, EnvCfg
 from koboshi.faults import sweep
@@ -47,9 +47,8 @@ def sweep_env_cfg(task: TaskCfg, cfg: SwitchStageCfg) -> EnvCfg:
 
 
 def choose_alarm(task: TaskCfg, stored: StoredController) -> AlarmCfg:
-    """Thresholds and persistences: for each persistence the lowest threshold that keeps to `detector`'s rate of false
-    alarms while robots walk that are well, and for each two of them, those that keep to half of it each; of all these
-    the setting that notices soonest.
+    """Thresholds and persistences: of the settings that keep to `detector`'s rate of false alarms while robots that are
+    well walk, alone or in twos, the one that notices soonest.
 
     Hours of walking cost less than hours of recording, so what is rare need not be guessed from a few of them. Delays
     are those of robots that break in training's worlds; above 1 s, and a miss, count 1 s.
@@ -59,14 +58,9 @@ def choose_alarm(task: TaskCfg, stored: StoredController) -> AlarmCfg:
     steps = healthy_steps(cfg.healthy_hours, task.env.step_dt, ROBOTS)
     with progress("false alarms of each setting", steps * ROBOTS) as update:
         counts = alarms_of_settings(
-            healthy_env_cfg(task),
-            stored.learned(),
-            settings,
-            cfg.healthy_hours,
-            ROBOTS,
-            cfg.seed,
+            healthy_env_cfg(task), stored.learned(), settings, cfg.healthy_hours, ROBOTS, cfg.seed,
             lambda t: update(t * ROBOTS),
-        )
+        )  # fmt: skip
     # Of pairs some may be kept for the benchmark.
     faults = required(task, "faults", task.faults).one_at_a_time()
     joints = faults.candidates(stored.robot)
@@ -74,25 +68,8 @@ def choose_alarm(task: TaskCfg, stored: StoredController) -> AlarmCfg:
         stored.robot, joints, -(-cfg.num_envs // len(joints)), cfg.seed, faults=faults, onset_s=cfg.onset_s
     )
     recording = watched_rollout("delays", task, stored.learned(), scenarios, 2 * WINDOW_S, detail=True)
-
-    def quiet(rate: float) -> list[AlarmCfg]:
-        count = len(CALIBRATION_THRESHOLDS)
-        firsts = range(0, len(settings), count)
-        found = (first_quiet(CALIBRATION_THRESHOLDS, counts[first : first + count], rate) for first in firsts)
-        return [settings[first + place] for first, place in zip(firsts, found, strict=True)]
-
-    tried = quiet(stage.false_alarms_per_hour) + in_twos(quiet(stage.false_alarms_per_hour / 2))
+    tried = quiet_settings(settings, counts, stage.false_alarms_per_hour)
     return min(tried, key=lambda setting: float(capped(delays_of_setting(recording, setting)).mean()))
-
-
-def in_twos(settings: list[AlarmCfg]) -> list[AlarmCfg]:
-    """Each two settings as one that raises an alarm where either does, where the quicker one asks for more."""
-    return [
-        replace(slow, sure_threshold=quick.threshold, sure_persistence=quick.persistence)
-        for quick in settings
-        for slow in settings
-        if quick.persistence < slow.persistence and quick.threshold > slow.threshold
-    ]
 
 
 def choose(task: TaskCfg, stored: StoredController) -> tuple[AlarmCfg, SwitchCfg, list[dict[str, Any]]]:
