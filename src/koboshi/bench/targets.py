@@ -128,7 +128,7 @@ def _course(found: Json) -> list[Line]:
     parts = [
         (write(mean), _Limit(_value(mean), 0.15, False)),
         (write(worst), _Limit(_value(worst), 0.4, False)),
-        (number("")(along), _Limit(_value(along), 0.95)),
+        (number("", 3)(along), _Limit(_value(along), 0.95)),
     ]
     return [
         _line(
