@@ -113,6 +113,10 @@ def test_every_world_has_its_course_and_costs(found: dict[str, Any]) -> None:
     ):  # fmt: skip
         _, heads, rows = table(found)
         assert [row[0] for row in rows] == [NOMINAL, "late"] and {len(row) for row in rows} == {len(heads)}
+    narrow = benchmark_report._in_worlds(found)
+    assert {len(row) for _, heads, rows in narrow for row in (heads, *rows)} <= set(range(2, 7))
+    shown = [head for caption, heads, _ in narrow if caption == "Detection" for head in heads[1:]]
+    assert shown == list(benchmark_report.HEARD)
 
 
 def test_banks_of_all_sizes_are_a_table(found: dict[str, Any]) -> None:

@@ -15,6 +15,8 @@ from koboshi.runs import write_atomic
 from koboshi.view import benchmark_plots, plots
 
 K = ("k=0, walking", "k=1", "k=2", "k=3", "k=4")
+COLUMNS = 4
+"""Of figures with their intervals, that the page has room for."""
 MARKS = {True: "reached", False: "not reached", None: "not measured"}
 Json = Mapping[str, Any]
 
@@ -74,15 +76,7 @@ def _tables(figures: Json) -> list[tuple[str, list[Table | None]]]:
         ("Survival by number of joints", _survival(figures)),
         ("Course and strain, one joint broken", [_course(figures), _tracking(figures)]),
         ("Detection", [_detection(figures), _recall(figures)]),
-        (
-            f"{figures['main']} in every world",
-            [
-                _surviving_in_worlds(figures),
-                _walking_in_worlds(figures),
-                _hearing_in_worlds(figures),
-                _smallest_in_worlds(figures),
-            ],
-        ),
+        (f"{figures['main']} in every world", _in_worlds(figures)),
         ("False alarms", [_alarms(figures)]),
         ("Differences", [_differences(figures)]),
         ("Kinds that training did not have", [_held_out(figures)]),
@@ -159,6 +153,22 @@ def _recall(figures: Json) -> Table | None:
     rows = [[kind, *(row[size] for size in sizes), row["smallest"]] for kind, row in found.items()]
     caption = f"{figures['main']}: share alarmed within a second by severity, and the smallest with 95 %; nominal world"
     return caption, ("", *sizes, "smallest"), rows
+
+
+def _in_worlds(figures: Json) -> list[Table | None]:
+    """Tables of all figures that other worlds have too, none wider than the page."""
+    makers = (_surviving_in_worlds, _walking_in_worlds, _hearing_in_worlds, _smallest_in_worlds)
+    return [narrow for make in makers for narrow in _narrowed(make(figures))]
+
+
+def _narrowed(table: Table) -> list[Table]:
+    """The same in several tables of at most COLUMNS beside the first."""
+    caption, heads, rows = table
+    starts = range(1, len(heads), COLUMNS)
+    return [
+        (caption, (heads[0], *heads[i : i + COLUMNS]), [[row[0], *row[i : i + COLUMNS]] for row in rows])
+        for i in starts
+    ]
 
 
 ELSEWHERE = ("k=0, walking", "k=0, standing", "k=1", "k=1, worst joint", "k=2", "k=2, worst joint", "k=2, held out")
