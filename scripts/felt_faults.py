@@ -2,8 +2,7 @@
 
 `python scripts/felt_faults.py [TASK]`: each episode is walked twice by the shipped healthy policy, with its fault and
 without, from the same state and without noise. A fault is felt if in the second from its onset on some sensor shows a
-difference above the half-width of its noise. What is less could only be told
-from many rows together.
+difference above the half-width of its noise. What is less could only be told from many rows together.
 """
 
 from __future__ import annotations

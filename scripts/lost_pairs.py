@@ -46,23 +46,20 @@ def main(parts: str, pipeline: str, root: str, out: str = "docs/media/lost_pairs
         lost[name] = {
             e for e, s in zip(compress(episodes, pairs), compress(survived, pairs), strict=True) if s is False
         }
-    alone, saved = lost["B3pairs"], lost["B3"] - lost["B3pairs"]
-    print(f"{sum(pairs)} dead pairs; B3 loses {len(lost['B3'])}, B3pairs {len(alone)}, both {len(alone & lost['B3'])}")
-    for title, found in (
-        ("both lose", alone & lost["B3"]),
-        ("B3pairs saves", saved),
-        ("only B3 saves", alone - lost["B3"]),
-    ):
+    usual, alone = lost["B3"], lost["B3pairs"]
+    both = sorted(usual & alone, key=joints_of)
+    print(f"{sum(pairs)} dead pairs; B3 loses {len(usual)}, B3pairs {len(alone)}, both {len(both)}")
+    for title, found in (("both lose", both), ("B3pairs saves", usual - alone), ("only B3 saves", alone - usual)):
         print(f"{title}: {'; '.join(sorted(' + '.join(joints_of(each)) for each in found)) or 'none'}")
-    if not alone & lost["B3"]:
+    if not both:
         return
-    shown = sorted(alone & lost["B3"], key=joints_of)[:: max(1, len(alone & lost["B3"]) // FILMED)][:FILMED]
+    shown = both[:: max(1, len(both) // FILMED)][:FILMED]
     seed = entrants.seed_of(task, pipeline, SEED, Path(root))
     scenarios = Scenarios(robot.name, 7, tuple(shown))
     oracle = entrants.ENTRANTS["B3pairs"].make(seed)
     recording = rollout(task.env, oracle, scenarios, SECONDS, world=NOMINAL, film=tuple(range(len(shown))))
     titles = [" + ".join(joints_of(each)) for each in shown]
-    panels = [trajectory(recording, i, title, None) for i, title in enumerate(titles)]
+    panels = [trajectory(recording, i, title, seed.stored.assignment) for i, title in enumerate(titles)]
     times = [FROM_S + i / FRAMES_PER_S for i in range(5 * FRAMES_PER_S)]
     print(save_gif(out, list(render_frames(visual_scene(task.env.scene, robot), panels, times, size=(420, 360)))))
 

@@ -90,8 +90,11 @@ def capped(delays_ms: np.ndarray) -> np.ndarray:
 
 def first_quiet(thresholds: tuple[float, ...], counts: list[dict[str, Any]], allowed: float) -> int:
     """The lowest threshold from which on the observed and the extrapolated rates are allowed; or the last."""
-    loud = likely_rates(thresholds, counts) > allowed
-    return min(int(np.flatnonzero(loud)[-1]) + 1 if loud.any() else 0, len(thresholds) - 1)
+    return _first(likely_rates(thresholds, counts) <= allowed, len(thresholds) - 1)
+
+
+def _first(quiet: np.ndarray, otherwise: int) -> int:
+    return int(quiet.argmax()) if quiet.any() else otherwise
 
 
 def quiet_settings(settings: list[AlarmCfg], counts: list[dict[str, float]], allowed: float) -> list[AlarmCfg]:
@@ -101,30 +104,21 @@ def quiet_settings(settings: list[AlarmCfg], counts: list[dict[str, float]], all
     persistence the lowest threshold that is quiet. In twos, the quicker one for joints that are sure: their rates add.
     """
     steps = len(CALIBRATION_THRESHOLDS)
-    rows = [counts[first : first + steps] for first in range(0, len(counts), steps)]
-    found = [p * steps + first_quiet(CALIBRATION_THRESHOLDS, row, allowed) for p, row in enumerate(rows)]
-    quiet = [settings[place] for place in found]
-    rates = [likely_rates(CALIBRATION_THRESHOLDS, row) for row in rows]
-    # What a threshold costs is never less than what a higher one does.
-    rates = [np.maximum.accumulate(rate[::-1])[::-1] for rate in rates]
-    for slow, quick in combinations(reversed(range(len(rows))), 2):
+    firsts = range(0, len(counts), steps)
+    rates = [likely_rates(CALIBRATION_THRESHOLDS, counts[first : first + steps]) for first in firsts]
+    quiet = [settings[first + _first(rate <= allowed, steps - 1)] for first, rate in zip(firsts, rates, strict=True)]
+    for slow, quick in combinations(reversed(range(len(rates))), 2):
         for place, rate in enumerate(rates[slow]):
-            enough = np.flatnonzero(rates[quick] <= allowed - rate)
-            surer = max(place + 1, int(enough[0])) if len(enough) else steps
+            surer = max(place + 1, _first(rates[quick] <= allowed - rate, steps))
             if surer < steps:
-                sure = settings[quick * steps + surer]
-                quiet.append(
-                    replace(
-                        settings[slow * steps + place],
-                        sure_threshold=sure.threshold,
-                        sure_persistence=sure.persistence,
-                    )
-                )
+                one, sure = settings[firsts[slow] + place], settings[firsts[quick] + surer]
+                quiet.append(replace(one, sure_threshold=sure.threshold, sure_persistence=sure.persistence))
     return quiet
 
 
 def likely_rates(thresholds: tuple[float, ...], counts: list[dict[str, Any]]) -> np.ndarray:
-    """False alarms an hour at each threshold, ascending: what was seen, or more where that is likely."""
+    """False alarms an hour at each threshold, ascending: what was seen, or more where that is likely, and never less
+    than at a higher threshold."""
     x = np.array([math.log(t / (1 - t)) for t in thresholds])
     seen = np.array([c["false_alarms"] for c in counts])
     tail = np.flatnonzero(seen >= FEW)[-6:]
@@ -134,7 +128,8 @@ def likely_rates(thresholds: tuple[float, ...], counts: list[dict[str, Any]]) ->
     # Of a few counts that rise, or fall all of a sudden, chance is the reason.
     slope = STEEPEST if slope > -1e-6 else max(slope, STEEPEST)
     likely = np.where(np.arange(len(x)) >= last, count * np.exp(slope * (x - x[last])), seen)
-    return np.maximum(seen, likely) / counts[0]["healthy_hours"]
+    most = np.maximum.accumulate(np.maximum(seen, likely)[::-1])[::-1]
+    return most / counts[0]["healthy_hours"]
 
 
 def evaluate_detector(
