@@ -96,6 +96,22 @@ def test_the_file_of_a_killed_training_is_taken_up(walk, tmp_path):
         train_detector([replace(walk, part=part)], SMALL, cfg, checkpoint=path)
 
 
+def test_a_training_begins_with_the_weights_that_it_is_given(walk, tmp_path):
+    cfg, path = DetectorTrainCfg(epochs=0.3, batch_envs=32, chunk=25), tmp_path / "training.safetensors"
+    first, other = train_detector([walk], SMALL, cfg), train_detector([walk], SMALL, replace(cfg, seed=5))
+    still = replace(cfg, learning_rate=1e-12, seed=7)
+    again = train_detector([walk], SMALL, still, start=first)
+    for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-8)
+    assert not torch.equal(again.head.weight, train_detector([walk], SMALL, still).head.weight)
+    train_detector([walk], SMALL, cfg, checkpoint=path, start=first)
+    with pytest.raises(KoboshiError, match="was made for start"):
+        train_detector([walk], SMALL, cfg, checkpoint=path, start=other)
+    wide = replace(SMALL, hidden=2 * SMALL.hidden)
+    with pytest.raises(KoboshiError, match="these weights do not fit this detector"):
+        train_detector([walk], wide, cfg, start=first)
+
+
 def test_a_state_of_another_network_is_refused(walk):
     state = make_trainer(walk).state_dict()
     trainer = DetectorTrainer(FaultDetector(DetectorSpec.from_card(walk.card)), [walk])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from koboshi import config, runs
-from koboshi.data import Dataset
+from koboshi.data import Dataset, draw_split
 from koboshi.detect import load_detector
 from koboshi.envs import Env
 from koboshi.envs.cfg import HeadingCfg
@@ -158,7 +159,8 @@ def test_the_controller_is_put_together_from_the_parts(pipeline: Path) -> None:
     env = one_env(pipeline)
     stored = StoredController(pipeline / "controller.safetensors", env)
     bank = load_policy(pipeline / "specialists/bank.safetensors", env)[0]
-    detector, alarm, _ = load_detector(pipeline / "detector/round-2/detector.safetensors")
+    detector, alarm, meta = load_detector(pipeline / "detector/round-2/detector.safetensors")
+    assert meta["loaded"] == str(pipeline / "detector/round-1/detector.safetensors")
     healthy = load_single(pipeline / "healthy/checkpoints/final.safetensors", env)[0]
     for mine, theirs in ((stored.healthy.stack, healthy), (stored.bank.policy, bank), (stored.detector, detector)):
         assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in mine.state_dict().items())
@@ -271,6 +273,16 @@ def test_a_detector_learns_without_a_mirror_where_it_is_told_to(
         train_detector(task, data, tmp_path)
     train_detector(config.override(task, ["detector.mirrored=false"]), data, tmp_path)
     assert (tmp_path / "detector.safetensors").exists()
+
+
+def test_a_detector_begins_with_none_that_learnt_from_what_it_is_tested_on(
+    pipeline: Path, tmp_path: Path, tiny: list[str]
+) -> None:
+    task, data = config.override(make_task("h1-dead-joint"), tiny), tmp_path / "round-1"
+    shutil.copytree(pipeline / "data/round-1", data)
+    draw_split(Dataset.open([data]), 0.3, 0.3, seed=9)
+    with pytest.raises(KoboshiError, match="its test episodes may have been trained on"):
+        train_detector(task, [data], tmp_path / "out", pipeline / "detector/round-1/detector.safetensors")
 
 
 def test_the_card_tells_how_an_action_becomes_a_torque() -> None:

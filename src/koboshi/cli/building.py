@@ -81,6 +81,7 @@ def data(
 def detector_train(
     paths: PathsAndOverrides,
     task: Annotated[str, typer.Option(help="Task whose settings are used.")] = "h1-walk",
+    load: Annotated[Path | None, typer.Option(help="A detector whose weights it begins with.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the detector.")] = None,
     root: Root = RUNS,
 ) -> None:
@@ -90,7 +91,7 @@ def detector_train(
     data_sets, overrides = split(paths)
     cfg = task_named(task, overrides)
     folder = out or root / task / "detector" / data_sets[-1].name
-    found = detector.train(cfg, data_sets, folder)
+    found = detector.train(cfg, data_sets, folder, load)
     if ranks.is_first():
         tables.show_detector(found, folder)
 

@@ -299,6 +299,13 @@ def _identity(sequences: Sequences) -> list[str]:
     return [sequences.card.content, hashlib.sha256(sequences.part.numpy().tobytes()).hexdigest()[:16]]
 
 
+def _weights_digest(model: Detector) -> str:
+    sha = hashlib.sha256()
+    for value in model.state_dict().values():
+        sha.update(value.cpu().numpy().tobytes())
+    return sha.hexdigest()[:16]
+
+
 def train_detector(
     sequences: list[Sequences],
     cfg: AnyDetectorCfg | None = None,
@@ -308,9 +315,11 @@ def train_detector(
     checkpoint: Path | None = None,
     save_every: int = 200,
     device: torch.device | str | None = None,
+    start: Detector | None = None,
 ) -> Detector:
     """A detector trained on the training episodes of `sequences`, and lying on the device.
 
+    `start`: whose weights it begins with; one without anything to learn takes none.
     `checkpoint`: a file to store the state in every `save_every` iterations, and to resume from if it exists.
     `device`: `train_cfg.device` by default. KoboshiError where no episode is in the part "train", or data sets differ
     in what a detector is told or asked about.
@@ -321,15 +330,19 @@ def train_detector(
         torch.manual_seed(train_cfg.seed)
         model = build_detector(spec, cfg)
     model.fit_scales(sequences, seed=train_cfg.seed)
-    model.to(device or train_cfg.device)
     if not list(model.parameters()):
-        return model.eval()  # nothing is left to learn
+        return model.eval().to(device or train_cfg.device)  # nothing is left to learn
+    if start is not None:
+        check_shapes(start.state_dict(), model.state_dict(), "this detector")
+        model.load_state_dict(start.state_dict())  # with the scales that these weights are used to
+    model.to(device or train_cfg.device)
     trainer = DetectorTrainer(model, sequences, train_cfg, mirror)
     settings = asdict(train_cfg)
     del settings["device"]  # a training may be resumed on another one
     made_for: dict[str, Any] = {"kind": "detector training", "spec": spec.to_dict(), "train_cfg": settings}
     # Resumed on another split it would be tested on episodes that it has learnt from.
     made_for["data"] = [_identity(each) for each in sequences]
+    made_for["start"] = _weights_digest(start) if start is not None else None
     if checkpoint is not None and checkpoint.exists():
         trainer.load_state_dict(load_checkpoint(checkpoint, expect=made_for)[0])
     while trainer.iteration < trainer.iterations:

@@ -96,9 +96,10 @@ def mirror_of_detector(env: Env) -> Mirror:
     return Mirror(ids, signs, torch.as_tensor(env.robot.mirror_ids))
 
 
-def train(task: TaskCfg, paths: Sequence[Path], folder: Path) -> dict[str, Any]:
+def train(task: TaskCfg, paths: Sequence[Path], folder: Path, load: Path | None = None) -> dict[str, Any]:
     """Trains on the train episodes, calibrates alarms on the calibrate ones, judges the test ones; files in `folder`.
 
+    `load`: a detector whose weights it begins with; KoboshiError where it was trained on these data with another split.
     Data sets without a split get one with the task's shares, and the terminal says so: what is called a test
     afterwards was never trained on. A kill loses at most a few hundred iterations. Under `torchrun` all ranks train;
     the first one writes.
@@ -111,13 +112,15 @@ def train(task: TaskCfg, paths: Sequence[Path], folder: Path) -> dict[str, Any]:
     sequences = _prepared(task, dataset, rank)
     cfg = required(task, "detector", task.detector)
     mirror = mirror_of_detector(env) if cfg.mirrored and env.robot.mirrored else None
-    model = _trained(task, sequences, mirror, folder, quiet=rank > 0)
+    start = _start(task, dataset, load) if load is not None else None
+    model = _trained(task, sequences, mirror, folder, start, quiet=rank > 0)
     ignored = cfg.training.min_severity
     alarm = calibrate(judge_all(model, sequences, "calibrate", ignored), cfg.alarm, cfg.false_alarms_per_hour)
     splits = dataset.split_digests()
     result = _judged(model, dataset, sequences, alarm, ignored)
     if rank == 0:
         meta = {"data": [str(p) for p in paths], "seed": cfg.training.seed, "commit": runs.git_commit()}
+        meta["loaded"] = str(load) if load is not None else None
         save_detector(folder / FILE, model, alarm, meta | {"split": splits, "min_severity": ignored})
         _write(result, folder)
         # Last, so that a kill before does not cost the training.
@@ -135,8 +138,19 @@ def _prepared(task: TaskCfg, dataset: Dataset, rank: int) -> list[data.Sequences
     return dataset.sequences(COLUMNS)
 
 
+def _start(task: TaskCfg, dataset: Dataset, path: Path) -> Detector:
+    """The detector whose weights another begins with; what that one tested on it must not have learnt from."""
+    dataset.check_split(load_detector(path)[2].get("split", {}), f"detector {path}")
+    return load_for(task, path, "cpu")[0]
+
+
 def _trained(
-    task: TaskCfg, sequences: list[data.Sequences], mirror: Mirror | None, folder: Path, quiet: bool
+    task: TaskCfg,
+    sequences: list[data.Sequences],
+    mirror: Mirror | None,
+    folder: Path,
+    start: Detector | None,
+    quiet: bool,
 ) -> Detector:
     cfg = required(task, "detector", task.detector)
     with progress("train detector", 1, unit="iterations") as update:
@@ -153,6 +167,7 @@ def _trained(
             report,
             checkpoint=folder / "training.safetensors",
             device=local_device(cfg.training.device),
+            start=start,
         )
 
 

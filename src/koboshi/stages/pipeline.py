@@ -158,7 +158,9 @@ class Pipeline:
 
     def _detector(self, round_: int) -> dict[str, Any]:
         data = [self._data(r) for r in range(1, round_ + 1)]
-        figures = detecting.train(self.task, data, self._detector_folder(round_))
+        # What the last round's knows of faults it need not learn anew.
+        last = self._detector_folder(round_ - 1) / detecting.FILE if round_ > 1 else None
+        figures = detecting.train(self.task, data, self._detector_folder(round_), last)
         keys = ("delay_ms_median", "delay_ms_p95", "missed", "false_alarms_per_hour", "macro_f1")
         return {k: figures[k] for k in keys}
 
