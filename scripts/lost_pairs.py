@@ -18,8 +18,8 @@ from koboshi.envs.scene import visual_scene
 from koboshi.errors import KoboshiError
 from koboshi.faults import Scenario, Scenarios
 from koboshi.stages import entrants
-from koboshi.stages.benchmark import Wanted, load_part
 from koboshi.stages.film import trajectory
+from koboshi.stages.parts import Wanted, load_part
 from koboshi.tasks import make_task
 from koboshi.view.gl import choose_gl
 from koboshi.view.video import render_frames, save_gif

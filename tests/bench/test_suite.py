@@ -36,15 +36,15 @@ def h1() -> Suite:
 @pytest.mark.parametrize("name", FROZEN)
 def test_a_suite_is_the_one_that_was_frozen(name: str) -> None:
     suite = suite_of(name)
-    assert suite.hash == FROZEN[name] and suite.name == f"{name}-v2"
+    assert suite.hash == FROZEN[name] and suite.name == f"{name}-v3"
     suite.scenarios.validate()
 
 
 def test_other_commands_are_another_suite() -> None:
     robot = robots.find("unitree_h1")
-    with pytest.raises(KoboshiError, match="h1-walk-v2 have hash .*, not .* they need a new version"):
+    with pytest.raises(KoboshiError, match="h1-walk-v3 have hash .*, not .* they need a new version"):
         suites.make_suite("h1-walk", robot, CommandRanges(lin_vel_x=(0.2, 0.9)))
-    assert suites.make_suite("mine", robot, CommandRanges()).name == "mine-v2", "nobody has frozen it"
+    assert suites.make_suite("mine", robot, CommandRanges()).name == "mine-v3", "nobody has frozen it"
 
 
 def test_every_cell_is_there_as_often_as_the_table_says(h1: Suite) -> None:

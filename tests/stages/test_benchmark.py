@@ -16,7 +16,8 @@ from koboshi import config
 from koboshi.errors import KoboshiError
 from koboshi.faults import Scenarios
 from koboshi.stages import benchmark as stage
-from koboshi.stages.benchmark import Benchmark, Wanted, joined, load_part
+from koboshi.stages.benchmark import Benchmark
+from koboshi.stages.parts import Wanted, find_parts, joined, load_part
 from koboshi.tasks import make_task
 
 SHIPPED = str(files("koboshi") / "assets" / "h1_walk" / "controller.safetensors")
@@ -66,7 +67,8 @@ def test_parts_hold_what_was_made_from_what(made: Path) -> None:
     assert {len(column) for part in (healthy, switch) for column in part["columns"].values()} == {SIZE["episodes"]}
     assert {len(column) for column in elsewhere["columns"].values()} == {1}
     assert healthy["handover"] == switch["handover"] != elsewhere["handover"], "the same robots, but in one's own world"
-    assert "delay_ms" in switch["columns"] and "delay_ms" not in healthy["columns"] and "alarms" not in healthy
+    assert "delay_ms" in switch["columns"] and "delay_ms" not in healthy["columns"]
+    assert {way["false_alarms"] for way in healthy["alarms"].values()} == {0}, "it never alarms, but it may fall"
     assert switch["alarms"]["walking"]["healthy_hours"] == pytest.approx(0.8 * SIZE["hours"], rel=0.05)
     identity = switch["identity"]
     assert identity["files"] == [identity["walker"]] and identity["part"] == PARTS[1]._asdict()
@@ -95,7 +97,7 @@ def test_a_part_that_is_not_whole_is_named_and_made_again(
 
 def test_parts_from_elsewhere_are_refused_and_what_differs_is_named(copied: Path) -> None:
     task = config.override(make_task("h1-walk"), ["env.actions.delay=[0,1]"])
-    with pytest.raises(KoboshiError, match=r"B0/nominal.json was made otherwise \(settings.actions.delay: .*--out"):
+    with pytest.raises(KoboshiError, match=r"json was made otherwise \(settings.actions.delay: .*--out"):
         stage.make(benchmark(copied, ("B0",), ("nominal",), task=task))
     with pytest.raises(KoboshiError, match="hours: 0.0005 -> 0.1"):
         stage.make(benchmark(copied, ("B0",), ("nominal",), hours=0.1))
@@ -111,6 +113,33 @@ def test_parts_from_elsewhere_are_refused_and_what_differs_is_named(copied: Path
     path.write_text(json.dumps({}))
     with pytest.raises(KoboshiError, match="is no part of a benchmark"):
         joined([copied])
+
+
+def test_one_controller_is_not_two_seeds(copied: Path) -> None:
+    part = load_part(PARTS[0].path(copied))
+    twice = PARTS[0]._replace(seed=2)
+    twice.path(copied).parent.mkdir(parents=True)
+    identity = part["identity"] | {"part": twice._asdict()}
+    twice.path(copied).write_text(json.dumps(part | {"identity": identity}))
+    with pytest.raises(KoboshiError, match="are of one controller, which is not two training seeds"):
+        joined([copied])
+    twice.path(copied).write_text(json.dumps(part | {"identity": identity | {"walker": "0", "files": ["0"]}}))
+    assert len(joined([copied])) == len(PARTS) + 1
+
+
+def test_what_could_not_be_joined_is_refused_before_anything_is_walked(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "code_digest", lambda: "another")
+    monkeypatch.setattr(stage, "_made", lambda *_: pytest.fail("walked"))
+    with pytest.raises(KoboshiError, match="was made otherwise .code: .* -> 'another'"):
+        stage.make(benchmark(copied, ("B3",), ("nominal",)))
+
+
+def test_a_file_left_half_written_is_no_part(copied: Path) -> None:
+    path = PARTS[0].path(copied)
+    (path.parent / f".{path.stem}.99.json").write_text("{")
+    assert list(find_parts([copied]).values()) == [part.path(copied) for part in sorted(PARTS)]
 
 
 def test_two_folders_joined_are_one(made: Path, tmp_path: Path, koboshi: Callable[..., Any]) -> None:

@@ -17,10 +17,11 @@ from koboshi.policies.storage import load_single
 from koboshi.specialists.routing import OracleRouter
 from koboshi.stages import benchmark as stage
 from koboshi.stages import rivals
-from koboshi.stages.benchmark import Benchmark, load_part
+from koboshi.stages.benchmark import Benchmark
 from koboshi.stages.entrants import ENTRANTS, Seed, about, same_as, seed_of
 from koboshi.stages.evaluate import loading_env
 from koboshi.stages.folders import task_of
+from koboshi.stages.parts import load_part
 from koboshi.stages.rivals import Budget, Place, budget
 from koboshi.tasks import TaskCfg, make_task
 
@@ -76,21 +77,32 @@ def test_the_documentation_names_every_controller() -> None:
 def test_one_policy_takes_the_whole_budget_under_faults(place: Place) -> None:
     for name, history in (("B1", False), ("B1h", True)):
         ENTRANTS[name].train(place)  # type: ignore[misc]
-        trained = task_of(place.final(name))
+        trained = task_of(place.apart.final(name))
         assert trained.agent.trainer.timesteps * trained.env.num_envs == 704 and trained.agent.trainer.seed == 3
         assert isinstance(trained.env.faults, FaultSchedule) and trained.env.faults.probability == rivals.BREAKS
-        policy = load_single(place.final(name), loading_env(place.task))[0]
+        assert trained.env.faults.faults.whole == 0.8 and trained.env.episode_length_s == 10.0, "as the bank's"
+        policy = load_single(place.apart.final(name), loading_env(place.task))[0]
         assert policy.actor.groups == ("detector",) and policy.actor.carries == history
         assert about(name, place)["steps"] == 704
+
+
+def test_a_rival_of_the_same_settings_is_not_trained_again_for_another_detector(place: Place) -> None:
+    other = place._replace(controller=Path("other.safetensors"), name="rivals-3-0")
+    assert other.apart.final("B1") == place.apart.final("B1") and other.folder("B5limb") != place.folder("B5limb")
+    for changed in ("agent.gamma=0.9", "specialists.whole=0.1", "collect.steps=8"):
+        task = config.override(place.task, [changed])
+        assert place._replace(task=task).apart.final("B1") != place.apart.final("B1"), changed
+    task = config.override(place.task, ["detector.training.epochs=1"])
+    assert place._replace(task=task).apart.final("B1") == place.apart.final("B1")
 
 
 def test_a_student_learns_from_a_teacher_that_is_told_of_faults(place: Place) -> None:
     ENTRANTS["B2"].train(place)  # type: ignore[misc]
     env = loading_env(place.task)
-    teacher, student = (load_single(place.final(name), env)[0].actor for name in ("B2/teacher", "B2"))
+    teacher, student = (load_single(place.apart.final(name), env)[0].actor for name in ("B2/teacher", "B2"))
     assert teacher.groups == ("detector", next(t for t in rivals.TRUTHS if t in env.obs_spec))
     assert student.groups == ("detector",) and student.carries
-    steps = [task_of(place.final(name)).agent.trainer.timesteps * 16 for name in ("B2/teacher", "B2")]
+    steps = [task_of(place.apart.final(name)).agent.trainer.timesteps * 16 for name in ("B2/teacher", "B2")]
     assert steps == [480, 208], "70 and 30 per cent of 704, in whole steps of 16 robots"
 
 
@@ -115,7 +127,8 @@ def test_an_oracle_of_pairs_learns_from_dead_pairs_alone(place: Place) -> None:
     assert ((env.faults.severity == 1).sum(1) == 2).all() and set(env.faults.kind.unique().tolist()) == {-1, 0}
     controller: Any = ENTRANTS["B3pairs"].make(Seed(place.task, place))
     assert isinstance(controller.router, OracleRouter) and controller.bank is not Seed(place.task, place).stored.bank
-    assert about("B3pairs", place)["steps"] == 256 + 432
+    told = about("B3pairs", place)
+    assert (told["steps"], told["kinds"], told["count"]) == (256 + 432, ["torque_loss"], [2, 2])
 
 
 def test_a_bank_shared_as_the_pipelines_is_not_made_again(
@@ -131,12 +144,12 @@ def test_a_bank_shared_as_the_pipelines_is_not_made_again(
 
 def test_a_trained_rival_is_judged_by_its_name(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(stage, "TIMED_STEPS", 3)
-    if not place.final("B1").exists():
+    if not place.apart.final("B1").exists():
         ENTRANTS["B1"].train(place)  # type: ignore[misc]
     plan = Benchmark(
         place.task, str(SHIPPED), tmp_path, place.root, (3,), ("B1",), ("nominal",), episodes=2, seconds=0.5
     )
-    assert seed_of(place.task, str(SHIPPED), 3, place.root).place.final("B1") == place.final("B1")
+    monkeypatch.setattr("koboshi.stages.entrants.task_of", lambda path: place.task)
     part = load_part(stage.make(plan)[0])
     assert len(part["columns"]["survived"]) == 2 and "alarms" not in part
     assert part["identity"]["files"][0] != part["identity"]["walker"]

@@ -11,12 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -39,42 +39,27 @@ from koboshi.errors import KoboshiError, at_least, unknown
 from koboshi.specialists.controller import Controller, Decision
 from koboshi.stages import entrants
 from koboshi.stages.entrants import ENTRANTS, Seed
+from koboshi.stages.parts import FORMAT, Wanted, find_parts, joined, load_part
 from koboshi.stages.progress import Update, console, json_safe, progress
 from koboshi.tasks import TaskCfg
 from koboshi.vec_env import anyone
 
-FORMAT = 2
-"""Raised when what a part holds changes."""
 HOURS, HOURS_ELSEWHERE, STANDING = 10.0, 1.7, 0.2
 """Robot-hours without a fault that false alarms are counted in, for each seed: in the nominal world; in each other;
 and the share of them that is spent standing still."""
 ALARM_ROBOTS = 512
-ALARM_SEED = 70_001
+ALARM_SEED = 70_000
+"""To which the training seed is added: hours of several seeds are so many different hours."""
 TIMED_STEPS = 300
 SOURCES = (
-    *("robots", "sim", "faults", "terrain", "envs", "nets", "policies", "specialists", "detect"),
+    *("robots", "sim", "faults", "terrain", "envs", "nets", "policies", "specialists"),
+    *(f"detect/{name}.py" for name in ("alarms", "base", "build", "changes", "cusum", "files", "joints", "memories")),
+    *(f"detect/{name}.py" for name in ("metrics", "model", "spec", "stream")),
     *(f"bench/{name}.py" for name in ("rollout", "worlds", "metrics", "detection", "strain", "handover")),
     "bench/episode_columns.py",
-    *(f"stages/{name}.py" for name in ("benchmark", "entrants", "rivals")),
-    "vec_env.py",
+    *("stages/benchmark.py", "stages/entrants.py", "vec_env.py"),
 )
-"""Code that figures hang on: houses and files."""
-WHOLE = ("suite", "format", "code", "physics", "settings", "hours")
-"""Parts of an identity that all parts of a benchmark share."""
-
-
-class Wanted(NamedTuple):
-    """A part's name."""
-
-    seed: int
-    controller: str
-    world: str
-
-    def path(self, folder: Path) -> Path:
-        return folder / f"seed{self.seed}" / self.controller / f"{self.world}.json"
-
-    def __str__(self) -> str:
-        return f"seed {self.seed} {self.controller} {self.world}"
+"""Code that walks and measures: houses and files. What was trained is known by the digests of its files."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +81,7 @@ class Benchmark:
 
     def check(self) -> None:
         """KoboshiError where it cannot be made."""
+        code_digest()  # what runs is what was there at the beginning, not what is there when hours have passed
         entrants.check_seeds(self.pipeline, self.seeds)
         at_least("--episodes", 1 if self.episodes is None else self.episodes, 1)
         for name, value in (("--seconds", self.seconds), ("--hours", self.hours)):
@@ -124,16 +110,19 @@ class Benchmark:
 
     def identity(self, wanted: Wanted, seed: Seed) -> dict[str, Any]:
         """What a part is made from and under what: JSON data."""
+        walker, files = runs.digest(seed.place.controller), entrants.digests(wanted.controller, seed.place)
+        return {"part": wanted._asdict(), **self.shared, "walker": walker, "files": files}
+
+    @cached_property
+    def shared(self) -> dict[str, Any]:
+        """Of that, what all parts share."""
         return {
-            "part": wanted._asdict(),
             "suite": described(self.suite),
             "format": FORMAT,
             "code": code_digest(),
             "physics": physics_of(self.task),
             "settings": settings_of(self.task),
             "hours": self.hours,
-            "walker": runs.digest(seed.place.controller),
-            "files": entrants.digests(wanted.controller, seed.place),
         }
 
 
@@ -174,8 +163,8 @@ def code_digest() -> str:
 
 def train(benchmark: Benchmark) -> None:
     """Trains the rivals that are asked for and not there yet; a killed training is resumed."""
-    for number in benchmark.seeds:
-        place = benchmark.seed(number).place
+    # A pipeline that is missing is missed before hours are spent on another seed's rivals.
+    for number, place in {number: benchmark.seed(number).place for number in benchmark.seeds}.items():
         for name in entrants.chosen(benchmark.controllers):
             how = ENTRANTS[name].train
             if how is not None and entrants.missing(name, place) and not entrants.same_as(name, place):
@@ -190,13 +179,31 @@ def make(benchmark: Benchmark) -> list[Path]:
     """
     wanted = list(benchmark.wanted())
     made = []
-    for number in benchmark.seeds:
-        seed = benchmark.seed(number)
+    seeds = {number: benchmark.seed(number) for number in benchmark.seeds}
+    _check_fits(benchmark)
+    for number, seed in seeds.items():
         lacking = _lacking(benchmark, seed)
         for part in wanted:
             if part.seed == number and part.controller not in lacking:
                 made.append(_part(benchmark, part, seed))
     return made
+
+
+def _check_fits(benchmark: Benchmark) -> None:
+    """KoboshiError where a part that lies in the folder could not be joined with what would be made."""
+    if not benchmark.out.is_dir():
+        return
+    for path in {wanted.seed: path for wanted, path in find_parts([benchmark.out]).items()}.values():
+        try:
+            theirs = load_part(path)["identity"]
+        except KoboshiError:
+            continue  # it is named, and made again, in its turn
+        if differ := config.diff({name: theirs[name] for name in benchmark.shared}, benchmark.shared):
+            raise KoboshiError(_otherwise(path, differ))
+
+
+def _otherwise(path: Path, differ: Sequence[str]) -> str:
+    return f"{path} was made otherwise ({'; '.join(differ[:4])}); give another --out, or delete it"
 
 
 def _lacking(benchmark: Benchmark, seed: Seed) -> set[str]:
@@ -226,25 +233,13 @@ def _part(benchmark: Benchmark, wanted: Wanted, seed: Seed) -> Path:
             console.print(f"{error}; it is made again", highlight=False, soft_wrap=True)
         else:
             if differ := config.diff(found, identity):
-                raise KoboshiError(
-                    f"{path} was made otherwise ({'; '.join(differ[:4])}); give another --out, or delete it"
-                )
+                raise KoboshiError(_otherwise(path, differ))
             return path
     began = time.monotonic()
     part = _made(benchmark, wanted, seed) | {"identity": identity}
     part["made"] = {"commit": runs.git_commit(), "seconds": time.monotonic() - began}
     runs.write_atomic(path, json.dumps(json_safe(part), separators=(",", ":")).encode())
     return path
-
-
-def load_part(path: Path) -> dict[str, Any]:
-    """A part's file; KoboshiError where it is not whole or not a part of this format."""
-    part = runs.read_json(path)
-    if not isinstance(part, dict) or not {"identity", "columns", "about"} <= set(part):
-        raise KoboshiError(f"{path} is no part of a benchmark")
-    if part["identity"].get("format") != FORMAT:
-        raise KoboshiError(f"{path} has format {part['identity'].get('format')}, not {FORMAT}")
-    return part
 
 
 def _made(benchmark: Benchmark, wanted: Wanted, seed: Seed) -> dict[str, Any]:
@@ -261,7 +256,8 @@ def _made(benchmark: Benchmark, wanted: Wanted, seed: Seed) -> dict[str, Any]:
     }
     if entrant.counted:
         hours = benchmark.hours * (1.0 if wanted.world == NOMINAL else HOURS_ELSEWHERE / HOURS)
-        part["alarms"] = _alarms(str(wanted), in_world(task.env, wanted.world), controller, hours)
+        world = in_world(task.env, wanted.world)
+        part["alarms"] = _alarms(str(wanted), world, controller, hours, ALARM_SEED + wanted.seed)
     return part
 
 
@@ -295,7 +291,7 @@ def _walked(
     return pooled(parts), states, spent / done * 1e6 if spent else None
 
 
-def _alarms(title: str, cfg: EnvCfg, controller: Controller, hours: float) -> dict[str, dict[str, float]]:
+def _alarms(title: str, cfg: EnvCfg, controller: Controller, hours: float, seed: int) -> dict[str, dict[str, float]]:
     """`walking`, `standing`: false alarms and hours of robots whose joints are all well, by `bench.detection`."""
     still = replace(cfg, command=replace(cfg.command, standing_fraction=1.0))
     found = {}
@@ -308,7 +304,7 @@ def _alarms(title: str, cfg: EnvCfg, controller: Controller, hours: float) -> di
             def report(t: int, update: Update = update, count: int = count) -> None:
                 update(t * count)
 
-            found[name] = false_alarms(there, controller, share * hours, count, ALARM_SEED, report)
+            found[name] = false_alarms(there, controller, share * hours, count, seed, report)
     return found
 
 
@@ -330,42 +326,6 @@ def step_us(cfg: EnvCfg, controller: Controller) -> float:
     finally:
         torch.set_num_threads(threads)
     return median(seconds) * 1e6
-
-
-def find_parts(folders: Sequence[Path]) -> dict[Wanted, Path]:
-    """The parts in these folders; of one that is in several the first."""
-    found: dict[Wanted, Path] = {}
-    for folder in folders:
-        if not folder.is_dir():
-            raise KoboshiError(f"no folder {folder}")
-        for path in sorted(folder.glob("seed*/*/*.json")):
-            number = path.parts[-3].removeprefix("seed")
-            if number.isdigit() and path.parts[-2] in ENTRANTS:
-                found.setdefault(Wanted(int(number), path.parts[-2], path.stem), path)
-    if not found:
-        raise KoboshiError(f"no part of a benchmark in {', '.join(map(str, folders))}")
-    return found
-
-
-def joined(folders: Sequence[Path]) -> dict[Wanted, dict[str, Any]]:
-    """All parts of these folders; KoboshiError where one is damaged, or where two do not belong together."""
-    where = {wanted: str(path) for wanted, path in find_parts(folders).items()}
-    parts = {wanted: load_part(Path(path)) for wanted, path in where.items()}
-    first: dict[tuple[Any, ...], Wanted] = {}
-    for wanted, part in parts.items():
-        # What all parts share; what all of a seed share; what all of a seed's controller share.
-        for group, names in (((), WHOLE), ((wanted.seed,), ("walker",)), (wanted[:2], ("files",))):
-            other = first.setdefault(group, wanted)
-            _check_alike(parts[other], part, names, where[other], where[wanted])
-        if part["identity"]["part"] != wanted._asdict():
-            raise KoboshiError(f"{where[wanted]} holds another part, {part['identity']['part']}")
-    return parts
-
-
-def _check_alike(a: Mapping[str, Any], b: Mapping[str, Any], names: Sequence[str], one: str, other: str) -> None:
-    ours, theirs = ({name: part["identity"][name] for name in names} for part in (a, b))
-    if differ := config.diff(ours, theirs):
-        raise KoboshiError(f"{one} and {other} do not belong to one benchmark: {'; '.join(differ[:4])}")
 
 
 def report(benchmark: Benchmark, folders: Sequence[Path]) -> tuple[Path, Path]:

@@ -74,13 +74,16 @@ class Entrant(NamedTuple):
     detects: bool = False
     """Whether its alarms are its own."""
     counted: bool = False
-    """Whether its false alarms are counted for hours; banks under the same detector have the same ones."""
+    """Whether its false alarms, and its falls, are counted for hours in which nothing breaks; banks under the same
+    detector have the same alarms."""
     everywhere: bool = True
     """Whether it walks in other worlds than the nominal one."""
     train: Train | None = None
     """How it is made where it does not come from the pipeline."""
     sharing: Sharing | None = None
     """How its specialists are shared, where that is what it is about."""
+    met: Callable[[TaskCfg], TaskCfg] = lambda task: task
+    """The task that its specialists learnt in, of the pipeline's."""
 
 
 def _controller(place: Place) -> list[Path]:
@@ -105,9 +108,12 @@ def _oracle(about: str, delay_s: float) -> Entrant:
 
 def _policy(rival: str, about: str, train: Train) -> Entrant:
     def make(seed: Seed) -> Controller:
-        return healthy_alone(load_single(seed.place.final(rival), seed.env)[0].single(), seed.joints)
+        return healthy_alone(load_single(seed.place.apart.final(rival), seed.env)[0].single(), seed.joints)
 
-    return Entrant(about, make, lambda place: [place.final(rival)], ("policy",), _whole, train=train)
+    return Entrant(
+        about, make, lambda place: [place.apart.final(rival)], ("policy",), _whole,
+        train=lambda place: train(place.apart),
+    )  # fmt: skip
 
 
 def _switch(sharing: Sharing) -> str:
@@ -151,14 +157,14 @@ def _oracle_of_pairs(rival: str) -> Entrant:
     return Entrant(
         "an oracle whose bank met pairs of dead joints alone", make,
         lambda place: [place.controller, _bank_file(rival, place)], ("healthy", "policy"), _of_policies,
-        everywhere=False, train=rivals.bank(rival, rivals.dead_pairs),
+        everywhere=False, train=rivals.bank(rival, rivals.dead_pairs), met=rivals.dead_pairs,
     )  # fmt: skip
 
 
 ENTRANTS: dict[str, Entrant] = {
     "B0": Entrant(
         "the healthy policy alone", lambda seed: healthy_alone(seed.walker, seed.joints), _controller, ("healthy",),
-        lambda task: budget(task).healthy,
+        lambda task: budget(task).healthy, counted=True,
     ),
     "B1": _policy("B1", "one policy trained under random faults", rivals.one_policy("B1", history=False)),
     "B1h": _policy("B1h", "the same with a memory (GRU)", rivals.one_policy("B1h", history=True)),
@@ -205,7 +211,7 @@ def seed_of(task: TaskCfg, pipeline: str, number: int, root: Path) -> Seed:
     path = find(name, root)
     if path.suffix != ".safetensors" or load_checkpoint(path)[1].get("kind") != "controller":
         raise KoboshiError(f"{path} is no controller; the benchmark needs a whole pipeline's")
-    # Rivals of another controller have other budgets, and banks another healthy policy: they have another folder.
+    # Banks of another controller have another healthy policy and detector: they have another folder.
     return Seed(task, Place(task_of(path), path, root, f"rivals-{number}-{runs.digest(path)[:8]}", number))
 
 
@@ -223,13 +229,13 @@ def missing(name: str, place: Place) -> list[Path]:
 def about(name: str, place: Place) -> dict[str, Any]:
     """What a part says of its controller beside its files: the steps that it took, what it met, and its size."""
     entrant, task = ENTRANTS[name], place.task
-    banked = task.specialists if name == MAIN else None
+    banked, faults = task.specialists if name == MAIN else None, entrant.met(task).faults
     return {
         "about": entrant.about if banked is None else _switch(banked.sharing),
         "steps": entrant.steps(task),
         "parameters": sum(_parameters(path, entrant.parts) for path in entrant.files(place)),
-        "kinds": list(task.faults.kinds) if task.faults is not None else [],
-        "count": list(task.faults.count) if task.faults is not None else [],
+        "kinds": list(faults.kinds) if faults is not None else [],
+        "count": list(faults.count) if faults is not None else [],
     }
 
 

@@ -7,6 +7,8 @@ own and the joints' torques). Networks are as wide as the healthy policy's.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +83,15 @@ class Place(NamedTuple):
         """The policy of a rival that is trained."""
         return self.folder(rival) / "checkpoints" / runs.FINAL
 
+    @property
+    def apart(self) -> Place:
+        """Where rivals are trained that take nothing but settings from the pipeline: another detector under the same
+        settings has the same ones."""
+        task = self.task
+        settings = [config.to_dict(part) for part in (task.env, task.agent, task.faults, task.specialists)]
+        content = json.dumps([*settings, budget(task)], sort_keys=True)
+        return self._replace(name=f"rivals-{self.seed}-{hashlib.sha256(content.encode()).hexdigest()[:8]}")
+
 
 Train = Callable[[Place], None]
 
@@ -144,10 +155,16 @@ def _trainer(place: Place, steps: int) -> TrainerCfg:
 
 
 def _under_faults(task: TaskCfg) -> TaskCfg:
-    """The task in which joints break in training too, as its faults and specialists have it."""
+    """The task in which joints break in training too, as its specialists have it, but all kinds and in `BREAKS`."""
     faults, settings = required(task, "faults", task.faults), required(task, "specialists", task.specialists)
-    schedule = FaultSchedule(faults, probability=BREAKS, onset_s=settings.onset_s)
-    return replace(task, env=replace(task.env, faults=schedule))
+    faults = replace(faults, whole=faults.whole if settings.whole is None else settings.whole)
+    env = replace(
+        task.env,
+        faults=FaultSchedule(faults, probability=BREAKS, onset_s=settings.onset_s),
+        episode_length_s=settings.episode_length_s,
+        random_initial_length=True,
+    )
+    return replace(task, env=env)
 
 
 def _train(place: Place, rival: str, task: TaskCfg) -> None:
@@ -174,7 +191,7 @@ def shared(task: TaskCfg, sharing: Sharing) -> TaskCfg:
     """The task whose specialists are shared in this way, with as many environment steps, or slightly fewer.
 
     Several members share at least `WIDE` environments, or each would learn from too few at a time, and the mirror
-    is for one that serves all.
+    is for one that serves all. Of equal budgets each member has its share alone, and learns in as much fewer updates.
     """
     settings = replace(required(task, "specialists", task.specialists), sharing=sharing)
     members = len(specialists.bank_assignment(replace(task, specialists=settings)).members)
@@ -188,8 +205,8 @@ def shared(task: TaskCfg, sharing: Sharing) -> TaskCfg:
 def dead_pairs(task: TaskCfg) -> TaskCfg:
     """The task whose specialists meet nothing but pairs of dead joints, and are in charge at once.
 
-    Of each pair they see far more than ten times as much as among all faults, from as many environment steps: what they
-    cannot save no bank of this task is to be blamed for.
+    Of each pair they see far more than ten times as much as among all faults, from as many environment steps: a pair
+    that they lose too is not lost for want of training on it.
     """
     faults, settings = required(task, "faults", task.faults), required(task, "specialists", task.specialists)
     faults = replace(
