@@ -60,18 +60,20 @@ def two_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(targets, "WALKED", ("nominal", "late"))
 
 
+PARTS = {
+    (1, "B0", "nominal"): part([True, False, True, False]),
+    (2, "B0", "nominal"): part([True, False, False, None]),
+    (1, "B3", "nominal"): part([True, True, True, True]),
+    (2, "B3", "nominal"): part([True, True, True, None]),
+    (1, "B4", "nominal"): part([True, True, True, True], delays=DELAYS, vx=0.11, alarms=alarms(1, 20.0)),
+    (2, "B4", "nominal"): part([True, True, False, None], delays=DELAYS, alarms=alarms(0, 20.0), state="b"),
+    (1, "B4", "late"): part([True, False], delays=DELAYS[:2], alarms=alarms(2, 5.0)),
+}
+
+
 @pytest.fixture
 def found() -> dict[str, Any]:
-    parts = {
-        (1, "B0", "nominal"): part([True, False, True, False]),
-        (2, "B0", "nominal"): part([True, False, False, None]),
-        (1, "B3", "nominal"): part([True, True, True, True]),
-        (2, "B3", "nominal"): part([True, True, True, None]),
-        (1, "B4", "nominal"): part([True, True, True, True], delays=DELAYS, vx=0.11, alarms=alarms(1, 20.0)),
-        (2, "B4", "nominal"): part([True, True, False, None], delays=DELAYS, alarms=alarms(0, 20.0), state="b"),
-        (1, "B4", "late"): part([True, False], delays=DELAYS[:2], alarms=alarms(2, 5.0)),
-    }
-    return figures(Results(parts, SUITE, H1), "B4", "B0", "B3") | {"suite": {"name": SUITE.name, "hash": SUITE.hash}}
+    return figures(Results(PARTS, SUITE, H1), "B4", "B0", "B3") | {"suite": {"name": SUITE.name, "hash": SUITE.hash}}
 
 
 def value(interval: dict[str, Any] | None) -> Any:
@@ -96,6 +98,34 @@ def test_differences_regret_and_tax_are_paired(found: dict[str, Any]) -> None:
     assert value(found["tracking"][NOMINAL]["B4"]["vx_rmse"]) == 0.11, (
         "one episode is survived by all, the torso's of seed 1"
     )
+
+
+def test_who_has_fewer_seeds_is_compared_on_those_and_says_so(found: dict[str, Any]) -> None:
+    """By hand: B1 survives one of two single faults in seed 1, where B4 survives both; in seed 2 there is no B1."""
+    some = Results(PARTS | {(1, "B1", "nominal"): part([True, False, True, False])}, SUITE, H1)
+    more = figures(some, "B4", "B0", "B3") | {"suite": found["suite"]}
+    gap = more["differences"]["B1"]["k=1"]
+    assert value(gap) == 1 / 2 and [value(each) for each in gap["of"]] == [1.0, 1 / 2]
+    assert [value(each) for each in more["differences"]["B0"]["k=1"]["of"]] == [3 / 4, 1 / 4]
+    line = next(x for x in headline(more, "B4", ("B1",), BANKS) if x.figure.startswith("better than B1"))
+    assert line.reached is None and line.measured.startswith("+50.0 points [")
+    assert more["by_seed"]["B4"] == {
+        "1": {"k=1": 1.0, "k=2": 1.0, "k=3": None, "k=4": None},
+        "2": {"k=1": 0.5, "k=2": None, "k=3": None, "k=4": None},
+    }
+    table = benchmark_report.markdown(more, [])
+    assert "\n| B1, someone (seed 1 alone) |" in table and "\n| B0, someone |" in table
+    # In seed 1 all but B0's and B1's robot with the broken knee stand; in seed 2 nobody is left whom all survive.
+    assert more["tracking"][NOMINAL]["B4"]["vx_rmse"]["episodes"] == 1
+
+
+def test_falls_of_the_well_are_held_against_those_without_a_switch(found: dict[str, Any]) -> None:
+    """By hand: three falls walking and three standing in each of B4's two seeds of 20 h, as many in B0's 10 h."""
+    alone = part([True, False, True, False], alarms=alarms(0, 10.0))
+    more = figures(Results(PARTS | {(1, "B0", "nominal"): alone}, SUITE, H1), "B4", "B0", "B3")
+    falls = more["tax"][NOMINAL]["falls"]
+    assert value(falls["B4"]) == 12 / 40 and value(falls["B0"]) == 6 / 10
+    assert found["tax"][NOMINAL]["falls"]["B0"] is None, "nobody counted"
 
 
 def test_every_world_has_its_course_and_costs(found: dict[str, Any]) -> None:
@@ -158,7 +188,7 @@ def test_targets_say_what_is_reached_and_what_nobody_measured(found: dict[str, A
     assert lines["heading error at the end"].reached is True
     assert lines["better than B0 at k = 1"].measured.startswith("+50.0 points [")
     assert lines["better than B1 at k = 1"][2:] == ("–", None), "it has no part"
-    assert lines["one seed of the benchmark"].reached is True
+    assert lines["one seed of the benchmark"][2:] == ("2.00 h", None), "banks and B1 are missing"
     assert share(None) == points(None) == "–"
 
 

@@ -97,6 +97,7 @@ def figures(results: Results, main: str, healthy: str, oracle: str) -> Json:
         "worlds": results.worlds,
         "controllers": {name: _about(results, name) for name in names},
         "survival": {n: {w: survival(results, n, w) for w in worlds[n]} for n in names},
+        "by_seed": {name: by_seed(results, name) for name in names if results.of(name)},
         "course": {n: {w: course(results, n, w) for w in worlds[n]} for n in names},
         "tracking": {w: tracking(results, w) for w in results.worlds},
         "detection": {n: {w: detection(results, n, w) for w in heard} for n, heard in results.detecting.items()},
@@ -163,18 +164,20 @@ TRACKED = ("vx_rmse", "vy_rmse", "yaw_rmse")
 
 
 def tracking(results: Results, world: str) -> Json:
-    """Controller -> RMSEs at k=1 on the episodes that all controllers of a world survive."""
+    """Controller -> RMSEs at k=1 on the episodes that all controllers of a seed survive in a world."""
     rows = {name: results.of(name, world) for name in results.controllers if results.of(name, world)}
-    seeds = set.intersection(*(set(each) for each in rows.values()))
     one = STRATA["k=1"](results.episodes(world))
-    common = {seed: one & metrics.common_survivors([each[seed] for each in rows.values()]) for seed in seeds}
-    found: Json = {}
-    for name, each in rows.items():
-        found[name] = {
-            key: as_json(bootstrap([np.where(common[s], metrics.of_all(each[s], key), np.nan) for s in sorted(seeds)]))
+    common = {
+        seed: one & metrics.common_survivors([each[seed] for each in rows.values() if seed in each])
+        for seed in {seed for each in rows.values() for seed in each}
+    }
+    return {
+        name: {
+            key: as_json(bootstrap([np.where(common[s], metrics.of_all(x, key), np.nan) for s, x in each.items()]))
             for key in TRACKED
         }
-    return found
+        for name, each in rows.items()
+    }
 
 
 def detection(results: Results, name: str, world: str) -> Json:
@@ -208,8 +211,8 @@ def detection(results: Results, name: str, world: str) -> Json:
         "timely": as_json(bootstrap([metrics.timely(f) for f in faults.values()])),
         "recall": as_json(bootstrap([metrics.recalled(f) for f in faults.values()])),
         "kind macro-F1": as_json(bootstrap(kinds, macro_f1)),
-        "false alarms": {way: _false(results, name, world, (way,)) for way in ("walking", "standing")}
-        | {"both": _false(results, name, world, ("walking", "standing"))},
+        "false alarms": {way: _false(results, name, world, (way,)) for way in WAYS}
+        | {"both": _false(results, name, world, WAYS)},
         "wrong alarms": as_json(
             bootstrap(
                 [
@@ -224,12 +227,20 @@ def detection(results: Results, name: str, world: str) -> Json:
 
 def _false(results: Results, name: str, world: str, ways: Sequence[str]) -> Any:
     """False alarms an hour over all seeds, the hours, and the falls in them."""
+    count, hours = _count(results, name, world, ways, "false_alarms")
+    found = as_json(rate(count, hours))
+    falls, _ = _count(results, name, world, ways, "healthy_falls")
+    return None if found is None else found | {"hours": hours, "falls": falls}
+
+
+WAYS = ("walking", "standing")
+
+
+def _count(results: Results, name: str, world: str, ways: Sequence[str], event: str) -> tuple[int, float]:
+    """How often something happened to robots that were well, and in how many hours."""
     parts = [p for (_, c, w), p in results.parts.items() if (c, w) == (name, world) and "alarms" in p]
     counted = [part["alarms"][way] for part in parts for way in ways]
-    hours = sum(each["healthy_hours"] for each in counted)
-    found = as_json(rate(sum(int(each["false_alarms"]) for each in counted), hours))
-    falls = sum(int(each["healthy_falls"]) for each in counted)
-    return None if found is None else found | {"hours": hours, "falls": falls}
+    return sum(int(each[event]) for each in counted), sum(each["healthy_hours"] for each in counted)
 
 
 def severity(results: Results, name: str, world: str) -> Json:
@@ -277,11 +288,24 @@ def delays(results: Results, name: str) -> dict[str, list[float | None]]:
 
 
 def difference(results: Results, a: str, b: str, world: str = NOMINAL) -> Json:
-    """Stratum -> survival of a less that of b, on the same episodes."""
+    """Stratum -> survival of a less that of b, on the same episodes; `of`: of each alone, over the seeds that both have."""
     found: Json = {}
     for stratum in COUNTED:
         ours, theirs = (results.values(name, metrics.survived, stratum, world) for name in (a, b))
-        found[stratum] = as_json(paired(ours, theirs))
+        gap = as_json(paired(ours, theirs))
+        shared = [seed for seed in ours if seed in theirs]
+        each = [as_json(bootstrap([values[seed] for seed in shared])) for values in (ours, theirs)]
+        found[stratum] = None if gap is None else gap | {"of": each}
+    return found
+
+
+def by_seed(results: Results, name: str) -> Json:
+    """Seed -> stratum -> survival in the nominal world."""
+    found: dict[str, Json] = {}
+    for stratum in COUNTED:
+        for seed, values in results.values(name, metrics.survived, stratum).items():
+            known = values[~np.isnan(values)]
+            found.setdefault(str(seed), {})[stratum] = float(known.mean()) if len(known) else None
     return found
 
 
@@ -293,6 +317,9 @@ def tax(results: Results, main: str, healthy: str, world: str) -> Json:
     return {
         "tracking": as_json(bootstrap([squares for squares, _ in both], root_ratio)),
         "survival": as_json(bootstrap([lost for _, lost in both])),
+        "falls": {
+            name: as_json(rate(*_count(results, name, world, WAYS, "healthy_falls"))) for name in (main, healthy)
+        },
     }
 
 
