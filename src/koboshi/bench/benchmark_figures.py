@@ -288,7 +288,7 @@ def delays(results: Results, name: str) -> dict[str, list[float | None]]:
 
 
 def difference(results: Results, a: str, b: str, world: str = NOMINAL) -> Json:
-    """Stratum -> survival of a less that of b, on the same episodes; `of`: of each alone, over the seeds that both have."""
+    """Stratum -> survival of a less that of b, on the same episodes; `of`: of each alone, in the seeds of both."""
     found: Json = {}
     for stratum in COUNTED:
         ours, theirs = (results.values(name, metrics.survived, stratum, world) for name in (a, b))
