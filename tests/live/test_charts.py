@@ -49,7 +49,9 @@ def test_one_bar_a_joint_as_long_as_its_belief() -> None:
     levels[KINDS.index("braking"), 0], levels[KINDS.index("torque_loss"), 0] = 0.2, 0.5
     said = charts.belief_bars(NAMES, moment(levels=levels))
     assert "torque loss 0.7" in said and said.count("torque loss") == 1 and "braking" not in said
-    assert "nobody listens" in charts.belief_bars(NAMES, moment(probability=None, alarm=None))
+    assert "nobody listens" in charts.belief_bars(NAMES, moment(probability=None, alarm=None, listens=False))
+    yet = charts.belief_bars(NAMES, moment(probability=None, alarm=None))
+    assert yet.count("data-joint") == 3 and yet.count("0.00") == 3, "who listens and has heard nothing believes nothing"
 
 
 def test_strips_begin_and_end_where_things_did() -> None:

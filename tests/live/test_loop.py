@@ -78,6 +78,22 @@ def test_paused_it_stands_still_but_still_changes(session: Session, loop: Loop) 
     wait_for(lambda: session.now.time > still)
 
 
+def test_in_slow_motion_changes_do_not_wait_for_the_next_step(session: Session, loop: Loop) -> None:
+    loop.start()
+    loop.ask(lambda _: setattr(loop, "speed", 0.05))
+    wait_for(lambda: loop.speed == 0.05)
+    for _ in range(3):
+        then, made = session.now.time, []
+        wait_for(lambda then=then: session.now.time > then)
+        then = session.now.time  # the next step is 0.4 s away
+        loop.ask(lambda s, made=made: made.append(s.time))
+        wait_for(lambda made=made: made)
+        assert made == [then]
+    loop.ask(lambda _: setattr(loop, "paused", True))
+    wait_for(lambda: loop.paused)
+    assert session.now.time == then, "nor does a pause"
+
+
 def test_only_the_loops_thread_touches_the_session_and_every_change_is_made(session: Session, loop: Loop) -> None:
     joints, threads = session.robot.fault_candidates, set()
     asked = 40

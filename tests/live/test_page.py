@@ -216,6 +216,18 @@ def test_controls_reach_the_session(served: Served, tab: Any) -> None:
     wait_for(lambda: not session.faults)
     press(tab, "Reset")
     tab.get_by_text("a whole robot").first.wait_for()
+    # What is typed figure by figure lies outside the range at first.
+    box = tab.locator("xpath=//label[.='friction']/following::input[@inputmode='decimal'][1]")
+    box.fill("")
+    box.press_sequentially("0.7", delay=50)
+    wait_for(lambda: session.world["friction"] == 0.7)
+    enter("friction", "1")
+    assert tab.get_by_text("That cannot be").count() == 0
+    turn = tab.locator("xpath=//label[.='turn left, rad/s']/following::*[@data-disabled='true'][1]")
+    tab.get_by_label("hold heading", exact=True).check()
+    turn.wait_for(state="attached")
+    tab.get_by_label("hold heading", exact=True).uncheck()
+    turn.wait_for(state="detached")
     enter("forward, m/s", "0.6")
 
 
@@ -229,6 +241,8 @@ def test_a_recording_is_saved_and_sent(served: Served, tab: Any) -> None:
     (path,) = served.folder.glob("*.mp4")
     assert path.read_bytes()[4:8] == b"ftyp"
     tab.get_by_text(path.name).first.wait_for()
+    first, second = served.page._free_path(), served.page._free_path()
+    assert first != second and {first, second}.isdisjoint({path})
 
 
 def test_one_that_leaves_takes_nothing_along(served: Served, tab: Any) -> None:
@@ -292,6 +306,7 @@ def test_what_cannot_be_served_is_one_line(
         port = taken.getsockname()[1]
         assert f"cannot serve at 127.0.0.1:{port}" in fails("view", h1_file, "--port", port)
     assert "cannot serve at 192.0.2.1:8080" in fails("view", h1_file, "--host", "192.0.2.1")
+    assert "--host is empty; 127.0.0.1 is this machine alone" in fails("view", h1_file, "--host", "")
     assert "--port is from 0 (any free one) to 65535, not 70000" in fails("view", h1_file, "--port", 70000)
     assert "no run 'nothing'" in fails("view", h1_file, "--against", "nothing")
     monkeypatch.setitem(sys.modules, "viser", None)

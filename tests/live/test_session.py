@@ -13,7 +13,7 @@ import torch
 from koboshi.errors import KoboshiError
 from koboshi.faults import KINDS, can_have
 from koboshi.live import Session
-from koboshi.live.moment import HEALTHY
+from koboshi.live.moment import HEALTHY, NOBODY
 from koboshi.live.session import LIES_S
 from koboshi.stages import live
 
@@ -213,9 +213,15 @@ def test_who_falls_lies_there_and_stands_up_whole(session: Session, steps: Steps
         if session.now.fell:
             break
     assert session.now.fell and texts(session, "fall") == ["the robot fell"]
+    notes = len(session.notes)
+    for asked in (lambda: session.break_joint("torso"), session.heal, lambda: session.shove(0.5, 0.0)):
+        with pytest.raises(KoboshiError, match=r"lies on the ground; in 1\.\d s it stands up whole"):
+            asked()
+    assert len(session.notes) == notes, "nothing is announced that the reset would undo"
     lying = session.now.qpos.copy()
     steps(session, LIES_S - 0.04)
     assert session.now.fell and (session.now.qpos == lying).all() and set(session.now.faults) == {KNEE}
+    assert session.now.actor == NOBODY and texts(session, "switch") == []
     steps(session, 0.04)
     assert not session.now.fell and session.now.faults == {} and texts(session, "reset") == ["a whole robot"]
     assert session.now.qpos[2] == pytest.approx(session.robot.base_height, abs=0.02)
@@ -227,8 +233,11 @@ def test_a_reset_forgets_faults_and_keeps_the_controller(session: Session, steps
     session.choose(TRUTH)
     session.break_joint(KNEE)
     steps(session, 0.5)
+    assert len(texts(session, "switch")) == 1
     session.reset()
+    assert session.refreshed().actor == NOBODY and session.now.listens
     steps(session, 0.1)
+    assert len(texts(session, "switch")) == 1, "nobody switched"
     assert session.now.actor == HEALTHY and session.controller == TRUTH and not session.env.faults.active.any()
 
 

@@ -29,10 +29,14 @@ def view(
 
     others = [find(each, root) for each in against or []]
     page = live.view(find(controller, root), others, overrides or [], out, host, port)
-    print(f"{page.address}  (Ctrl-C ends it)", flush=True)
     try:
+        print(f"{page.address}  (Ctrl-C ends it)", flush=True)
         page.wait()
     except KeyboardInterrupt:
         pass
     finally:
+        if page.recording:
+            print("the recording that nobody has ended is not kept", flush=True)
+        if page.filming:
+            print("finishing the video; Ctrl-C once more drops it", flush=True)
         page.close()

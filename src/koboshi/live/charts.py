@@ -7,7 +7,7 @@ from html import escape
 from typing import NamedTuple
 
 from koboshi.faults import KINDS, Fault
-from koboshi.live.moment import HEALTHY, Moment, Note
+from koboshi.live.moment import HEALTHY, NOBODY, Moment, Note
 
 INK, MUTED, LINE = "#1a222e", "#687280", "#e3e8ee"
 RED, BLUE, GREEN, AMBER = "#d5380a", "#0065a4", "#008a64", "#e69f00"
@@ -27,7 +27,7 @@ class Health(NamedTuple):
 
 def status(moment: Moment, health: Health) -> str:
     """Who acts, in large letters, and how the clock goes."""
-    colour = BLUE if moment.actor == HEALTHY else GREEN
+    colour = {HEALTHY: BLUE, NOBODY: MUTED}.get(moment.actor, GREEN)
     actor = moment.actor
     if moment.fell:
         colour, actor = INK, "fell; stands up anew"
@@ -70,11 +70,15 @@ def _chip(text: str, colour: str) -> str:
 def belief_bars(names: Sequence[str], moment: Moment) -> str:
     """One bar a joint: how sure the detector is that it is broken, and what it takes the fault for; red where it truly
     is broken, bold where it alarms."""
-    if moment.probability is None or moment.alarm is None:
+    if not moment.listens:
         return f'<div style="font-size:12px;color:{MUTED};padding:4px">nobody listens to a detector now</div>'
+    # Of a robot that lies, or has just been stood up, nothing is believed yet.
+    nothing = [0.0] * len(names)
+    believed = nothing if moment.probability is None else moment.probability
+    alarms = nothing if moment.alarm is None else moment.alarm
     rows = (
         _bar(name, float(p), bool(alarm), name in moment.faults, _said(moment, j))
-        for j, (name, p, alarm) in enumerate(zip(names, moment.probability, moment.alarm, strict=True))
+        for j, (name, p, alarm) in enumerate(zip(names, believed, alarms, strict=True))
     )
     return f'<div style="padding:2px 4px">{"".join(rows)}</div>'
 
@@ -114,7 +118,7 @@ def timeline(names: Sequence[str], moments: Sequence[Moment], seconds: float) ->
         spans = _spans(moments, lambda m, j=j: m.alarm is not None and bool(m.alarm[j]))  # type: ignore[misc]
         if spans:
             rows.append((f"alarm: {joint}", AMBER, spans))
-    for actor in dict.fromkeys(moment.actor for moment in moments):
+    for actor in dict.fromkeys(moment.actor for moment in moments if moment.actor != NOBODY):
         colour = BLUE if actor == HEALTHY else GREEN
         rows.append((actor, colour, _spans(moments, lambda m, actor=actor: m.actor == actor)))  # type: ignore[misc]
     return _strips(rows, end, seconds)

@@ -14,6 +14,7 @@ from koboshi.live.session import AXES, SHOVE, Session
 if TYPE_CHECKING:
     import viser
 
+_YAW = list(AXES).index("yaw rate")
 _WORDS = {"v_x": "forward, m/s", "v_y": "left, m/s", "yaw rate": "turn left, rad/s"}
 ACTIONS = {"break": ("torque_loss", 1.0), "weaken": ("torque_loss", None), "lock": ("locked", 1.0),
            "blind": ("encoder_freeze", 1.0), "heal": None}  # fmt: skip
@@ -51,13 +52,8 @@ class Controls:
         return lambda event: self._ask(event, change)
 
     def _sets(self, change: Callable[[Session, Any], None]) -> Callable[[Any], None]:
-        """What an input does with its value at that time."""
-
-        def changed(event: Any) -> None:
-            value = event.target.value
-            self._ask(event, lambda session: change(session, value))
-
-        return changed
+        """What an input does with its value, which is read when the change is made: the last of several counts."""
+        return lambda event: self._ask(event, lambda session: change(session, _within(event.target)))
 
     def _clock(self, session: Session, record: Callable[[Any], None]) -> None:
         gui, loop = self._server.gui, self._loop
@@ -74,9 +70,7 @@ class Controls:
 
         speed.on_update(self._sets(lambda session, value: setattr(loop, "speed", value)))
 
-        @follow.on_update
-        def _(event: Any) -> None:
-            self.follow = event.target.value
+        follow.on_update(self._sets(lambda session, value: setattr(self, "follow", value)))
 
     def _toggle_pause(self, event: Any) -> None:
         def toggle(session: Session) -> None:
@@ -95,27 +89,30 @@ class Controls:
             apply = gui.add_button("Give it this kind of fault")
             heal = gui.add_button("Heal all joints")
 
-        @self._joint_choice.on_update
-        def _(event: Any) -> None:
-            self.chosen = self.names.index(event.target.value)
+        def choose(session: Session, name: str) -> None:
+            self.chosen = self.names.index(name)
             kind.options = self._kinds()
-            self._ask(event, lambda session: None)
+
+        self._joint_choice.on_update(self._sets(choose))
 
         @action.on_click
         def _(event: Any) -> None:
             fault = ACTIONS[event.target.value]
-            joint = self.names[self.chosen]
-            if fault is None:
-                self._ask(event, lambda session: session.heal(joint))
-                return
-            what, level = fault[0], severity.value if fault[1] is None else fault[1]
-            self._ask(event, lambda session: session.break_joint(joint, what, level))
 
-        @apply.on_click
-        def _(event: Any) -> None:
-            joint, what, level = self.names[self.chosen], kind.value, severity.value
-            self._ask(event, lambda session: session.break_joint(joint, what, level))
+            # Whose joint, and how grave, is what the loop has come to by then: a choice may still be on its way to it.
+            def change(session: Session) -> None:
+                joint = self.names[self.chosen]
+                if fault is None:
+                    session.heal(joint)
+                else:
+                    session.break_joint(joint, fault[0], _within(severity) if fault[1] is None else fault[1])
 
+            self._ask(event, change)
+
+        def give(session: Session) -> None:
+            session.break_joint(self.names[self.chosen], kind.value, _within(severity))
+
+        apply.on_click(self._asks(give))
         heal.on_click(self._asks(Session.heal))
 
     def _kinds(self) -> tuple[str, ...]:
@@ -138,13 +135,17 @@ class Controls:
             stand = gui.add_button("Stand still")
         fixed = list(session.command)
 
-        def changed(event: Any) -> None:
-            command = [sliders[i].value if i in sliders else fixed[i] for i in range(3)]
-            self._ask(event, lambda session: session.set_command(*command))
+        def ask(session: Session, _: Any) -> None:
+            session.set_command(*(_within(sliders[i]) if i in sliders else fixed[i] for i in range(3)))
+
+        def hold_heading(session: Session, value: bool) -> None:
+            session.hold_heading(value)
+            if _YAW in sliders:
+                sliders[_YAW].disabled = value  # the rate follows from the heading then
 
         for slider in sliders.values():
-            slider.on_update(changed)
-        hold.on_update(self._sets(Session.hold_heading))
+            slider.on_update(self._sets(ask))
+        hold.on_update(self._sets(hold_heading))
 
         @stand.on_click
         def _(event: Any) -> None:
@@ -159,7 +160,7 @@ class Controls:
 
         @direction.on_click
         def _(event: Any) -> None:
-            forward, left = (strength.value * part for part in _DIRECTIONS[event.target.value])
+            forward, left = (_within(strength) * part for part in _DIRECTIONS[event.target.value])
             self._ask(event, lambda session: session.shove(forward, left))
 
     def _world(self, session: Session) -> None:
@@ -180,6 +181,12 @@ class Controls:
         def _(event: Any) -> None:
             for name, slider in sliders.items():
                 slider.value = session.quantities[name].nominal
+
+
+def _within(target: Any) -> Any:
+    """An input's value; of a slider one in its range, for while a number is typed its first digits may lie outside."""
+    value = target.value
+    return min(max(value, target.min), target.max) if hasattr(target, "min") else value
 
 
 def _set_world(name: str, session: Session, value: float) -> None:

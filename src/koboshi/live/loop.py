@@ -34,8 +34,9 @@ class Loop:
         self._session, self._watch = session, watch
         self._asked: queue.SimpleQueue[tuple[Change, Refused | None]] = queue.SimpleQueue()
         self._speed, self.paused = 1.0, False
+        self._changed = False
         self._marks: deque[tuple[float, float]] = deque()
-        self._stop = threading.Event()
+        self._stop, self._called = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="koboshi-view", daemon=True)
         self.error: BaseException | None = None
         """What ended the thread, where anything but `stop` did."""
@@ -70,6 +71,7 @@ class Loop:
     def ask(self, change: Change, refused: Refused | None = None) -> None:
         """Has a change made before the next control step; `refused` hears why it cannot be."""
         self._asked.put((change, refused))
+        self._called.set()
 
     def start(self) -> None:
         self._thread.start()
@@ -77,6 +79,7 @@ class Loop:
     def stop(self) -> None:
         """Ends the thread and waits for it."""
         self._stop.set()
+        self._called.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
 
@@ -94,27 +97,28 @@ class Loop:
         due = time.monotonic()
         self._watch(self._session.now)
         while not self._stop.is_set():
-            changed = self._make_changes()
+            self._make_changes()
             if self.paused:
-                if changed:
+                if self._changed:
                     self._watch(self._session.refreshed())
+                self._changed = False
                 self._marks.clear()
                 self._stop.wait(_NAP_S)
                 due = time.monotonic()
                 continue
             moment = self._session.step()
             self._watch(moment)
+            self._changed = False
             due = self._wait(due + self._session.env.step_dt / self._speed)
             self._mark(moment.time)
 
-    def _make_changes(self) -> bool:
-        changed = False
+    def _make_changes(self) -> None:
         while True:
             try:
                 change, refused = self._asked.get_nowait()
             except queue.Empty:
-                return changed
-            changed = True
+                return
+            self._changed = True
             try:
                 change(self._session)
             except KoboshiError as error:
@@ -122,12 +126,17 @@ class Loop:
                     refused(error)
 
     def _wait(self, due: float) -> float:
-        """Sleeps until `due` (monotonic s); the moment that the next step counts from."""
+        """Sleeps until `due` (monotonic s), but makes changes at once, for in slow motion that is long; the moment that
+        the next step counts from."""
         now = time.monotonic()
         if now - due > _DEBT_S:
             return now
-        if due > now:
-            self._stop.wait(due - now)
+        while due > now and not (self.paused or self._stop.is_set()):
+            if self._called.wait(due - now):
+                self._called.clear()
+                self._make_changes()
+            now = time.monotonic()
+            due = min(due, now + self._session.env.step_dt / self._speed)  # it may go faster now
         return due
 
     def _mark(self, simulated: float) -> None:

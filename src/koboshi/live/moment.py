@@ -12,6 +12,8 @@ from koboshi.faults import Fault
 
 HEALTHY = "healthy policy"
 """The actor that no fault has called."""
+NOBODY = "nobody"
+"""The actor of a robot that lies on the ground, or for which nothing has been decided yet."""
 
 NoteKind = Literal["fault", "healed", "alarm", "switch", "shove", "fall", "reset", "controller"]
 
@@ -38,9 +40,9 @@ class Moment(NamedTuple):
     controller: str
     """Which of the session's controllers is in force."""
     actor: str
-    """Who of it acts: HEALTHY or a specialist."""
+    """Who of it acts: HEALTHY, a specialist or NOBODY."""
     probability: NDArray[np.float32] | None
-    """(J,) the router's belief that a joint is broken; None where nobody listens to it."""
+    """(J,) the router's belief that a joint is broken; None where nobody listens to it, or it has heard nothing."""
     alarm: NDArray[np.bool_] | None
     """(J,) the joints that it holds for broken."""
     levels: NDArray[np.float32] | None
@@ -49,3 +51,5 @@ class Moment(NamedTuple):
     """Joint -> its fault in force."""
     fell: bool
     """It lies there and is about to stand up anew."""
+    listens: bool = True
+    """Whether somebody listens to a detector, or to the truth."""

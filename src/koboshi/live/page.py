@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,11 @@ def serve(session: Session, film: Film, folder: Path, host: str = LOCAL, port: i
     _check_address(host, port)
     with _quiet():
         server = viser.ViserServer(host=host, port=port, verbose=False, label=f"koboshi · {session.robot.name}")
-    return Page(server, session, film, folder)
+    try:
+        return Page(server, session, film, folder)
+    except BaseException:
+        server.stop()
+        raise
 
 
 def _viser() -> Any:
@@ -64,13 +69,15 @@ def _check_address(host: str, port: int) -> None:
     """viser would try one port after another for ever where the host is not this machine's."""
     if not 0 <= port <= 65535:
         raise KoboshiError(f"--port is from 0 (any free one) to 65535, not {port}")
+    if not host:  # sockets take it for every network
+        raise KoboshiError(f"--host is empty; {LOCAL} is this machine alone, 0.0.0.0 all of its networks")
     try:
         with socket.create_server((host, port)):
             pass
     except OSError as error:
         raise KoboshiError(
             f"cannot serve at {host}:{port}: {error.strerror or error}; --port 0 takes any free port, "
-            f"--host is an address of this machine ({LOCAL}, or 0.0.0.0 for all of its networks)"
+            f"--host is an IPv4 address of this machine ({LOCAL}, or 0.0.0.0 for all of its networks)"
         ) from error
 
 
@@ -91,6 +98,8 @@ class Page:
         self._tape: Tape | None = None
         self._taper: Any = None
         self._filming = threading.Lock()
+        self._films: list[threading.Thread] = []
+        self._given: set[Path] = set()
         self._drawn = self._charted = -1.0
         self._dress()
         self._charts(session)
@@ -119,9 +128,21 @@ class Page:
         if self.loop.error is not None:
             raise self.loop.error
 
+    @property
+    def recording(self) -> bool:
+        """Whether a recording has begun that nobody has ended."""
+        return self._tape is not None
+
+    @property
+    def filming(self) -> bool:
+        """Whether a video is being made."""
+        return any(thread.is_alive() for thread in self._films)
+
     def close(self) -> None:
-        """Ends the loop and the server; viewers are told that it is gone."""
+        """Ends the loop, waits for videos that are being made, and ends the server; viewers are told."""
         self.loop.stop()
+        for thread in self._films:
+            thread.join()
         with _quiet():
             self._server.stop()
 
@@ -153,7 +174,7 @@ class Page:
                 self._curves = {
                     i: self._curve(_UNITS[axis], session.command_ranges[i])
                     for i, axis in enumerate(AXES)
-                    if axis != "v_y" or session.command_ranges[i][0] < session.command_ranges[i][1]
+                    if session.command_ranges[i][0] < session.command_ranges[i][1]
                 }
 
     def _curve(self, title: str, limits: tuple[float, float]) -> Any:
@@ -182,7 +203,7 @@ class Page:
         if tape is not None:
             tape.add(moment)
             if tape.full:
-                self._end_tape(self._taper)
+                self._end_tape()
         now = time.monotonic()
         if not self._server.get_clients():
             return
@@ -215,32 +236,51 @@ class Page:
 
     def _record(self, event: Any) -> None:
         """Begins a tape, or ends it and has it filmed."""
-        self.loop.ask(lambda session: self._end_tape(event.client) if self._tape else self._begin_tape(event.client))
+        client = event.client
+        self.loop.ask(lambda session: self._end_tape(client) if self._tape else self._begin_tape(client))
 
     def _begin_tape(self, client: Any) -> None:
         self._tape, self._taper = Tape(self.names, self._session.env.step_dt), client
         self.controls.record.label = "Stop and save"
 
-    def _end_tape(self, client: Any) -> None:
+    def _end_tape(self, *clients: Any) -> None:
+        """The video goes to who began the recording and to `clients`, who end it, or if they are gone to everybody."""
         tape, self._tape = self._tape, None
         self.controls.record.label = "Record"
-        threading.Thread(target=self._save, args=(tape, client), daemon=True).start()
+        here = list(self._server.get_clients().values())
+        audience = [each for each in here if each in (self._taper, *clients)] or here
+        film = threading.Thread(target=self._save, args=(tape, self._free_path(), audience), daemon=True)
+        self._films = [thread for thread in self._films if thread.is_alive()] + [film]
+        film.start()
 
-    def _save(self, tape: Tape, client: Any) -> None:
-        """Makes the video beside the running simulation; whoever asked for it is told and gets it."""
-        path = self._folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}.mp4"
-        told = client.add_notification(
-            "Making the video", f"{tape.seconds:.1f} s, to {path}", loading=True, with_close_button=False
-        )
+    def _free_path(self) -> Path:
+        """A video's, that no other one has."""
+        name = time.strftime("%Y-%m-%d_%H-%M-%S")
+        numbered = (f"-{i}" if i > 1 else "" for i in itertools.count(1))
+        paths = (self._folder / f"{name}{number}.mp4" for number in numbered)
+        path = next(each for each in paths if each not in self._given and not each.exists())
+        self._given.add(path)
+        return path
+
+    def _save(self, tape: Tape, path: Path, audience: Sequence[Any]) -> None:
+        """Makes the video beside the running simulation; the audience is told and gets it."""
+        words = f"{tape.seconds:.1f} s, to {path}"
+        told = [c.add_notification("Making the video", words, loading=True, with_close_button=False) for c in audience]
         try:
             with self._filming:
                 self._film(tape, path)
         except Exception as error:  # whatever it is, whoever waits is told
-            told.title, told.body, told.color = "No video", str(error), "red"
+            _tell(told, "No video", str(error), "red")
             if not isinstance(error, KoboshiError | OSError):
                 raise
         else:
-            told.title, told.body, told.color = "The video is there", str(path), "green"
-            client.send_file_download(path.name, path.read_bytes())
-        finally:
-            told.loading, told.with_close_button = False, True
+            _tell(told, "The video is there", str(path), "green")
+            for client in audience:
+                client.send_file_download(path.name, path.read_bytes())
+
+
+def _tell(notices: Sequence[Any], title: str, body: str, colour: str) -> None:
+    """What became of it, in the notices that said that it was being made."""
+    for notice in notices:
+        notice.title, notice.body, notice.color = title, body, colour
+        notice.loading, notice.with_close_button = False, True

@@ -20,6 +20,8 @@ BROKEN = (219, 51, 13)
 CHOSEN = (70, 140, 200)
 _GRID = 1.0
 """m from one of the ground's strong lines to the next."""
+_FAR = 12.0
+"""m from the middle: a robot that is not followed, and has walked there or begun anew there, would be out of sight."""
 _NOTICED = 1e-5
 """m, and parts of a quaternion: what moved less is not sent."""
 _PALE = 0.35
@@ -93,8 +95,8 @@ class Puppet:
         data = self._data
         data.qpos[:] = qpos
         mujoco.mj_kinematics(self._model, data)
-        if self.follows:
-            place = qpos[self._base_columns]
+        place = qpos[self._base_columns]
+        if self.follows or np.abs(place - self._middle[:2]).max() > _FAR:
             self._middle = np.array([*place, float(self._floor.height(place))])
         with self._server.atomic():
             self._place_bodies()

@@ -19,7 +19,7 @@ from koboshi.envs.cfg import HeadingCfg
 from koboshi.envs.terms import events
 from koboshi.errors import KoboshiError, unknown
 from koboshi.faults import KINDS, Fault, FaultsOnDemand, check_fault
-from koboshi.live.moment import HEALTHY, Moment, Note, NoteKind
+from koboshi.live.moment import HEALTHY, NOBODY, Moment, Note, NoteKind
 from koboshi.robots import Robot
 from koboshi.specialists.assignment import Assignment
 from koboshi.specialists.controller import Controller
@@ -140,7 +140,7 @@ class Session:
             old = before.alarm if before.alarm is not None else np.zeros_like(moment.alarm)
             for j in np.flatnonzero(moment.alarm & ~old).tolist():
                 self._note("alarm", self._alarm_text(self.robot.joint_names[j], decided), decided)
-        if moment.actor != before.actor:
+        if moment.actor != before.actor and NOBODY not in (moment.actor, before.actor):
             self._note("switch", f"{before.actor} → {moment.actor}", decided)
 
     def _alarm_text(self, joint: str, time: float) -> str:
@@ -170,6 +170,7 @@ class Session:
             levels=None if belief is None else belief.levels[0].view(len(KINDS), -1).numpy().copy(),
             faults=self.faults,
             fell=self._lies > 0,
+            listens=assignment is not None,
         )
 
     def refreshed(self) -> Moment:
@@ -190,6 +191,7 @@ class Session:
         """
         fault = Fault(joint, kind, severity)
         check_fault(self.robot, joint, kind)
+        self._check_stands()
         self.env.faults.put(self._everyone, self.robot.joint_id(joint), fault, self.env.episode_step)
         self.faults = {**self.faults, joint: fault}
         self._onsets[joint] = self.time
@@ -200,6 +202,7 @@ class Session:
         """One joint, or all that are broken; a joint that is well stays so."""
         if joint is not None:
             self.robot.joint_id(joint)
+        self._check_stands()
         healed = [name for name in self.faults if joint in (None, name)]
         for name in healed:
             self.env.faults.put(self._everyone, self.robot.joint_id(name), None, self.env.episode_step)
@@ -227,6 +230,7 @@ class Session:
         """Changes the base's velocity by so much along its heading and across it, m/s."""
         if not max(abs(forward), abs(left)) <= SHOVE:
             raise KoboshiError(f"a shove is up to {SHOVE:g} m/s in each direction, not {forward:g} and {left:g}")
+        self._check_stands()
         heading = float(self.env.state.heading[0])
         c, s = math.cos(heading), math.sin(heading)
         change = torch.tensor([[c * forward - s * left, s * forward + c * left, 0.0]])
@@ -255,9 +259,16 @@ class Session:
         self._fresh = self._everyone.clone()
         self._note("controller", f"controller: {controller}")
 
+    def _check_stands(self) -> None:
+        """What a lying robot is given would be gone when it stands up."""
+        if self._lies:
+            seconds = self._lies * self.env.step_dt
+            raise KoboshiError(f"the robot lies on the ground; in {seconds:.1f} s it stands up whole")
+
     def reset(self) -> None:
         """A whole robot in its default pose at the origin."""
         self._stand_up()
+        self.now = self.now._replace(actor=NOBODY)
         self._note("reset", "a whole robot")
 
     def _stand_up(self) -> None:
@@ -275,8 +286,10 @@ class Session:
 
 
 def _actor(route: Route | None, assignment: Assignment | None) -> str:
-    member = -1 if route is None else int(route.member[0])
-    if member < 0 or assignment is None or route is None:
+    if route is None:
+        return NOBODY
+    member = int(route.member[0])
+    if member < 0 or assignment is None:
         return HEALTHY
     mirrored = ", mirrored" if bool(route.mirrored[0]) else ""
     return f"{assignment.members[member].name} specialist{mirrored}"
