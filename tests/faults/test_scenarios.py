@@ -179,6 +179,13 @@ def test_sweep_of_joints_that_break_alike() -> None:
     assert any(len({fault.onset_s for fault in episode.faults}) > 1 for episode in found), "each at its own moment"
 
 
+def test_sweep_of_joints_that_are_dead() -> None:
+    cfg = FaultsCfg(kinds=("locked", "torque_loss"), severity=(0.3, 1.0), count=(1, 3), dead=0.5)
+    found = sweep(UNITREE_H1, ("left_knee", "torso"), 100, 3, faults=cfg).episodes
+    dead = [{(fault.kind, fault.severity) for fault in episode.faults} == {("torque_loss", 1.0)} for episode in found]
+    assert 80 < sum(dead) < 120
+
+
 def test_sweep_of_faults_that_come_and_go() -> None:
     """Each joint breaks even where none is the least number; a fault's period is its duration and a pause."""
     cfg = FaultsCfg(count=(0, 2), duration_s=(0.5, 1.0), pause_s=(0.25, 0.3))

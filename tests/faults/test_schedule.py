@@ -339,6 +339,32 @@ def test_a_share_of_episodes_has_one_cause() -> None:
             wrong.validate()
 
 
+def test_a_share_of_episodes_has_dead_joints_alone() -> None:
+    mixed = FaultsCfg(kinds=("locked", "torque_loss", "braking"), severity=(0.2, 0.9), count=(1, 3))
+
+    def drawn(**more: float) -> torch.Tensor:
+        faults = layer(FaultSchedule(replace(mixed, severity=(0.2, 1.0), **more)), 600)
+        faults.restart(torch.ones(600, dtype=torch.bool), torch.Generator().manual_seed(3))
+        return ((faults.which == KINDS.index("torque_loss")) & (faults.level == 1.0)).all(1)
+
+    assert not drawn().any()
+    assert drawn(dead=0.4).float().mean() == pytest.approx(0.4, abs=0.06) and drawn(dead=1.0).all()
+    for wrong, message in (
+        (replace(mixed, dead=-0.1), "faults.dead is a share, from 0 to 1, not -0.1"),
+        (
+            replace(mixed, dead=0.1),
+            "faults.dead=0.1 needs the kind torque_loss and severities up to 1, not .* up to 0.9",
+        ),
+        (
+            FaultsCfg(kinds=("locked",), dead=0.1),
+            "needs the kind torque_loss and severities up to 1, not locked up to 1.0",
+        ),
+        (FaultsCfg(dead=0.1), "faults.dead=0.1 has no effect: all joints that break are dead"),
+    ):
+        with pytest.raises(KoboshiError, match=message):
+            wrong.validate()
+
+
 def test_held_out_pairs_come_with_their_mirror_images() -> None:
     pairs = held_out_pairs(UNITREE_H1)
     other = {

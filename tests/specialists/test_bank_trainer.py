@@ -337,6 +337,11 @@ def test_the_environment_of_a_bank() -> None:
     assert schedule.groups == (("left_knee", "right_knee"), ("torso",))
     mixed = specialist_env_cfg(WorldCfg(), replace(faults, whole=0.5), PAIRS, settings(whole=0.8))
     assert mixed.faults.faults.whole == 0.8
+    dead = specialist_env_cfg(WorldCfg(), replace(faults, severity=(0.5, 1.0), dead=0.1), PAIRS, settings(dead=0.4))
+    assert dead.faults.faults.dead == 0.4
+    grave, milder = replace(faults, severity=(0.5, 1.0)), settings(dead=0.4, severity=(0.5, 1.0))
+    shares = [specialist_env_cfg(WorldCfg(), grave, PAIRS, milder, stage).faults.faults.dead for stage in (0, 1)]
+    assert shares == [0.0, 0.4], "nothing is dead in a stage of milder faults"
     both = FaultsCfg(severity=(0.5, 0.9), count=(1, 2), alike=0.5)
     alike = [
         specialist_env_cfg(WorldCfg(), both, PAIRS, settings(severity=(0.0, 1.0)), stage).faults.faults.alike

@@ -80,7 +80,8 @@ def test_one_policy_takes_the_whole_budget_under_faults(place: Place) -> None:
         trained = task_of(place.apart.final(name))
         assert trained.agent.trainer.timesteps * trained.env.num_envs == 704 and trained.agent.trainer.seed == 3
         assert isinstance(trained.env.faults, FaultSchedule) and trained.env.faults.probability == rivals.BREAKS
-        assert trained.env.faults.faults.whole == 0.8 and trained.env.episode_length_s == 10.0, "as the bank's"
+        broken = trained.env.faults.faults
+        assert (broken.whole, broken.dead) == (0.8, 0.4) and trained.env.episode_length_s == 10.0, "as the bank's"
         policy = load_single(place.apart.final(name), loading_env(place.task))[0]
         assert policy.actor.groups == ("detector",) and policy.actor.carries == history
         assert about(name, place)["steps"] == 704

@@ -76,6 +76,8 @@ class FaultsCfg:
     """Least and greatest number of joints that break in an episode; 0 is allowed as the least."""
     alike: float = 0.0
     """Share of the episodes in which all joints break in the same way and as gravely, as from one cause."""
+    dead: float = 0.0
+    """Share of the episodes in which all joints that break lose all torque, as where their supply fails."""
     duration_s: tuple[float, float] | None = None
     """How long a fault lasts; None: until the episode ends."""
     hold_out: bool = False
@@ -91,7 +93,7 @@ class FaultsCfg:
                 raise KoboshiError(f"faults.{name} are at least one and none twice, not {value}")
         if not 0 < self.severity[0] <= self.severity[1] <= 1:
             raise KoboshiError(f"faults.severity is above 0 and at most 1, ascending, not {self.severity}")
-        for name in ("whole", "alike"):
+        for name in ("whole", "alike", "dead"):
             if not 0 <= getattr(self, name) <= 1:
                 raise KoboshiError(f"faults.{name} is a share, from 0 to 1, not {getattr(self, name)}")
         if self.whole and self.severity[0] == self.severity[1]:
@@ -102,6 +104,13 @@ class FaultsCfg:
             raise KoboshiError(f"faults.duration_s is above 0 s, ascending and finite, not {self.duration_s}")
         if self.alike and len(self.kinds) == 1 and self.severity[0] == self.severity[1]:
             raise KoboshiError(f"faults.alike={self.alike} has no effect: all faults are of one kind and severity")
+        if self.dead and ("torque_loss" not in self.kinds or self.severity[1] < 1):
+            raise KoboshiError(
+                f"faults.dead={self.dead} needs the kind torque_loss and severities up to 1, "
+                f"not {', '.join(self.kinds)} up to {self.severity[1]}"
+            )
+        if self.dead and len(self.kinds) == 1 and self.severity[0] == 1:
+            raise KoboshiError(f"faults.dead={self.dead} has no effect: all joints that break are dead")
         if self.pause_s is not None and not 0 < self.pause_s[0] <= self.pause_s[1] < math.inf:
             raise KoboshiError(f"faults.pause_s is above 0 s, ascending and finite, not {self.pause_s}")
         for name in ("hold_out", "alike"):

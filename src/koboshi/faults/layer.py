@@ -186,6 +186,10 @@ class FaultLayer:
         if faults.alike:
             alike = torch.rand(n, 1, generator=generator, device=self._device) < faults.alike
             which, level = (torch.where(alike, x[:, :1], x) for x in (which, level))
+        if faults.dead:
+            dead = torch.rand(n, 1, generator=generator, device=self._device) < faults.dead
+            which = torch.where(dead, KINDS.index("torque_loss"), which)
+            level = torch.where(dead, 1.0, level)
         joint, number = self._who(u[:, -2], own, generator)
         breaks = (torch.arange(s, device=self._device) < number[:, None]) & (u[:, -1:] < cfg.probability)
         if own is not None:

@@ -181,6 +181,8 @@ def sweep(
             ]
             if faults.alike and len(found) > 1 and float(torch.rand(1, generator=generator)) < faults.alike:
                 found = [replace(fault, kind=found[0].kind, severity=found[0].severity) for fault in found]
+            if faults.dead and float(torch.rand(1, generator=generator)) < faults.dead:
+                found = [replace(fault, kind="torque_loss", severity=1.0) for fault in found]
             begin = min((fault.onset_s for fault in found), default=first)
             episodes.append(Scenario(tuple(found), commands.draw(u), begin, commands.draw_heading(generator)))
     return Scenarios(robot.name, seed, tuple(episodes))

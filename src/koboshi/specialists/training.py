@@ -48,6 +48,8 @@ class SpecialistsCfg:
     """How much of `faults.severity`'s range, from its lower end on, each stage uses; stages beyond the last use its."""
     whole: float | None = None
     """Share of faults that have the greatest severity, instead of `faults.whole`; None: that."""
+    dead: float | None = None
+    """Share of the episodes in which all joints that break are dead, instead of `faults.dead`; None: that."""
     solved: float = 0.002
     """Falls a second below which a member rests (20 s survived with 96 %)."""
     minibatch_size: int = 6144
@@ -101,7 +103,9 @@ def specialist_env_cfg(
     kinds = served_kinds(faults, settings)
     # A stage may leave nothing that faults could differ in.
     alike = faults.alike if len(kinds) > 1 or severity[0] < severity[1] else 0.0
-    faults = replace(faults, kinds=kinds, severity=severity, whole=whole, alike=alike)
+    # Nor is anything dead in one of milder faults.
+    dead = 0.0 if share < 1 else faults.dead if settings.dead is None else settings.dead
+    faults = replace(faults, kinds=kinds, severity=severity, whole=whole, alike=alike, dead=dead)
     faults.validate()
     return replace(
         cfg,

@@ -157,7 +157,8 @@ def _trainer(place: Place, steps: int) -> TrainerCfg:
 def _under_faults(task: TaskCfg) -> TaskCfg:
     """The task in which joints break in training too, as its specialists have it, but all kinds and in `BREAKS`."""
     faults, settings = required(task, "faults", task.faults), required(task, "specialists", task.specialists)
-    faults = replace(faults, whole=faults.whole if settings.whole is None else settings.whole)
+    own = {name: value for name in ("whole", "dead") if (value := getattr(settings, name)) is not None}
+    faults = replace(faults, **own)
     env = replace(
         task.env,
         faults=FaultSchedule(faults, probability=BREAKS, onset_s=settings.onset_s),
@@ -210,10 +211,10 @@ def dead_pairs(task: TaskCfg) -> TaskCfg:
     """
     faults, settings = required(task, "faults", task.faults), required(task, "specialists", task.specialists)
     faults = replace(
-        faults, kinds=("torque_loss",), severity=(1.0, 1.0), whole=0.0, count=(2, 2), alike=0.0,
+        faults, kinds=("torque_loss",), severity=(1.0, 1.0), whole=0.0, count=(2, 2), alike=0.0, dead=0.0,
         hold_out=False, duration_s=None, pause_s=None,
     )  # fmt: skip
-    settings = replace(settings, whole=None, focus=0.0, detector_share=0.0, switch_delay_s=(0.0, 0.0))
+    settings = replace(settings, whole=None, dead=None, focus=0.0, detector_share=0.0, switch_delay_s=(0.0, 0.0))
     return config.override(replace(task, faults=faults, specialists=settings), [])
 
 

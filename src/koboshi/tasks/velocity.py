@@ -214,6 +214,8 @@ def under_any_faults(task: TaskCfg) -> TaskCfg:
             stages=(19400,),
             minibatch_size=3072,
             whole=0.8,
+            # Of several dead joints robots fall most, and chance makes few of them.
+            dead=0.4,
             # What a detector cannot see soon it notices late.
             switch_delay_s=(0.0, 0.3),
             focus=0.75,
