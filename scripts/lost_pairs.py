@@ -61,7 +61,7 @@ def main(parts: str, pipeline: str, root: str, out: str = "docs/media/lost_pairs
     titles = [" + ".join(joints_of(each)) for each in shown]
     panels = [trajectory(recording, i, title, seed.stored.assignment) for i, title in enumerate(titles)]
     times = [FROM_S + i / FRAMES_PER_S for i in range(5 * FRAMES_PER_S)]
-    print(save_gif(out, list(render_frames(visual_scene(task.env.scene, robot), panels, times, size=(420, 360)))))
+    print(save_gif(out, list(render_frames(visual_scene(task.env.scene, robot), panels, times, size=(520, 420)))))
 
 
 if __name__ == "__main__":
