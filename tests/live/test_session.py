@@ -47,11 +47,11 @@ def test_a_dead_knee_is_noticed_and_its_specialist_walks_on(session: Session, st
     (noticed,) = texts(session, "alarm")
     late = int(noticed.removeprefix("left_knee noticed after ").removesuffix(" ms"))
     assert 20 <= late <= 200 and late % 20 == 0
-    times = {note.kind: note.time for note in session.notes}
-    assert times["alarm"] == pytest.approx(times["fault"] + late / 1000)
-    # A dead joint may at first be taken for a torque sensor that is lost, for which nobody is called.
-    assert 0 <= times["switch"] - times["alarm"] <= 0.3
-    assert texts(session, "switch") == [f"{HEALTHY} → {session.now.actor}"]
+    # A dead joint may for a moment be taken for a lost torque sensor, for which nobody is called: the first switch counts.
+    times = {note.kind: note.time for note in reversed(session.notes)}
+    assert times["switch"] == times["alarm"] == pytest.approx(times["fault"] + late / 1000)
+    switches = texts(session, "switch")
+    assert switches[0] == switches[-1] == f"{HEALTHY} → {session.now.actor}" and len(switches) <= 3
     assert texts(session, "fault") == ["left_knee: torque loss"]
     steps(session, 4.0)
     assert not session.now.fell and forward(session, 2.0) > 0.4
