@@ -47,7 +47,7 @@ def test_a_dead_knee_is_noticed_and_its_specialist_walks_on(session: Session, st
     (noticed,) = texts(session, "alarm")
     late = int(noticed.removeprefix("left_knee noticed after ").removesuffix(" ms"))
     assert 20 <= late <= 200 and late % 20 == 0
-    # A dead joint may for a moment be taken for a lost torque sensor, for which nobody is called: what counts is the first.
+    # For a moment a dead joint may be taken for a lost torque sensor, for which nobody is called: the first one counts.
     times = {note.kind: note.time for note in reversed(session.notes)}
     assert times["switch"] == times["alarm"] == pytest.approx(times["fault"] + late / 1000)
     switches = texts(session, "switch")
