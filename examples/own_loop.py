@@ -5,6 +5,7 @@ The H1 that ships walks ahead; its left knee dies after three seconds. Printed a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -16,9 +17,9 @@ from koboshi.stages.play import shipped
 from koboshi.tasks import make_task
 
 
-def main(seconds: float = 6.0) -> list[str]:
-    """Walks for so long; gives what it printed."""
-    task, said = make_task("h1-walk"), []
+def walk(seconds: float = 6.0) -> Iterator[str]:
+    """What happens, a line each."""
+    task = make_task("h1-walk")
     env = Env(replace(in_world(task.env, NOMINAL), num_envs=1, faults=FaultsOnDemand()))
     # Of a file of your own: koboshi.specialists.storage.StoredController(path, env).learned()
     controller = shipped(task).learned()
@@ -34,16 +35,14 @@ def main(seconds: float = 6.0) -> list[str]:
         now = [env.robot.joint_names[j] for j in alarm.nonzero().flatten().tolist()]
         if now != before:
             acts = "a specialist" if decision.route.member[0] >= 0 else "the healthy policy"
-            said.append(f"{step * env.step_dt:.2f} s: alarms {', '.join(now) or 'none'}; {acts} acts")
-            print(said[-1])
+            yield f"{step * env.step_dt:.2f} s: alarms {', '.join(now) or 'none'}; {acts} acts"
         before = now
         outcome = env.step(decision.action)
         obs, first = outcome.obs, outcome.terminated | outcome.truncated
         if bool(outcome.terminated):
-            said.append(f"{step * env.step_dt:.2f} s: it fell")
-            print(said[-1])
-    return said
+            yield f"{step * env.step_dt:.2f} s: it fell"
 
 
 if __name__ == "__main__":
-    main()
+    for line in walk():
+        print(line)

@@ -19,7 +19,7 @@ def moment(**changes: Any) -> Moment:
     fields: dict[str, Any] = {
         "time": 10.0, "qpos": np.zeros(9), "command": np.zeros(3), "velocity": np.zeros(3), "controller": "ours",
         "actor": HEALTHY, "probability": np.array([0.9, 0.1, 0.0]), "alarm": np.array([True, False, False]),
-        "faults": {"left_knee": Fault("left_knee", severity=0.4)}, "fell": False, "levels": None,
+        "faults": {"left_knee": Fault("left_knee", severity=0.4)}, "fell": False, "levels": None, "listens": True,
     }  # fmt: skip
     return Moment(**(fields | changes))
 

@@ -24,7 +24,7 @@ def moment(step: int, alarm: tuple[bool, bool] | None = (False, False), **change
         "time": 7.0 + step * DT, "qpos": np.full(9, float(step)), "command": np.zeros(3, np.float32),
         "velocity": np.zeros(3, np.float32), "controller": "ours", "actor": HEALTHY,
         "probability": np.array(alarm, np.float32) if listens else None,
-        "alarm": np.array(alarm) if listens else None, "faults": {}, "fell": False, "levels": None,
+        "alarm": np.array(alarm) if listens else None, "faults": {}, "fell": False, "levels": None, "listens": listens,
     }  # fmt: skip
     return Moment(**(fields | changes))
 

@@ -34,6 +34,8 @@ from koboshi.robots import Robot
 
 Part = dict[str, Any]
 COUNTED = ("k=1", "k=2", "k=3", "k=4")
+WAYS = ("walking", "standing")
+"""How robots spend the hours in which nothing breaks."""
 Json = dict[str, Any]
 
 
@@ -231,9 +233,6 @@ def _false(results: Results, name: str, world: str, ways: Sequence[str]) -> Any:
     found = as_json(rate(count, hours))
     falls, _ = _count(results, name, world, ways, "healthy_falls")
     return None if found is None else found | {"hours": hours, "falls": falls}
-
-
-WAYS = ("walking", "standing")
 
 
 def _count(results: Results, name: str, world: str, ways: Sequence[str], event: str) -> tuple[int, float]:

@@ -51,5 +51,5 @@ class Moment(NamedTuple):
     """Joint -> its fault in force."""
     fell: bool
     """It lies there and is about to stand up anew."""
-    listens: bool = True
+    listens: bool
     """Whether somebody listens to a detector, or to the truth."""

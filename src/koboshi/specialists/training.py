@@ -99,13 +99,12 @@ def specialist_env_cfg(
     least, most = faults.severity
     share = settings.severity[min(stage % len(settings.stages), len(settings.severity) - 1)]
     severity = (least, least + share * (most - least))
-    whole = faults.whole if settings.whole is None else settings.whole
     kinds = served_kinds(faults, settings)
     # A stage may leave nothing that faults could differ in.
     alike = faults.alike if len(kinds) > 1 or severity[0] < severity[1] else 0.0
-    # Nor is anything dead in one of milder faults.
-    dead = 0.0 if share < 1 else faults.dead if settings.dead is None else settings.dead
-    faults = replace(faults, kinds=kinds, severity=severity, whole=whole, alike=alike, dead=dead)
+    faults = replace(with_shares(faults, settings), kinds=kinds, severity=severity, alike=alike)
+    if "torque_loss" not in kinds or severity[1] < 1:
+        faults = replace(faults, dead=0.0)  # nothing is dead among milder faults, or others
     faults.validate()
     return replace(
         cfg,
@@ -115,6 +114,12 @@ def specialist_env_cfg(
         random_initial_length=True,
         faults=FaultSchedule(faults=faults, probability=1.0, onset_s=settings.onset_s, groups=assignment.groups),
     )
+
+
+def with_shares(faults: FaultsCfg, settings: SpecialistsCfg) -> FaultsCfg:
+    """The task's faults, as many of them whole and dead as specialists are to meet."""
+    own = {name: getattr(settings, name) for name in ("whole", "dead")}
+    return replace(faults, **{name: share for name, share in own.items() if share is not None})
 
 
 def served_kinds(faults: FaultsCfg, settings: SpecialistsCfg) -> tuple[Kind, ...]:

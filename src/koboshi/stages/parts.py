@@ -12,8 +12,8 @@ from koboshi.stages.entrants import ENTRANTS
 
 FORMAT = 2
 """Raised when what a part holds changes."""
-WHOLE = ("suite", "format", "code", "physics", "settings", "hours")
-"""Parts of an identity that all parts of a benchmark share."""
+OWN = ("part", "walker", "files")
+"""Of an identity, what not all parts of a benchmark share."""
 
 
 class Wanted(NamedTuple):
@@ -63,10 +63,11 @@ def joined(folders: Sequence[Path]) -> dict[Wanted, dict[str, Any]]:
     first: dict[tuple[Any, ...], Wanted] = {}
     walkers: dict[str, Wanted] = {}
     for wanted, part in parts.items():
+        shared = tuple(name for name in part["identity"] if name not in OWN)
         # What all parts share; what all of a seed share; what all of a seed's controller share.
-        for group, names in (((), WHOLE), ((wanted.seed,), ("walker",)), (wanted[:2], ("files",))):
+        for group, names in (((), shared), ((wanted.seed,), ("walker",)), (wanted[:2], ("files",))):
             other = first.setdefault(group, wanted)
-            check_alike(parts[other]["identity"], part["identity"], names, where[other], where[wanted])
+            _check_alike(parts[other]["identity"], part["identity"], names, where[other], where[wanted])
         same = walkers.setdefault(part["identity"]["walker"], wanted)
         if same.seed != wanted.seed:
             raise KoboshiError(
@@ -77,7 +78,7 @@ def joined(folders: Sequence[Path]) -> dict[Wanted, dict[str, Any]]:
     return parts
 
 
-def check_alike(a: Mapping[str, Any], b: Mapping[str, Any], names: Sequence[str], one: str, other: str) -> None:
+def _check_alike(a: Mapping[str, Any], b: Mapping[str, Any], names: Sequence[str], one: str, other: str) -> None:
     """KoboshiError where two identities differ in what they are to share."""
     ours, theirs = ({name: identity[name] for name in names} for identity in (a, b))
     if differ := config.diff(ours, theirs):

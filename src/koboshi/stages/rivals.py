@@ -25,7 +25,7 @@ from koboshi.nets.actors import AnyActorCfg, GruCfg, MlpCfg
 from koboshi.policies.storage import save_policy
 from koboshi.specialists.assignment import Sharing
 from koboshi.specialists.storage import load_healthy
-from koboshi.specialists.training import SpecialistsCfg
+from koboshi.specialists.training import SpecialistsCfg, with_shares
 from koboshi.stages import healthy, specialists
 from koboshi.stages.evaluate import load
 from koboshi.stages.folders import Start
@@ -157,11 +157,9 @@ def _trainer(place: Place, steps: int) -> TrainerCfg:
 def _under_faults(task: TaskCfg) -> TaskCfg:
     """The task in which joints break in training too, as its specialists have it, but all kinds and in `BREAKS`."""
     faults, settings = required(task, "faults", task.faults), required(task, "specialists", task.specialists)
-    own = {name: value for name in ("whole", "dead") if (value := getattr(settings, name)) is not None}
-    faults = replace(faults, **own)
     env = replace(
         task.env,
-        faults=FaultSchedule(faults, probability=BREAKS, onset_s=settings.onset_s),
+        faults=FaultSchedule(with_shares(faults, settings), probability=BREAKS, onset_s=settings.onset_s),
         episode_length_s=settings.episode_length_s,
         random_initial_length=True,
     )
