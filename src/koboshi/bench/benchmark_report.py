@@ -73,8 +73,8 @@ def _headline(lines: Sequence[Line]) -> str:
 def _tables(figures: Json) -> list[tuple[str, list[Table | None]]]:
     return [
         ("Controllers", [_controllers(figures)]),
-        ("Survival by number of joints", [*_survival(figures), _by_seed(figures)]),
-        ("Course and strain, one joint broken", [_course(figures), _tracking(figures)]),
+        ("Survival by number of joints", [*_narrowed(_survival(figures)), _by_seed(figures)]),
+        ("Course and strain, one joint broken", [*_narrowed(_course(figures)), _tracking(figures)]),
         ("Detection", [_detection(figures), _recall(figures)]),
         (f"{figures['main']} in every world", _in_worlds(figures)),
         ("False alarms", [_alarms(figures), _falls(figures)]),
@@ -92,16 +92,11 @@ def _controllers(figures: Json) -> Table:
     return "Steps are those of all members together", heads, rows
 
 
-def _survival(figures: Json) -> list[Table | None]:
-    """In two tables, up to one joint and beyond, for a page is only so wide."""
+def _survival(figures: Json) -> Table:
     strata = list(next(iter(next(iter(figures["survival"].values())).values())))
     found = {name: worlds[NOMINAL] for name, worlds in figures["survival"].items() if NOMINAL in worlds}
-    few = [stratum for stratum in strata if stratum.startswith(("k=0", "k=1", "comes"))]
-    tables: list[Table | None] = []
-    for columns in (few, [stratum for stratum in strata if stratum not in few]):
-        rows = [[name, *(share(each[stratum]) for stratum in columns)] for name, each in found.items()]
-        tables.append(("Nominal world, 20 s after the first onset", ("", *columns), rows))
-    return tables
+    rows = [[name, *(share(each[stratum]) for stratum in strata)] for name, each in found.items()]
+    return "Nominal world, 20 s after the first onset", ("", *strata), rows
 
 
 def _by_seed(figures: Json) -> Table:
