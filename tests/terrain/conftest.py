@@ -5,8 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from koboshi.envs import EnvCfg
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "envs"))
 
@@ -28,3 +32,10 @@ def _known_robots() -> Iterator[None]:
 def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MuJoCo writes its warnings to a file in the working directory."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def go2() -> EnvCfg:
+    import worlds
+
+    return worlds.go2()

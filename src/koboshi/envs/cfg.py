@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from koboshi import robots
 from koboshi.errors import KoboshiError, at_least, unknown
 from koboshi.faults import FaultSchedule, FaultsOnDemand, Scenarios
-from koboshi.terrain import PlaneCfg
+from koboshi.terrain import AnyGroundCfg, PlaneCfg
 
 RewardShape = Literal["raw", "l1", "l2", "exp", "log", "tanh"]
 REWARD_SHAPES: tuple[str, ...] = get_args(RewardShape)
@@ -61,7 +61,7 @@ class BodyCfg:
 class SceneCfg:
     """What is there beside the robot."""
 
-    ground: PlaneCfg = PlaneCfg()
+    ground: AnyGroundCfg = PlaneCfg()
     bodies: dict[str, BodyCfg | None] = field(default_factory=dict)
 
 
@@ -197,7 +197,7 @@ class EventTerm:
 
 @dataclass(frozen=True)
 class CurriculumTerm:
-    """`func(env, mask, **params) -> float`: changes the task as learning goes on; the value is logged.
+    """`func(env, mask, **params) -> float | None`: changes the task as learning goes on; a value is logged.
 
     Called before the environments in `mask` (N,) reset.
     """

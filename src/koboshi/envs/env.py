@@ -74,8 +74,8 @@ class Env:
         middle, half = (low + high) / 2, (high - low) / 2 * SOFT_LIMIT
         half = half.masked_fill(torch.from_numpy(~self.robot.limited).to(self.device), torch.inf)
         self.soft_limits = (middle - half, middle + half)
-        self.scene.attach(self.backend)
         self.fields = ModelFields(self.backend)
+        self.scene.attach(self.backend, self.fields)
         self.state = RobotState(self.backend, self.robot, self.joints, self.scene, self.step_dt)
         self.faults = FaultLayer(self.cfg.faults, self.robot, self.joints, self.backend, self.fields, self.step_dt)
         self.actions = ActionManager(self.cfg.actions, self)
@@ -164,6 +164,7 @@ class Env:
         self.command.scale = self.faults.scale = 1.0
         self.fields.restore_nominal()
         self.encoder_bias.zero_()
+        self.scene.begin(self.generator)
         self.events.startup()
         self._advance_curriculum(everyone)
         self._restart(everyone)
@@ -178,6 +179,7 @@ class Env:
         self.actions.take(action)
         self.actions.drive()
         bad = self.state.update()
+        self.scene.follow(self.state.base_pos)
         self.episode_step += 1
         self.total_steps += 1
         terminated, truncated = self._terminations(bad)
@@ -243,7 +245,9 @@ class Env:
     def _advance_curriculum(self, mask: Tensor) -> None:
         for name, term in self.cfg.curriculum.items():
             if term is not None:
-                self.log.note(f"curriculum/{name}", term.func(self, mask, **term.params))
+                value = term.func(self, mask, **term.params)
+                if value is not None:
+                    self.log.note(f"curriculum/{name}", value)
 
     def _restart(self, mask: Tensor) -> None:
         """New episodes of the environments in `mask`: placed, randomised, their derived fields true."""
@@ -264,8 +268,9 @@ class Env:
 
     def _stand(self, mask: Tensor) -> None:
         """In the default pose at the environment's origin; reset events may change it."""
-        place = self.scene.origins.clone()
+        place = self.scene.origins
         place[:, 2] += self.robot.base_height
+        self.scene.follow(place, mask)
         self.place(mask, "base_pos", place)
         self.place(mask, "qpos", self.default_joint_pos.expand(self.num_envs, -1))
 
@@ -284,7 +289,7 @@ class Env:
     def pop_log(self) -> dict[str, float]:
         """Means over the episodes that ended since the last call, and NaNs counted so far; settles what was noted."""
         self.settle()
-        return self.log.pop() | {"episode/nan": float(self.nan_count)}
+        return self.log.pop() | self.scene.levels.summary() | {"episode/nan": float(self.nan_count)}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that a later `load_state_dict` needs to continue with the same numbers."""
@@ -305,6 +310,7 @@ class Env:
         return {
             "faults": self.faults,
             "fields": self.fields,
+            "scene": self.scene,
             "state": self.state,
             "command": self.command,
             "actions": self.actions,

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from koboshi.envs.cfg import BodyCfg, SceneCfg, SimCfg
+from koboshi.envs.levels import Levels, WindowView
 from koboshi.errors import unknown
 from koboshi.robots import Robot, physics_spec, visual_spec
 from koboshi.robots.model import BODY, GROUND
-from koboshi.sim import Backend
+from koboshi.sim import Backend, ModelFields
 from koboshi.terrain import Ground
 
 _SHAPES = {
@@ -24,35 +25,66 @@ _SHAPES = {
 class Scene:
     """Where N environments are and what stands in them.
 
-    model: the compiled template. origins (N, 3): where each environment begins, on the ground, m. The base's
-    height, the feet's and every termination are measured above the ground under them, by `height`.
+    model: the compiled template. levels: where each environment begins. The base's height, the feet's and every
+    termination are measured above the ground under them, by `height`.
     """
+
+    levels: Levels
 
     def __init__(self, cfg: SceneCfg, robot: Robot, sim: SimCfg) -> None:
         self._bodies = _present(cfg)
         self.ground = cfg.ground.build()
         self.model = self._build(robot, sim)
-        self.origins = torch.zeros(0, 3)
+        self._window: WindowView | None = None
 
     def _build(self, robot: Robot, sim: SimCfg) -> mujoco.MjModel:
         """MuJoCo's own reset at NaN is off: the environment detects, counts and resets instead."""
         spec = physics_spec(robot)
-        _add_surroundings(spec, self.ground, self._bodies)
+        self.ground.add_to(spec)
+        _add_bodies(spec, self.ground, self._bodies)
         spec.option.timestep = sim.timestep
         spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
         spec.option.iterations, spec.option.ls_iterations = sim.iterations, sim.ls_iterations
         spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         return spec.compile()
 
-    def attach(self, backend: Backend) -> None:
+    def attach(self, backend: Backend, fields: ModelFields) -> None:
         """Lays the environments out and reads where the other bodies are."""
-        self.origins = self.ground.origins(backend.num_envs, backend.device)
+        self.levels = Levels(self.ground, backend.num_envs, backend.device)
+        if self.ground.windows is not None:
+            self._window = WindowView(self.ground.windows, backend, fields)
         if self._bodies:
             self._xpos = backend.read("xpos")
+
+    @property
+    def origins(self) -> Tensor:
+        """(N, 3) where each environment begins its next episode, on the ground, m."""
+        return self.levels.origins
+
+    def begin(self, generator: torch.Generator) -> None:
+        """All afresh: levels are drawn; model fields have their nominal values."""
+        self.levels.draw(generator)
+        if self._window is not None:
+            self._window.forget()
+
+    def follow(self, points: Tensor, mask: Tensor | None = None) -> None:
+        """The ground around robots at `points` (N, ≥ 2), world, becomes part of their physics; `mask`: of these."""
+        if self._window is not None:
+            self._window.show(self.ground.cell_of(points), mask)
 
     def height(self, points: Tensor) -> Tensor:
         """(…, ≥ 2) world points -> (…) height of the ground under them, m."""
         return self.ground.height(points)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        window = {} if self._window is None else self._window.state_dict()
+        return self.levels.state_dict() | window
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Model fields, which hold the windows, are restored by their owner."""
+        self.levels.load_state_dict(state)
+        if self._window is not None:
+            self._window.load_state_dict(state)
 
     def body_pos(self, name: str) -> Tensor:
         """(N, 3) where another body is in the world, m; one physics step behind, as all derived fields."""
@@ -66,8 +98,9 @@ def visual_scene(cfg: SceneCfg, robot: Robot) -> mujoco.MjSpec:
 
     Mocap bodies have no `qpos`: drawn from it alone they stay where they begin.
     """
-    spec = visual_spec(robot)
-    _add_surroundings(spec, cfg.ground.build(), _present(cfg))
+    spec, ground = visual_spec(robot), cfg.ground.build()
+    ground.draw_on(spec)
+    _add_bodies(spec, ground, _present(cfg))
     return spec
 
 
@@ -75,9 +108,8 @@ def _present(cfg: SceneCfg) -> dict[str, BodyCfg]:
     return {name: body for name, body in cfg.bodies.items() if body is not None}
 
 
-def _add_surroundings(spec: mujoco.MjSpec, ground: Ground, bodies: dict[str, BodyCfg]) -> None:
-    ground.add_to(spec)
-    origin = ground.origins(1, torch.device("cpu"))[0].tolist()
+def _add_bodies(spec: mujoco.MjSpec, ground: Ground, bodies: dict[str, BodyCfg]) -> None:
+    origin = ground.starts[0, 0].tolist()
     for name, body in bodies.items():
         _add_body(spec, name, body, [a + b for a, b in zip(origin, body.pos, strict=True)])
 

@@ -1,5 +1,9 @@
 """What robots stand on."""
 
-from koboshi.terrain.plane import Ground, Plane, PlaneCfg
+from koboshi.terrain.grid import Grid, GridCfg
+from koboshi.terrain.ground import Ground, Windows
+from koboshi.terrain.plane import Plane, PlaneCfg
 
-__all__ = ["Ground", "Plane", "PlaneCfg"]
+AnyGroundCfg = PlaneCfg | GridCfg
+
+__all__ = ["AnyGroundCfg", "Grid", "GridCfg", "Ground", "Plane", "PlaneCfg", "Windows"]

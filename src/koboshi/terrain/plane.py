@@ -1,10 +1,9 @@
-"""Ground: a shape for physics, its height under any point, and where environments begin."""
+"""One plane under everything."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import mujoco
 import torch
@@ -12,22 +11,6 @@ from torch import Tensor
 
 from koboshi.errors import KoboshiError
 from koboshi.robots.model import BODY, GROUND
-
-
-class Ground(Protocol):
-    """What a scene needs to know of its ground."""
-
-    def add_to(self, spec: mujoco.MjSpec) -> None:
-        """Adds its geoms, which collide with everything that asks to touch the ground."""
-        ...
-
-    def height(self, points: Tensor) -> Tensor:
-        """(…, 2) world x, y -> (…) height of the ground there, m."""
-        ...
-
-    def origins(self, num_envs: int, device: torch.device) -> Tensor:
-        """(N, 3) where each environment begins, on the ground, m."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -49,10 +32,18 @@ class PlaneCfg:
 
 
 class Plane:
-    """A `Ground` without end."""
+    """A `Ground` without end: one cell, which every environment holds."""
+
+    windows = None
+    first_level = 0
+    column_types = ["plane"]
 
     def __init__(self, cfg: PlaneCfg) -> None:
         self.cfg = cfg
+        self.starts = torch.tensor([[[0.0, 0.0, cfg.height]]])
+
+    def cell_of(self, points: Tensor) -> Tensor:
+        return torch.zeros(points.shape[:-1], dtype=torch.int64, device=points.device)
 
     def add_to(self, spec: mujoco.MjSpec) -> None:
         half = -math.atan(self.cfg.slope) / 2
@@ -67,10 +58,7 @@ class Plane:
             conaffinity=BODY,
         )
 
+    draw_on = add_to
+
     def height(self, points: Tensor) -> Tensor:
         return self.cfg.height + self.cfg.slope * points[..., 0]
-
-    def origins(self, num_envs: int, device: torch.device) -> Tensor:
-        place = torch.zeros(num_envs, 3, device=device)
-        place[:, 2] = self.height(place[:, :2])
-        return place

@@ -1,4 +1,7 @@
-"""Curriculum terms: `term(env, mask, **params) -> float` (logged), called before the environments in `mask` reset."""
+"""Curriculum terms: `term(env, mask, **params) -> float | None`, called before the environments in `mask` reset.
+
+What one returns is logged.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from torch import Tensor
 
 from koboshi.errors import KoboshiError
 from koboshi.faults import FaultSchedule
+from koboshi.terrain import GridCfg
 
 if TYPE_CHECKING:
     from koboshi.envs.env import Env
@@ -29,6 +33,21 @@ def grow_faults(env: Env, mask: Tensor, start: float = 0.0, steps: int = 2000) -
         raise KoboshiError(f"curriculum grow_faults has no effect: all severities are {schedule.faults.severity[0]}")
     env.faults.scale = _grown(env, start, steps)
     return env.faults.scale
+
+
+def terrain_levels(env: Env, mask: Tensor) -> None:
+    """Harder ground for robots that walked more than half a cell from where they began, easier ground for those that
+    came less than half as far as they were told to (Isaac Lab's rule); above the hardest a random level. Levels are
+    logged as `terrain/level`. KoboshiError where the ground has one level."""
+    ground = env.cfg.scene.ground
+    if not isinstance(ground, GridCfg) or ground.levels == 1:
+        raise KoboshiError("curriculum terrain_levels has no effect: the ground has one level")
+    if env.total_steps == 0:
+        return  # nobody has walked yet
+    walked = (env.state.base_pos - env.scene.origins)[:, :2].norm(dim=1)
+    told = env.command.value[:, :2].norm(dim=1) * env.cfg.episode_length_s
+    up = walked > ground.size / 2
+    env.scene.levels.move(mask & up, mask & ~up & (walked < told / 2), env.generator)
 
 
 def _grown(env: Env, start: float, steps: int) -> float:

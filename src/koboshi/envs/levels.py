@@ -1,0 +1,100 @@
+"""Where on the ground each environment begins its episodes, and the window of ground that it holds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from koboshi.sim import Backend, ModelFields, anyone
+from koboshi.terrain import Ground, Windows
+
+
+class Levels:
+    """N environments on L levels of C columns: a column for good, a level that changes with what was reached.
+
+    level, column: (N,) int64. origins: (N, 3) m, world.
+    """
+
+    def __init__(self, ground: Ground, num_envs: int, device: torch.device) -> None:
+        self._starts, self._first = ground.starts.to(device), ground.first_level
+        self.count, columns = self._starts.shape[:2]
+        self._types = ground.column_types
+        self.column = torch.arange(num_envs, device=device) * columns // num_envs
+        self.level = torch.zeros_like(self.column)
+
+    @property
+    def origins(self) -> Tensor:
+        return self._starts[self.level, self.column]
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Random levels to begin with."""
+        if self.count > 1:
+            self.level = self._random(self._first + 1, generator)
+
+    def _random(self, count: int, generator: torch.Generator) -> Tensor:
+        return torch.randint(count, self.level.shape, generator=generator, device=self.level.device)
+
+    def move(self, up: Tensor, down: Tensor, generator: torch.Generator) -> None:
+        """(N,) bool each: a level harder, or easier; who is above the highest gets a random one."""
+        level = (self.level + up.long() - down.long()).clamp(min=0)
+        self.level = torch.where(level < self.count, level, self._random(self.count, generator))
+
+    def summary(self) -> dict[str, float]:
+        """The mean level, and that of each type of ground; nothing where there is one level."""
+        if self.count == 1:
+            return {}
+        level, found = self.level.float(), {}
+        for name in dict.fromkeys(self._types):
+            columns = torch.tensor([kind == name for kind in self._types], device=level.device)
+            found[f"terrain/level/{name}"] = float(level[columns[self.column]].mean())
+        return {"terrain/level": float(level.mean()), **found}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"level": self.level.clone()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.level = state["level"].to(self.level.device, copy=True)
+
+
+class WindowView:
+    """Puts the ground of the cell that each robot is in into its simulation, in place of the cell before."""
+
+    def __init__(self, windows: Windows, backend: Backend, fields: ModelFields) -> None:
+        self._fields, device, model = fields, backend.device, backend.model
+        boxes = [model.geom(name).id for name in windows.boxes]
+        self._tables: dict[str, tuple[Tensor, Tensor]] = {}
+        ids, size = torch.tensor(boxes, device=device), windows.size.to(device)
+        self._tables["geom_size"] = ids, size
+        self._tables["geom_rbound"] = ids, size.norm(dim=-1)
+        self._tables["geom_aabb"] = ids, torch.cat((torch.zeros_like(size), size), -1)
+        pos = windows.pos.to(device)
+        if windows.field_lift is not None:
+            geom = model.geom(windows.field)
+            place = torch.tensor(geom.pos, dtype=torch.float32).repeat(len(pos), 1, 1).to(device)
+            place[..., 2] += windows.field_lift.to(device)[:, None]
+            pos, ids = torch.cat((pos, place), 1), torch.tensor([*boxes, geom.id], device=device)
+        self._tables["geom_pos"] = ids, pos
+        for name in self._tables:
+            fields.expand(name)
+        self._cell = torch.full((backend.num_envs,), -1, device=device)
+
+    def forget(self) -> None:
+        """Model fields were given their nominal values: no window is there."""
+        self._cell = torch.full_like(self._cell, -1)
+
+    def show(self, cell: Tensor, mask: Tensor | None = None) -> None:
+        """cell: (N,) int64, of the environments in `mask` (N,) bool; None: of all."""
+        moved = cell != self._cell if mask is None else (cell != self._cell) & mask
+        if not anyone(moved):
+            return
+        self._cell = torch.where(moved, cell, self._cell)
+        for name, (ids, rows) in self._tables.items():
+            value = self._fields.randomised(name).clone()
+            value[:, ids] = rows[self._cell].to(value.dtype)
+            self._fields.randomise(name, moved, value)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"cell": self._cell.clone()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._cell = state["cell"].to(self._cell.device, copy=True)

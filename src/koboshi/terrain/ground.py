@@ -1,0 +1,63 @@
+"""What a scene needs to know of its ground."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import mujoco
+from torch import Tensor
+
+
+class Windows(NamedTuple):
+    """What of the ground each cell asks an environment's physics to hold; the last one is for what lies outside."""
+
+    boxes: list[str]
+    """Names of the M geoms that are boxes."""
+    pos: Tensor
+    """(C + 1, M, 3) their places in the world, m."""
+    size: Tensor
+    """(C + 1, M, 3) half their sides, m."""
+    field: str
+    """Name of the height field."""
+    field_lift: Tensor | None
+    """(C + 1,) how far it is moved up, m; None where there is none."""
+
+
+class Ground(Protocol):
+    """A shape for physics, its height under any point, and where environments begin."""
+
+    @property
+    def starts(self) -> Tensor:
+        """(L, C, 3) where environments begin, by level of difficulty and column, on the ground, m."""
+        ...
+
+    @property
+    def first_level(self) -> int:
+        """The highest level at which environments begin."""
+        ...
+
+    @property
+    def column_types(self) -> list[str]:
+        """The type of ground of each column."""
+        ...
+
+    @property
+    def windows(self) -> Windows | None:
+        """None where every environment's physics holds all of it."""
+        ...
+
+    def cell_of(self, points: Tensor) -> Tensor:
+        """(…, ≥ 2) world points -> (…) int64, the row of `windows` that holds there."""
+        ...
+
+    def add_to(self, spec: mujoco.MjSpec) -> None:
+        """Adds its geoms, which collide with everything that asks to touch the ground."""
+        ...
+
+    def draw_on(self, spec: mujoco.MjSpec) -> None:
+        """Adds all of it, to look at."""
+        ...
+
+    def height(self, points: Tensor) -> Tensor:
+        """(…, ≥ 2) world points -> (…) height of the ground there, m."""
+        ...

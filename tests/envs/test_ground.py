@@ -1,0 +1,177 @@
+"""A grid under robots: each simulation holds the ground around its robot, and levels follow from what was walked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import mujoco
+import numpy as np
+import pytest
+import torch
+import worlds
+
+from koboshi.envs import Env
+from koboshi.envs.cfg import CurriculumTerm, SceneCfg
+from koboshi.envs.terms import curriculum
+from koboshi.errors import KoboshiError
+from koboshi.robots import physics_spec
+from koboshi.terrain import GridCfg
+from koboshi.terrain.shapes import AnySubTerrain, BoxesCfg, GapsCfg, SlopeCfg, StairsCfg
+
+TYPES: dict[str, AnySubTerrain] = {
+    "up": StairsCfg(),
+    "hill": SlopeCfg(up=False, noise=(0.02, 0.05)),
+    "boxes": BoxesCfg(),
+    "down": StairsCfg(up=False),
+    "gaps": GapsCfg(),
+}
+GROUND = GridCfg(dict(TYPES), levels=3, columns=5, first_level=None)
+BOXES = GridCfg({"up": StairsCfg(), "boxes": BoxesCfg()}, levels=2, columns=2)
+
+
+def on(ground: GridCfg = GROUND, n: int = 10, **changes: Any) -> Env:
+    return Env(worlds.clean(replace(worlds.go2(), scene=SceneCfg(ground), num_envs=n, **changes)))
+
+
+def simulated(env: Env, i: int) -> mujoco.MjModel:
+    """The model of one environment, its geoms where they are there."""
+    spec = physics_spec(env.robot)
+    env.scene.ground.add_to(spec)
+    model = spec.compile()
+    for name in ("geom_pos", "geom_size", "geom_rbound", "geom_aabb"):
+        getattr(model, name)[:] = env.fields.live(name)[i].numpy()
+    return model
+
+
+def put(env: Env, x: Any, y: Any) -> None:
+    """Robots above world x, y, level and at rest."""
+    everyone = torch.ones(env.num_envs, dtype=torch.bool)
+    place = torch.zeros(env.num_envs, 3)
+    place[:, 0], place[:, 1] = torch.as_tensor(x), torch.as_tensor(y)
+    place[:, 2] = env.scene.height(place) + 0.4
+    env.place(everyone, "base_pos", place)
+    env.qvel.zero_()
+    env.scene.follow(place)
+
+
+@pytest.mark.parametrize("ground", [GROUND, BOXES])
+def test_a_robot_meets_the_ground_of_its_cell_and_level_ground_beyond(ground: GridCfg) -> None:
+    """Rays in each environment's own physics against the look-up: all of the cell, and half a metre around it."""
+    env, rng = on(ground, 24), np.random.default_rng(0)
+    env.reset(0)
+    place = rng.uniform(-1, 1, (24, 2)) * (ground.levels * 4 + 1, ground.columns * 4 + 1)
+    put(env, place[:, 0], place[:, 1])
+    for i, cell in enumerate(env.scene.ground.cell_of(torch.from_numpy(place)).tolist()):
+        outside = cell == ground.levels * ground.columns
+        centre = place[i] if outside else env.scene.ground.starts.view(-1, 3)[cell, :2].numpy()
+        points = centre + rng.uniform(-1, 1, (60, 2)) * (0.5 if outside else 4.5)
+        model = simulated(env, i)
+        data = mujoco.MjData(model)
+        data.qpos[2] = -30.0  # out of the way
+        mujoco.mj_forward(model, data)
+        geom, down = np.zeros(1, np.int32), np.array([0.0, 0.0, -1.0])
+        ends = [20 - mujoco.mj_ray(model, data, np.array([*p, 20.0]), down, None, 1, -1, geom) for p in points]
+        np.testing.assert_allclose(ends, env.scene.height(torch.from_numpy(points)), atol=2e-5)
+
+
+def test_contacts_are_those_with_all_of_the_ground() -> None:
+    """Robots dropped all over four cells: after each control step velocities are those of plain MuJoCo with every box
+    at once. Cells' edges, where boxes overlap, are left out."""
+    env = on(BOXES, 16)
+    env.reset(0)
+    spec = physics_spec(env.robot)
+    env.scene.ground.draw_on(spec)
+    for geom in spec.worldbody.geoms:
+        geom.contype, geom.conaffinity = 1, 2
+        geom.friction = (1.0, 0.005, 0.0001)
+    whole = spec.compile()
+    for name in ("timestep", "integrator", "iterations", "ls_iterations", "disableflags"):
+        setattr(whole.opt, name, getattr(env.model.opt, name))
+    data, rng, touched = mujoco.MjData(whole), np.random.default_rng(1), 0
+    for _ in range(6):
+        cells = env.scene.ground.starts.view(-1, 3)[rng.integers(0, 4, 16)]
+        inside = cells[:, :2] + torch.from_numpy(rng.uniform(-2.9, 2.9, (16, 2)))
+        put(env, inside[:, 0], inside[:, 1])
+        for _ in range(8):
+            before = env.qpos.clone(), env.qvel.clone(), env.backend.read("qacc_warmstart").clone()
+            env.step(torch.zeros(16, 12))
+            for i in range(0, 16, 5):
+                data.qpos[:], data.qvel[:], data.qacc_warmstart[:] = (x[i].numpy() for x in before)
+                data.ctrl[:] = env.ctrl[i].numpy()
+                for _ in range(4):
+                    mujoco.mj_step(whole, data)
+                touched += data.ncon > 0
+                np.testing.assert_allclose(env.qvel[i].numpy(), data.qvel, atol=1e-4)
+    assert touched > 50
+
+
+def test_leaving_a_cell_is_not_felt() -> None:
+    """Robots that stand at an edge are moved over it by 0.1 m, onto ground that another cell's geoms make: they stand
+    on as they stood."""
+    env = on(BOXES, 4)
+    env.reset(0)
+    put(env, [-0.05, -0.05, 0.05, 7.95], [-4.0, 4.0, -4.0, 4.0])
+    for _ in range(50):
+        env.step(torch.zeros(4, 12))
+    stood = env.state.base_height.clone()
+    env.qpos[:, env.joints.base_pos][:, 0] += torch.tensor([0.1, 0.1, -0.1, 0.1])
+    for _ in range(5):
+        env.step(torch.zeros(4, 12))
+        assert env.state.foot_contact.all()
+        torch.testing.assert_close(env.state.base_height, stood, atol=1e-3, rtol=0)
+    assert env.scene.ground.cell_of(env.state.base_pos).tolist() == [2, 3, 0, 4]
+
+
+def test_what_was_held_is_restored() -> None:
+    env, other = on(n=6), on(n=6)
+    env.reset(3), other.reset(0)
+    worlds.random_steps(env, 5)
+    other.load_state_dict(env.state_dict())
+    for one, two in zip(worlds.random_steps(env, 8), worlds.random_steps(other, 8), strict=True):
+        torch.testing.assert_close(one.obs["critic"], two.obs["critic"], atol=0, rtol=0)
+    torch.testing.assert_close(other.scene.origins, env.scene.origins)
+
+
+def moved(env: Env, walked: list[float]) -> list[int]:
+    """Levels after episodes that ended so many metres from where they began."""
+    everyone = torch.ones(env.num_envs, dtype=torch.bool)
+    env.state.base_pos[:] = env.scene.origins + torch.tensor([[w, 0.0, 0.0] for w in walked])
+    env.command.value[:] = torch.tensor([0.5, 0.0, 0.0])
+    env.total_steps = 1
+    curriculum.terrain_levels(env, everyone)
+    return env.scene.levels.level.tolist()
+
+
+def test_levels_follow_from_what_was_walked() -> None:
+    """Cells of 8 m: up beyond 4 m. Episodes of 6 s at 0.5 m/s ask for 3 m: down below 1.5 m."""
+    env = on(replace(GROUND, first_level=0), 4, episode_length_s=6.0)
+    env.reset(0)
+    env.scene.levels.level = torch.tensor([0, 1, 1, 1])
+    assert moved(env, [0.2, 1.4, 1.6, 4.1]) == [0, 0, 1, 2]
+    env.scene.levels.level = torch.tensor([1, 1, 1, 1])
+    only = torch.tensor([True, False, False, False])
+    env.state.base_pos[:] = env.scene.origins
+    curriculum.terrain_levels(env, only)
+    assert env.scene.levels.level.tolist() == [0, 1, 1, 1]
+
+
+def test_robots_begin_where_their_level_is_and_it_is_logged() -> None:
+    terms = {"terrain": CurriculumTerm(curriculum.terrain_levels)}
+    env = on(replace(GROUND, first_level=0), 5, curriculum=terms)
+    env.reset(0)
+    torch.testing.assert_close(env.state.base_pos[:, :2], env.scene.ground.starts[0, :, :2])
+    # On rough ground they begin above the highest point around the middle.
+    above = env.state.base_height - env.robot.base_height
+    assert above[[0, 2, 3, 4]].abs().max() < 1e-5 and 0 <= above[1] < 0.04
+    assert env.pop_log()["terrain/level"] == 0.0
+    env.scene.levels.level = torch.full((5,), 2)
+    env.reset(0)
+    assert env.pop_log()["terrain/level/up"] == 0.0
+
+
+def test_a_curriculum_of_levels_needs_levels() -> None:
+    env = Env(worlds.clean(worlds.go2()))
+    env.reset(0)
+    with pytest.raises(KoboshiError, match="terrain_levels has no effect: the ground has one level"):
+        curriculum.terrain_levels(env, torch.ones(env.num_envs, dtype=torch.bool))
