@@ -114,7 +114,10 @@ class BoxesCfg(_Checked):
             reach = site.half - max(half_x, half_y)
             if reach <= 0:
                 raise KoboshiError(f"BoxesCfg.width of {self.width} m is too much for the {2 * site.half} m of a cell")
-            low = [on_raster(middle - half) for middle, half in zip(rng.uniform(-reach, reach, 2), (half_x, half_y))]
+            low = [
+                on_raster(middle - half)
+                for middle, half in zip(rng.uniform(-reach, reach, 2), (half_x, half_y), strict=True)
+            ]
             box = Box((low[0], low[1]), (low[0] + 2 * half_x, low[1] + 2 * half_y), highest * rng.uniform(1 / 3, 1))
             if not _covers_middle(box, self.platform / 2):
                 boxes.append(box)
