@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +13,14 @@ import torch
 import worlds
 
 from koboshi.envs import Env
-from koboshi.envs.cfg import CurriculumTerm, SceneCfg
-from koboshi.envs.terms import curriculum
+from koboshi.envs.cfg import BodyCfg, CurriculumTerm, ObsGroup, ObsTerm, SceneCfg
+from koboshi.envs.terms import curriculum, observations
 from koboshi.errors import KoboshiError
 from koboshi.robots import physics_spec
 from koboshi.terrain import GridCfg
 from koboshi.terrain.shapes import AnySubTerrain, BoxesCfg, GapsCfg, SlopeCfg, StairsCfg
 
+DEVICE = os.environ.get("KOBOSHI_TEST_DEVICE", "cpu")
 TYPES: dict[str, AnySubTerrain] = {
     "up": StairsCfg(),
     "hill": SlopeCfg(up=False, noise=(0.02, 0.05)),
@@ -40,14 +42,14 @@ def simulated(env: Env, i: int) -> mujoco.MjModel:
     env.scene.ground.add_to(spec)
     model = spec.compile()
     for name in ("geom_pos", "geom_size", "geom_rbound", "geom_aabb"):
-        getattr(model, name)[:] = env.fields.live(name)[i].numpy()
+        getattr(model, name)[:] = env.backend.expand(name)[i].numpy()
     return model
 
 
 def put(env: Env, x: Any, y: Any) -> None:
     """Robots above world x, y, level and at rest."""
-    everyone = torch.ones(env.num_envs, dtype=torch.bool)
-    place = torch.zeros(env.num_envs, 3)
+    everyone = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
+    place = torch.zeros(env.num_envs, 3, device=env.device)
     place[:, 0], place[:, 1] = torch.as_tensor(x), torch.as_tensor(y)
     place[:, 2] = env.scene.height(place) + 0.4
     env.place(everyone, "base_pos", place)
@@ -175,3 +177,103 @@ def test_a_curriculum_of_levels_needs_levels() -> None:
     env.reset(0)
     with pytest.raises(KoboshiError, match="terrain_levels has no effect: the ground has one level"):
         curriculum.terrain_levels(env, torch.ones(env.num_envs, dtype=torch.bool))
+
+
+SCAN, FOOT = {"size": (0.4, 0.2), "resolution": 0.2}, {"size": (0.2, 0.0), "resolution": 0.1}
+
+
+def scanning(n: int = 10, ground: GridCfg = GROUND, **changes: Any) -> Env:
+    terms = {
+        "height": ObsTerm(observations.height_scan, SCAN),
+        "ray": ObsTerm(observations.ray_scan, SCAN),
+        "foot": ObsTerm(observations.foot_scan, FOOT),
+        "wide": ObsTerm(observations.height_scan),
+    }
+    return on(ground, n, observations={"policy": ObsGroup(terms)}, **changes)
+
+
+def seen(env: Env, name: str, obs: torch.Tensor) -> torch.Tensor:
+    return obs[:, next(entry.slice for entry in env.layouts["policy"] if entry.name == name)]
+
+
+def test_scans_by_hand() -> None:
+    """At the top of stairs of 0.1 m that go down from 1.2 m on; the robot looks along y."""
+    ground = GridCfg({"down": StairsCfg(up=False, riser=(0.1, 0.1))}, levels=1, columns=1)
+    env = scanning(1, ground)
+    env.reset(0)
+    assert [entry.width for entry in env.layouts["policy"]] == [6, 6, 12, 187]
+    put(env, 0.0, 1.1)
+    env.place(torch.tensor([True]), "base_quat", torch.tensor([[0.5**0.5, 0, 0, 0.5**0.5]]))
+    env.state.refresh_motion(torch.tensor([False]))
+    # Ahead, 0.2 m further along y, the ground is a step lower; to the left, along -x, it is level.
+    expected = torch.tensor([[0.4, 0.4, 0.4, 0.4, 0.5, 0.5]])
+    torch.testing.assert_close(observations.height_scan(env, **SCAN), expected, atol=1e-5, rtol=0)
+    env.place(torch.tensor([True]), "base_quat", torch.tensor([[1.0, 0, 0, 0]]))
+    env.state.refresh_motion(torch.tensor([False]))
+    # y grows fastest: at 1.0 m, and at 1.2 m, where the step is.
+    put(env, 0.0, 1.15)
+    env.state.refresh_motion(torch.tensor([False]))
+    expected = torch.tensor([[0.4, 0.5]]).repeat(1, 3)
+    torch.testing.assert_close(observations.height_scan(env, **SCAN), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "warp"])
+def test_rays_see_what_the_look_up_says(backend: str) -> None:
+    """On every type of ground, robots standing and walking about."""
+    if backend == "warp":
+        pytest.importorskip("mujoco_warp")
+    cfg = worlds.go2()
+    env = scanning(10, sim=replace(cfg.sim, backend=backend, device=DEVICE if backend == "warp" else "cpu"))
+    env.reset(0)
+    for step in worlds.random_steps(env, 4):
+        looked, met = (seen(env, name, step.obs["policy"]) for name in ("height", "ray"))
+        torch.testing.assert_close(looked, met, atol=1e-4, rtol=0)
+    assert looked.std() > 0.01
+
+
+def test_rays_see_bodies_too() -> None:
+    box = BodyCfg("box", (0.05, 0.05, 0.3), (0.2, 0.1, 0.0))
+    env = Env(worlds.clean(replace(worlds.go2(), scene=SceneCfg(bodies={"box": box}), num_envs=1)))
+    env.reset(0)
+    place, high = torch.tensor([[0.0, 0.0, 0.5]]), torch.zeros(1)
+    met = env.scene.ray_scan(env.backend, place, high, **SCAN)
+    torch.testing.assert_close(met, torch.tensor([[0.5, 0.5, 0.5, 0.5, 0.5, 0.2]]), atol=1e-5, rtol=0)
+
+
+def test_scans_mirror() -> None:
+    """A robot on stairs that are the same to both sides sees the mirrored scan when it and its place are mirrored."""
+    env = scanning(2, replace(BOXES, columns=1, types={"up": StairsCfg()}))
+    env.reset(0)
+    put(env, [-6.1, -6.1], [0.7, -0.7])
+    turn = torch.tensor([0.4, -0.4])
+    quat = torch.stack(((turn / 2).cos(), torch.zeros(2), torch.zeros(2), (turn / 2).sin()), 1)
+    env.place(torch.ones(2, dtype=torch.bool), "base_quat", quat)
+    env.place(torch.ones(2, dtype=torch.bool), "qpos", env.default_joint_pos.expand(2, -1))
+    env.backend.forward()
+    env.state.restart(torch.ones(2, dtype=torch.bool))
+    left, right = env.observations.compute()["policy"]
+    ids, signs = env.mirror_map(["policy"]).obs["policy"]
+    torch.testing.assert_close(left[ids] * signs, right, atol=1e-4, rtol=0)
+    assert (left - right).abs().max() > 0.1
+
+
+def test_scans_that_do_not_fit_are_refused() -> None:
+    env = on(n=1)
+    with pytest.raises(KoboshiError, match="a scan of 1.0 by 0.25 m has no points 0.1 m apart"):
+        observations.height_scan(env, (1.0, 0.25), 0.1)
+
+
+def test_both_backends_stand_on_the_same_ground() -> None:
+    pytest.importorskip("mujoco_warp")
+    heights = []
+    for backend in ("cpu", "warp"):
+        sim = replace(worlds.go2().sim, backend=backend, device=DEVICE if backend == "warp" else "cpu")
+        env = on(n=5, sim=sim)
+        env.reset(0)
+        starts = env.scene.levels.origins.to("cpu") + torch.tensor([1.6, 0.3, 0.0])
+        put(env, starts[:, 0], starts[:, 1])
+        for _ in range(20):
+            env.step(torch.zeros(5, 12, device=env.device))
+        heights.append(env.state.base_pos[:, 2].cpu())
+    torch.testing.assert_close(*heights, atol=0.01, rtol=0)
+    assert heights[0].max() - heights[0].min() > 0.3

@@ -29,7 +29,7 @@ def ray_height(cfg: PlaneCfg, x: float, y: float) -> float:
 @pytest.mark.parametrize("cfg", [PlaneCfg(), PlaneCfg(0.7), PlaneCfg(0.7, 0.3), PlaneCfg(-1.0, -0.5)])
 def test_height_is_where_a_ray_ends(cfg: PlaneCfg) -> None:
     points = torch.tensor([[[0.0, 0.0, 9.0], [2.0, 0.0, 9.0]], [[0.0, 3.0, 9.0], [-1.5, 1.0, 9.0]]])
-    height = cfg.build().height(points)
+    height = cfg.build().height(points[..., 0], points[..., 1])
     assert height.shape == (2, 2)
     by_hand = cfg.height + cfg.slope * points[..., 0]
     torch.testing.assert_close(height, by_hand)

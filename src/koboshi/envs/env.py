@@ -74,8 +74,8 @@ class Env:
         middle, half = (low + high) / 2, (high - low) / 2 * SOFT_LIMIT
         half = half.masked_fill(torch.from_numpy(~self.robot.limited).to(self.device), torch.inf)
         self.soft_limits = (middle - half, middle + half)
+        self.scene.attach(self.backend)
         self.fields = ModelFields(self.backend)
-        self.scene.attach(self.backend, self.fields)
         self.state = RobotState(self.backend, self.robot, self.joints, self.scene, self.step_dt)
         self.faults = FaultLayer(self.cfg.faults, self.robot, self.joints, self.backend, self.fields, self.step_dt)
         self.actions = ActionManager(self.cfg.actions, self)
@@ -164,7 +164,7 @@ class Env:
         self.command.scale = self.faults.scale = 1.0
         self.fields.restore_nominal()
         self.encoder_bias.zero_()
-        self.scene.begin(self.generator)
+        self.scene.levels.draw(self.generator)
         self.events.startup()
         self._advance_curriculum(everyone)
         self._restart(everyone)

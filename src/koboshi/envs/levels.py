@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from koboshi.sim import Backend, ModelFields, anyone
+from koboshi.sim import Backend, anyone
 from koboshi.terrain import Ground, Windows
 
 
@@ -59,28 +59,21 @@ class Levels:
 class WindowView:
     """Puts the ground of the cell that each robot is in into its simulation, in place of the cell before."""
 
-    def __init__(self, windows: Windows, backend: Backend, fields: ModelFields) -> None:
-        self._fields, device, model = fields, backend.device, backend.model
-        boxes = [model.geom(name).id for name in windows.boxes]
-        self._tables: dict[str, tuple[Tensor, Tensor]] = {}
-        ids, size = torch.tensor(boxes, device=device), windows.size.to(device)
-        self._tables["geom_size"] = ids, size
-        self._tables["geom_rbound"] = ids, size.norm(dim=-1)
-        self._tables["geom_aabb"] = ids, torch.cat((torch.zeros_like(size), size), -1)
+    def __init__(self, windows: Windows, backend: Backend) -> None:
+        device, model = backend.device, backend.model
+        boxes, size = [model.geom(name).id for name in windows.boxes], windows.size.to(device)
+        ids = torch.tensor(boxes, device=device)
+        aabb = torch.cat((torch.zeros_like(size), size), -1)
+        sizes = {"geom_size": size, "geom_rbound": size.norm(dim=-1), "geom_aabb": aabb}
+        self._tables = [(backend.expand(name), ids, rows) for name, rows in sizes.items()]
         pos = windows.pos.to(device)
         if windows.field_lift is not None:
             geom = model.geom(windows.field)
-            place = torch.tensor(geom.pos, dtype=torch.float32).repeat(len(pos), 1, 1).to(device)
+            place = torch.tensor(geom.pos, dtype=torch.float32, device=device).repeat(len(pos), 1, 1)
             place[..., 2] += windows.field_lift.to(device)[:, None]
             pos, ids = torch.cat((pos, place), 1), torch.tensor([*boxes, geom.id], device=device)
-        self._tables["geom_pos"] = ids, pos
-        for name in self._tables:
-            fields.expand(name)
+        self._tables += [(places, ids, pos) for places in backend.world_geom_pos()]
         self._cell = torch.full((backend.num_envs,), -1, device=device)
-
-    def forget(self) -> None:
-        """Model fields were given their nominal values: no window is there."""
-        self._cell = torch.full_like(self._cell, -1)
 
     def show(self, cell: Tensor, mask: Tensor | None = None) -> None:
         """cell: (N,) int64, of the environments in `mask` (N,) bool; None: of all."""
@@ -88,13 +81,13 @@ class WindowView:
         if not anyone(moved):
             return
         self._cell = torch.where(moved, cell, self._cell)
-        for name, (ids, rows) in self._tables.items():
-            value = self._fields.randomised(name).clone()
-            value[:, ids] = rows[self._cell].to(value.dtype)
-            self._fields.randomise(name, moved, value)
+        for live, ids, rows in self._tables:
+            # Others' rows get what they have: indexing by a mask would wait for a GPU.
+            live[:, ids] = rows[self._cell].to(live.dtype)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"cell": self._cell.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._cell = state["cell"].to(self._cell.device, copy=True)
+        self._cell = torch.full_like(self._cell, -1)
+        self.show(state["cell"].to(self._cell.device))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from koboshi.envs.cfg import ObsGroup, ObsTerm
+from koboshi.envs.scene import counts
 from koboshi.errors import KoboshiError, unknown
 from koboshi.vec_env import ObsSpec
 
@@ -262,8 +264,21 @@ def _mirror_of(term: _Term, env: Env) -> tuple[object, object]:
     if kind == "joint_kinds":
         ids, _ = env.mirror_of_joints(range(len(env.robot.joint_names)))
         return torch.arange(term.dim).view(-1, len(ids))[:, ids.cpu()].flatten(), [1.0] * term.dim
+    if kind in ("scan", "foot_scan"):
+        return _mirror_of_scan(term, env, feet=kind == "foot_scan")
     if kind == "feet":
         return env.robot.mirror_feet, [1.0] * term.dim
     if kind == "same":
         return range(term.dim), [1.0] * term.dim
     raise KoboshiError(f"observation '{term.name}' does not say how it mirrors; decorate its function with @mirrored")
+
+
+def _mirror_of_scan(term: _Term, env: Env, feet: bool) -> tuple[object, object]:
+    """Of points whose y grows fastest, those of one foot after the other's."""
+    usual = {name: p.default for name, p in signature(term.cfg.func).parameters.items()}
+    given = usual | term.cfg.params
+    rows, columns = counts(given["size"], given["resolution"])
+    ids = torch.arange(rows * columns).view(rows, columns).flip(1).flatten()
+    if feet:
+        ids = (torch.as_tensor(env.robot.mirror_feet.copy())[:, None] * len(ids) + ids).flatten()
+    return ids, [1.0] * term.dim

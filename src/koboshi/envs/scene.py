@@ -8,10 +8,10 @@ from torch import Tensor
 
 from koboshi.envs.cfg import BodyCfg, SceneCfg, SimCfg
 from koboshi.envs.levels import Levels, WindowView
-from koboshi.errors import unknown
+from koboshi.errors import KoboshiError, unknown
 from koboshi.robots import Robot, physics_spec, visual_spec
 from koboshi.robots.model import BODY, GROUND
-from koboshi.sim import Backend, ModelFields
+from koboshi.sim import Backend
 from koboshi.terrain import Ground
 
 _SHAPES = {
@@ -20,6 +20,9 @@ _SHAPES = {
     "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,
     "capsule": mujoco.mjtGeom.mjGEOM_CAPSULE,
 }
+
+_FAR = 10.0
+"""What a ray says that meets nothing, m."""
 
 
 class Scene:
@@ -36,6 +39,7 @@ class Scene:
         self.ground = cfg.ground.build()
         self.model = self._build(robot, sim)
         self._window: WindowView | None = None
+        self._grids: dict[tuple[float, ...], tuple[Tensor, Tensor]] = {}
 
     def _build(self, robot: Robot, sim: SimCfg) -> mujoco.MjModel:
         """MuJoCo's own reset at NaN is off: the environment detects, counts and resets instead."""
@@ -48,11 +52,11 @@ class Scene:
         spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         return spec.compile()
 
-    def attach(self, backend: Backend, fields: ModelFields) -> None:
+    def attach(self, backend: Backend) -> None:
         """Lays the environments out and reads where the other bodies are."""
         self.levels = Levels(self.ground, backend.num_envs, backend.device)
         if self.ground.windows is not None:
-            self._window = WindowView(self.ground.windows, backend, fields)
+            self._window = WindowView(self.ground.windows, backend)
         if self._bodies:
             self._xpos = backend.read("xpos")
 
@@ -61,12 +65,6 @@ class Scene:
         """(N, 3) where each environment begins its next episode, on the ground, m."""
         return self.levels.origins
 
-    def begin(self, generator: torch.Generator) -> None:
-        """All afresh: levels are drawn; model fields have their nominal values."""
-        self.levels.draw(generator)
-        if self._window is not None:
-            self._window.forget()
-
     def follow(self, points: Tensor, mask: Tensor | None = None) -> None:
         """The ground around robots at `points` (N, ≥ 2), world, becomes part of their physics; `mask`: of these."""
         if self._window is not None:
@@ -74,14 +72,45 @@ class Scene:
 
     def height(self, points: Tensor) -> Tensor:
         """(…, ≥ 2) world points -> (…) height of the ground under them, m."""
-        return self.ground.height(points)
+        return self.ground.height(points[..., 0], points[..., 1])
+
+    def scan(self, centre: Tensor, heading: Tensor, size: tuple[float, float], resolution: float) -> Tensor:
+        """(…, P) height of the ground under a grid of points about each `centre` (…, ≥ 2), turned by `heading` (…).
+
+        Points are `resolution` apart and `size` long along x, wide along y, m; x grows slowest.
+        """
+        return self.ground.height(*self._under(centre, heading, size, resolution))
+
+    def ray_scan(
+        self, backend: Backend, centre: Tensor, heading: Tensor, size: tuple[float, float], resolution: float
+    ) -> Tensor:
+        """(N, P) how far each `centre` (N, 3) is above what rays from 1 m above it meet under such points."""
+        x, y = self._under(centre, heading, size, resolution)
+        start = torch.stack((x, y, (centre[:, 2:] + 1).expand_as(x)), -1)
+        distance = backend.rays(start, torch.tensor([0.0, 0.0, -1.0], device=x.device).expand_as(start))
+        return torch.where(distance < 0, _FAR, distance - 1).clamp(max=_FAR)
+
+    def _under(
+        self, centre: Tensor, heading: Tensor, size: tuple[float, float], resolution: float
+    ) -> tuple[Tensor, Tensor]:
+        """(…, P) world x and (…, P) y of a scan's points."""
+        x, y = self._points(size, resolution)
+        cos, sin = heading.cos()[..., None], heading.sin()[..., None]
+        return centre[..., :1] + cos * x - sin * y, centre[..., 1:2] + sin * x + cos * y
+
+    def _points(self, size: tuple[float, float], resolution: float) -> tuple[Tensor, Tensor]:
+        key = (*size, resolution)
+        if key not in self._grids:
+            lines = [torch.linspace(-s / 2, s / 2, n) for s, n in zip(size, counts(size, resolution), strict=True)]
+            x, y = (each.flatten().to(self.levels.level.device) for each in torch.meshgrid(*lines, indexing="ij"))
+            self._grids[key] = x, y
+        return self._grids[key]
 
     def state_dict(self) -> dict[str, Tensor]:
         window = {} if self._window is None else self._window.state_dict()
         return self.levels.state_dict() | window
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Model fields, which hold the windows, are restored by their owner."""
         self.levels.load_state_dict(state)
         if self._window is not None:
             self._window.load_state_dict(state)
@@ -91,6 +120,14 @@ class Scene:
         if name not in self._bodies:
             raise unknown("body of the scene", name, self._bodies, "bodies")
         return self._xpos[:, self.model.body(name).id].float()
+
+
+def counts(size: tuple[float, float], resolution: float) -> tuple[int, int]:
+    """Points of a scan along x and along y; KoboshiError where they do not fill it."""
+    found = [round(s / resolution) if resolution > 0 else 0 for s in size]
+    if any(abs(n * resolution - s) > 1e-6 for n, s in zip(found, size, strict=True)):
+        raise KoboshiError(f"a scan of {size[0]} by {size[1]} m has no points {resolution} m apart")
+    return found[0] + 1, found[1] + 1
 
 
 def visual_scene(cfg: SceneCfg, robot: Robot) -> mujoco.MjSpec:

@@ -127,6 +127,7 @@ def _filter_collisions(spec: mujoco.MjSpec, robot: Robot, feet: dict[str, list[s
             spec.delete(geom)
             continue
         geom.contype, geom.conaffinity = (BODY, GROUND | BODY) if itself else (0, GROUND)
+        geom.group = 3  # rays look for what is not the robot, group 0
         if geom.name in soles:
             geom.condim, geom.priority = 3, 0
     if not any(geom.type == mujoco.mjtGeom.mjGEOM_MESH for geom in spec.geoms):

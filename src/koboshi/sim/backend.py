@@ -47,10 +47,24 @@ class Backend(Protocol):
         """
         ...
 
+    def world_geom_pos(self) -> list[Tensor]:
+        """Live (N, ngeom, 3) tensors in which the places of the world's own geoms stand, m; to be written alike.
+
+        Asked for before the first step only.
+        """
+        ...
+
     def set_const(self, mask: Tensor | None = None) -> None:
         """`mj_setConst`: recomputes what follows from expanded masses, armatures, lengths and so on.
 
         At least in the simulations meant; those left out may be made to agree with their expanded fields as well.
+        """
+        ...
+
+    def rays(self, start: Tensor, direction: Tensor) -> Tensor:
+        """(N, P) m to the first geom of group 0 that each ray meets, −1 where none is; both (N, P, 3), world frame.
+
+        Geoms are where they were when derived fields were computed.
         """
         ...
 

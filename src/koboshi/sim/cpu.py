@@ -11,6 +11,8 @@ from torch import Tensor
 from koboshi.errors import KoboshiError, unknown
 from koboshi.sim.backend import check_request
 
+_GROUP_0 = np.array([1, 0, 0, 0, 0, 0], dtype=np.uint8)
+
 
 class CpuBackend:
     """`Backend` over `mjbatch.Batch`; its tensors are zero-copy views of the batch's own arrays."""
@@ -52,8 +54,17 @@ class CpuBackend:
             raise unknown("mjModel field", field, valid) from error
         return self._expanded[field]
 
+    def world_geom_pos(self) -> list[Tensor]:
+        return [self.expand("geom_pos")]
+
     def set_const(self, mask: Tensor | None = None) -> None:
         self._batch.set_const(_rows(mask))
+
+    def rays(self, start: Tensor, direction: Tensor) -> Tensor:
+        pnt, vec = (np.ascontiguousarray(each.double().numpy()) for each in (start, direction))
+        distance = np.empty(pnt.shape[:2])
+        self._batch.rays(pnt, vec, distance, geomgroup=_GROUP_0)
+        return torch.from_numpy(distance).float()
 
     def step(self, n: int = 1) -> None:
         self._stepped = True

@@ -184,6 +184,10 @@ class WarpBackend:
         self._graphs.clear()  # they hold the old array's address
         return self._wp.to_torch(array)
 
+    def world_geom_pos(self) -> list[Tensor]:
+        """Warp works out where the world's geoms are when its data are made, and never again."""
+        return [self.expand("geom_pos"), self.read("geom_xpos")]
+
     def set_const(self, mask: Tensor | None = None) -> None:
         """Recomputes the fields of `_DERIVED` in all simulations, which have a row each from the first call on."""
         for name in _DERIVED:
@@ -194,6 +198,16 @@ class WarpBackend:
         self._run(self._mjw.set_const)
         for tensor, old in zip(read, before, strict=True):
             tensor.copy_(old)
+
+    def rays(self, start: Tensor, direction: Tensor) -> Tensor:
+        wp, shape = self._wp, tuple(start.shape[:2])
+        with wp.ScopedDevice(self._wp_device):
+            pnt, vec = (wp.from_torch(each.float().contiguous(), dtype=wp.vec3) for each in (start, direction))
+            distance, geom = wp.empty(shape, dtype=float), wp.empty(shape, dtype=int)
+            normal, nobody = wp.empty(shape, dtype=wp.vec3), wp.full(shape[1], -1, dtype=int)
+            group = wp.types.vector(length=6, dtype=float)(1, 0, 0, 0, 0, 0)
+            self._mjw.rays(self._model, self._data, pnt, vec, group, True, nobody, distance, geom, normal)
+        return wp.to_torch(distance).clone()
 
     def step(self, n: int = 1) -> None:
         self._stepped = True

@@ -116,10 +116,10 @@ class Grid:
         within = (level >= 0) & (level < counts[0]) & (column >= 0) & (column < counts[1])
         return torch.where(within, level * counts[1] + column, counts[0] * counts[1]).long()
 
-    def height(self, points: Tensor) -> Tensor:
-        if points.device not in self._maps:
-            self._maps[points.device] = self._map.to(points.device)
-        return self._maps[points.device](points)
+    def height(self, x: Tensor, y: Tensor) -> Tensor:
+        if x.device not in self._maps:
+            self._maps[x.device] = self._map.to(x.device)
+        return self._maps[x.device](x, y)
 
     @cached_property
     def _map(self) -> HeightMap:

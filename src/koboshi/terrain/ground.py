@@ -58,6 +58,6 @@ class Ground(Protocol):
         """Adds all of it, to look at."""
         ...
 
-    def height(self, points: Tensor) -> Tensor:
-        """(…, ≥ 2) world points -> (…) height of the ground there, m."""
+    def height(self, x: Tensor, y: Tensor) -> Tensor:
+        """(…) world x and y -> (…) height of the ground there, m."""
         ...

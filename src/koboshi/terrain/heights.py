@@ -28,20 +28,20 @@ class HeightMap:
         found._tops, found._field = self._tops.to(device), None if self._field is None else self._field.to(device)
         return found
 
-    def __call__(self, points: Tensor) -> Tensor:
-        """(…, ≥ 2) world x, y -> (…) m."""
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """(…) world x and y -> (…) m."""
         rows, columns = self._tops.shape
         # Truncation is the floor, for nothing is below 0 by then.
-        column = (points[..., 0] / RASTER_STEP + columns / 2).clamp_(0, columns - 1).long()
-        row = (points[..., 1] / RASTER_STEP + rows / 2).clamp_(0, rows - 1).long()
+        column = (x / RASTER_STEP + columns / 2).clamp_(0, columns - 1).long()
+        row = (y / RASTER_STEP + rows / 2).clamp_(0, rows - 1).long()
         height = self._tops.view(-1)[row.mul_(columns).add_(column)]
-        return height if self._field is None else torch.where(height > NO_BOX, height, self._of_field(points))
+        return height if self._field is None else torch.where(height > NO_BOX, height, self._of_field(x, y))
 
-    def _of_field(self, points: Tensor) -> Tensor:
+    def _of_field(self, x: Tensor, y: Tensor) -> Tensor:
         assert self._field is not None
         rows, columns = self._field.shape
-        x = (points[..., 0] / FIELD_STEP + (columns - 1) / 2).clamp_(0, columns - 1.001)
-        y = (points[..., 1] / FIELD_STEP + (rows - 1) / 2).clamp_(0, rows - 1.001)
+        x = (x / FIELD_STEP + (columns - 1) / 2).clamp_(0, columns - 1.001)
+        y = (y / FIELD_STEP + (rows - 1) / 2).clamp_(0, rows - 1.001)
         column, row = x.floor(), y.floor()
         x -= column
         y -= row

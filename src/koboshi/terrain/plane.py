@@ -60,5 +60,5 @@ class Plane:
 
     draw_on = add_to
 
-    def height(self, points: Tensor) -> Tensor:
-        return self.cfg.height + self.cfg.slope * points[..., 0]
+    def height(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.cfg.height + self.cfg.slope * x

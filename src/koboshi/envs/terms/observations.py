@@ -2,7 +2,7 @@
 
 Each says how it looks in the mirror (left and right swapped): `vector` (x, −y, z), `axial` (−x, y, −z),
 `command` (v_x, −v_y, −ω_z), `joint` (the robot's joint mirror), `action` (the same for what the policy gives),
-`feet` (left and right swapped), `same`.
+`feet` (left and right swapped), `scan` and `foot_scan` (rows of points from right to left), `same`.
 """
 
 from __future__ import annotations
@@ -99,6 +99,28 @@ def sensor(env: Env, name: str) -> Tensor:
 def base_height(env: Env) -> Tensor:
     """(N, 1) height above the ground, m."""
     return env.state.base_height[:, None]
+
+
+@mirrored("scan")
+def height_scan(env: Env, size: tuple[float, float] = (1.6, 1.0), resolution: float = 0.1) -> Tensor:
+    """(N, P) height of the base above the ground under a grid of points around it, m, the grid turned with the robot
+    (Isaac Lab's height scan, which takes 0.5 m off). By a look-up: it sees the ground, not the scene's other bodies."""
+    return env.state.base_pos[:, 2:] - env.scene.scan(env.state.base_pos, env.state.heading, size, resolution)
+
+
+@mirrored("scan")
+def ray_scan(env: Env, size: tuple[float, float] = (1.6, 1.0), resolution: float = 0.1) -> Tensor:
+    """(N, P) as `height_scan`, by rays, which meet other bodies too. From 1 m above the base; a ray that meets
+    nothing within 10 m says that."""
+    return env.scene.ray_scan(env.backend, env.state.base_pos, env.state.heading, size, resolution)
+
+
+@mirrored("foot_scan")
+def foot_scan(env: Env, size: tuple[float, float] = (0.2, 0.2), resolution: float = 0.1) -> Tensor:
+    """(N, F·P) height of each foot above the ground under a grid of points around it, m; see `height_scan`."""
+    pos = env.state.foot_pos
+    heading = env.state.heading[:, None].expand(pos.shape[:2])
+    return (pos[..., 2:] - env.scene.scan(pos, heading, size, resolution)).flatten(1)
 
 
 @mirrored("feet")
