@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,8 @@ import worlds
 from koboshi.envs import Env
 from koboshi.envs.cfg import RewardTerm
 from koboshi.envs.rewards import shaped
-from koboshi.envs.terms import rewards
+from koboshi.envs.terms import rewards, terminations
+from koboshi.errors import KoboshiError
 
 
 @pytest.mark.parametrize(
@@ -102,3 +104,83 @@ def test_a_joint_without_a_range_has_no_limits() -> None:
     env.state.refresh_motion(torch.zeros(4, dtype=torch.bool))
     beyond = rewards.joint_pos_limits(env, (".*",))
     torch.testing.assert_close(beyond, torch.full((4,), 1.45 - 0.9 * 1.5), msg="the mast's alone")
+
+
+def test_power_and_smoothness_by_hand() -> None:
+    state = SimpleNamespace(joint_torque=torch.tensor([[2.0, -3.0]]), joint_vel=torch.tensor([[-1.0, 2.0]]))
+    actions = SimpleNamespace(
+        value=torch.tensor([[4.0]]), previous=torch.tensor([[1.0]]), before_previous=torch.tensor([[0.5]])
+    )
+    env = SimpleNamespace(state=state, actions=actions)
+    assert rewards.joint_power(env).tolist() == [8.0]
+    assert rewards.action_smoothness(env).tolist() == [[2.5]]
+
+
+def test_actions_of_two_steps_ago_are_kept_and_forgotten_at_a_reset() -> None:
+    env = Env(worlds.go2(episode_length_s=0.06, terminations={"time_out": worlds.go2().terminations["time_out"]}))
+    env.reset(0)
+    ones = torch.ones(env.num_envs, 12)
+    for size, second in ((1.0, 1.0), (3.0, 1.0)):
+        env.step(size * ones)
+        assert rewards.action_smoothness(env)[0, 0] == second
+    env.step(4.0 * ones)
+    assert rewards.action_smoothness(env)[0, 0] == 0.0  # a new episode has begun
+    assert env.actions.before_previous.abs().max() == 0
+
+
+def test_clearance_by_hand() -> None:
+    """Two feet: one at 0.05 m moves at 0.5 m/s, one on the ground stands still."""
+    state = SimpleNamespace(
+        foot_vel=torch.tensor([[[0.3, 0.4, 9.0], [0.0, 0.0, 0.0]]]), foot_height=torch.tensor([[0.05, 0.0]])
+    )
+    value = rewards.feet_clearance(SimpleNamespace(state=state), target=0.15)
+    torch.testing.assert_close(value, torch.tensor([0.1**2 * 0.5]))
+    state.foot_vel *= 4  # 2 m/s is more than 1 m/s
+    torch.testing.assert_close(rewards.feet_clearance(SimpleNamespace(state=state), 0.15), torch.tensor([0.1**2]))
+
+
+def test_clearance_in_the_bodys_frame_does_not_mind_how_the_body_lies() -> None:
+    env = Env(worlds.clean(worlds.go2(num_envs=2)))
+    env.reset(0)
+    everyone = torch.ones(2, dtype=torch.bool)
+    env.place(everyone, "qpos", env.default_joint_pos.expand(2, -1))
+    half = torch.tensor([0.0, 0.3])
+    quat = torch.stack((half.cos(), torch.zeros(2), half.sin(), torch.zeros(2)), 1)
+    env.place(everyone, "base_quat", quat)
+    env.place(everyone, "base_lin_vel", torch.tensor([[0.7, 0.0, 0.2]]).expand(2, -1))
+    env.place(everyone, "base_ang_vel", torch.zeros(2, 3))
+    env.place(everyone, "dof", torch.zeros(2, 12))
+    env.backend.forward()
+    env.state.restart(everyone)
+    torch.testing.assert_close(rewards.feet_clearance_body(env, -0.2), torch.zeros(2), atol=1e-9, rtol=0)
+    env.place(everyone, "dof", torch.ones(2, 12))
+    env.backend.forward()
+    env.state.restart(everyone)
+    level, tilted = rewards.feet_clearance_body(env, -0.2)
+    assert level > 0.001
+    torch.testing.assert_close(level, tilted)
+
+
+def test_bodies_that_touch_are_counted_and_their_soles_are_not() -> None:
+    """One Go2 stands on its feet, one lies on its back: the base touches, and perhaps hips and thighs."""
+    cfg = worlds.endless(worlds.clean(worlds.go2(num_envs=2)))
+    env = Env(replace(cfg, scene=replace(cfg.scene, contacts="body")))
+    env.reset(0)
+    everyone = torch.ones(2, dtype=torch.bool)
+    env.place(everyone, "qpos", env.default_joint_pos.expand(2, -1))
+    env.place(everyone, "base_quat", torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]]))
+    env.place(everyone, "base_pos", torch.tensor([[0, 0, 0.33], [0, 0, 0.12]]))
+    for _ in range(25):
+        env.step(torch.zeros(2, 12))
+    assert env.state.foot_contact.all(1).tolist() == [True, False]
+    assert rewards.undesired_contacts(env, (".*",))[0] == 0
+    assert terminations.illegal_contact(env, ("base",)).tolist() == [False, True]
+    assert env.touching(("base", ".*_calf")).shape == (2, 5)
+    with pytest.raises(KoboshiError, match="no body that touches the ground 'trunk'; bodies: base"):
+        env.touching(("trunk",))
+
+
+def test_contacts_of_bodies_are_asked_for() -> None:
+    env = Env(worlds.go2())
+    with pytest.raises(KoboshiError, match="sensed where env.scene.contacts=body"):
+        rewards.undesired_contacts(env, ("base",))

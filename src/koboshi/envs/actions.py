@@ -25,8 +25,11 @@ class JointTargets(NamedTuple):
     """(n,)."""
 
 
+_VALUES = ("value", "previous", "before_previous")
+
+
 class ActionManager:
-    """value, previous (N, A): the policy's numbers in force, clipped, and those before.
+    """value, previous, before_previous (N, A): the policy's numbers in force, clipped, and those of two steps before.
 
     Every actuated joint is driven by one term; a delay of d physics steps leaves the old targets in force for the
     first d physics steps of a control step (for longer ones, whole control steps too).
@@ -49,14 +52,14 @@ class ActionManager:
         self.space = ActionSpace(len(bounds), False, tuple(b[0] for b in bounds), tuple(b[1] for b in bounds))
         self._low, self._high = (torch.tensor(side, device=env.device) for side in zip(*bounds, strict=True))
         n, width = env.num_envs, self.space.dim
-        self.value, self.previous = (torch.zeros(n, width, device=env.device) for _ in range(2))
+        self.value, self.previous, self.before_previous = (torch.zeros(n, width, device=env.device) for _ in range(3))
         longest = -(-cfg.delay[1] // self._decimation)
         self._past = self.offset.repeat(n, longest + 1, 1) if cfg.delay[1] else None
         self._lag = torch.zeros(n, 1, dtype=torch.int64, device=env.device)
 
     def take(self, action: Tensor) -> None:
         """The policy's numbers (N, A) for the control step that begins."""
-        self.previous = self.value
+        self.before_previous, self.previous = self.previous, self.value
         self.value = action.clamp(self._low, self._high)
 
     def targets(self) -> Tensor:
@@ -84,7 +87,8 @@ class ActionManager:
     def restart(self, mask: Tensor, generator: torch.Generator) -> None:
         """New episodes: actions of zero, and a delay of their own."""
         rows = mask[:, None]
-        self.value, self.previous = self.value.masked_fill(rows, 0.0), self.previous.masked_fill(rows, 0.0)
+        for name in _VALUES:
+            setattr(self, name, getattr(self, name).masked_fill(rows, 0.0))
         self._ctrl[:, self._columns] = torch.where(rows, self.offset.to(self._ctrl.dtype), self._ctrl[:, self._columns])
         if self._past is not None:
             self._past = torch.where(mask[:, None, None], self.offset, self._past)
@@ -93,14 +97,16 @@ class ActionManager:
             self._lag = torch.where(rows, lag, self._lag)
 
     def state_dict(self) -> dict[str, Tensor]:
-        own = {"value": self.value, "previous": self.previous, "lag": self._lag}
+        own = {name: getattr(self, name) for name in _VALUES} | {"lag": self._lag}
         if self._past is not None:
             own["past"] = self._past
         return {name: x.clone() for name, x in own.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         device = self.value.device
-        self.value, self.previous, self._lag = (state[n].to(device, copy=True) for n in ("value", "previous", "lag"))
+        for name in _VALUES:
+            setattr(self, name, state[name].to(device, copy=True))
+        self._lag = state["lag"].to(device, copy=True)
         if self._past is not None:
             self._past = state["past"].to(device, copy=True)
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from koboshi import robots
 from koboshi.errors import KoboshiError, at_least, unknown
 from koboshi.faults import FaultSchedule, FaultsOnDemand, Scenarios
+from koboshi.robots.robot import Collisions
 from koboshi.terrain import AnyGroundCfg, PlaneCfg
 
 RewardShape = Literal["raw", "l1", "l2", "exp", "log", "tanh"]
@@ -63,6 +64,8 @@ class SceneCfg:
 
     ground: AnyGroundCfg = PlaneCfg()
     bodies: dict[str, BodyCfg | None] = field(default_factory=dict)
+    contacts: Collisions | None = None
+    """What of the robot collides: its `feet`, `legs`, whole `body`, or `all`, with itself too; None: as it says."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from koboshi.envs.observations import LayoutEntry, ObservationManager
 from koboshi.envs.rewards import RewardManager
 from koboshi.envs.scene import Scene
 from koboshi.envs.state import RobotState
-from koboshi.errors import KoboshiError
+from koboshi.errors import KoboshiError, unknown
 from koboshi.faults import FaultLayer, Scenarios
 from koboshi.robots import JointMap
 from koboshi.robots.maps import sensor_ids
@@ -138,11 +139,30 @@ class Env:
         """(N, d) what a sensor of the model reads, a physics step behind positions, as MuJoCo's do."""
         return self.state.sensordata[:, self._indices(("sensor", (name,)), lambda: sensor_ids(self.model, [name]))]
 
+    def touching(self, bodies: tuple[str, ...]) -> Tensor:
+        """(N, n) bool: which bodies (patterns) touch the ground, or what stands on it, with other than their soles.
+
+        KoboshiError where their contacts are not sensed.
+        """
+        columns = self._indices(("touching", bodies), lambda: self._touch_columns(bodies))
+        # A body without as many geoms as the fullest has its last one again.
+        return (self.state.sensordata[:, columns.flatten()].view(self.num_envs, *columns.shape) > 0).any(-1)
+
+    def _touch_columns(self, patterns: tuple[str, ...]) -> list[list[int]]:
+        sensed = self.joints.touching
+        if not sensed:
+            raise KoboshiError("contacts of bodies are sensed where env.scene.contacts=body")
+        found = [columns for body, columns in sensed.items() if any(re.fullmatch(p, body) for p in patterns)]
+        if not found:
+            raise unknown("body that touches the ground", "' or '".join(patterns), sensed, "bodies")
+        most = max(map(len, found))
+        return [columns + columns[-1:] * (most - len(columns)) for columns in found]
+
     def body_ids(self, names: tuple[str, ...]) -> Tensor:
         """Indices of bodies, on the device."""
         return self._indices(("bodies", names), lambda: [self.model.body(name).id for name in names])
 
-    def _indices(self, key: tuple[str, tuple[str, ...]], find: Callable[[], list[int]]) -> Tensor:
+    def _indices(self, key: tuple[str, tuple[str, ...]], find: Callable[[], Sequence[object]]) -> Tensor:
         # A list would be sent to the device again in every step.
         if key not in self._ids:
             self._ids[key] = torch.tensor(find(), device=self.device)

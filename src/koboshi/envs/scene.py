@@ -37,13 +37,12 @@ class Scene:
     def __init__(self, cfg: SceneCfg, robot: Robot, sim: SimCfg) -> None:
         self._bodies = _present(cfg)
         self.ground = cfg.ground.build()
-        self.model = self._build(robot, sim)
+        self.model = self._build(physics_spec(robot, cfg.contacts), sim)
         self._window: WindowView | None = None
         self._grids: dict[tuple[float, ...], tuple[Tensor, Tensor]] = {}
 
-    def _build(self, robot: Robot, sim: SimCfg) -> mujoco.MjModel:
+    def _build(self, spec: mujoco.MjSpec, sim: SimCfg) -> mujoco.MjModel:
         """MuJoCo's own reset at NaN is off: the environment detects, counts and resets instead."""
-        spec = physics_spec(robot)
         self.ground.add_to(spec)
         _add_bodies(spec, self.ground, self._bodies)
         spec.option.timestep = sim.timestep

@@ -24,8 +24,8 @@ class RobotState:
 
     joint_pos, joint_vel, joint_acc, joint_torque: (N, J) rad, rad/s, rad/s² (over a control step), N·m.
     base_pos, base_quat: (N, 3) m, (N, 4) body to world. base_height: (N,) m above the ground under it.
-    base_lin_vel, base_ang_vel: (N, 3) in the base's frame. heading: (N,) rad. projected_gravity: (N, 3).
-    lin_vel_yaw: (N, 2) world velocity in the yaw frame, m/s.
+    base_lin_vel, base_ang_vel: (N, 3) in the base's frame; world_lin_vel (N, 3) in the world's, lin_vel_yaw (N, 2) in
+    the yaw frame, m/s. heading: (N,) rad. projected_gravity: (N, 3).
     foot_contact: (N, F) bool; foot_pos, foot_vel (N, F, 3) m, m/s, world; foot_height (N, F) m above the ground.
     sensordata: (N, S) what all sensors of the model read; `Env.sensor` finds one by its name.
     air_time, contact_time: (N, F) s in the present phase. last_air_time: (N, F) s of the flight that ended.
@@ -67,15 +67,19 @@ class RobotState:
         at = self._joints
         self.base_pos, self.base_quat, self.joint_pos = qpos[:, at.base_pos], qpos[:, at.base_quat], qpos[:, at.qpos]
         self.joint_vel, self.base_ang_vel = qvel[:, at.dof], qvel[:, at.base_ang_vel]
-        world_vel = qvel[:, at.base_lin_vel]
+        self.world_lin_vel = world_vel = qvel[:, at.base_lin_vel]
         self.base_height = self.base_pos[:, 2] - self._scene.height(self.base_pos)
-        rotation = math.rotation(self.base_quat, self._table)
+        self._rotation = rotation = math.rotation(self.base_quat, self._table)
         self.base_lin_vel = (rotation * world_vel[:, :, None]).sum(1)
         self.projected_gravity = -rotation[:, 2]
         forward = rotation[:, :2, 0]
         forward = forward / forward.norm(dim=1, keepdim=True).clamp(min=1e-6)
         self.heading = torch.atan2(forward[:, 1], forward[:, 0])
         self.lin_vel_yaw = math.to_yaw_frame(forward, world_vel)
+
+    def in_base_frame(self, vectors: Tensor) -> Tensor:
+        """(N, n, 3) vectors of the world's frame in the base's."""
+        return vectors @ self._rotation
 
     def update(self) -> Tensor:
         """After a control step: reads everything, and the feet's clocks go on. (N,) bool: whose physics failed."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from koboshi.errors import KoboshiError, unknown
+from koboshi.robots.model import TOUCHES
 from koboshi.robots.robot import Robot
 
 Index = slice | Tensor
@@ -61,6 +62,17 @@ class JointMap:
     @cached_property
     def foot_vel(self) -> Index:
         return self._sensors("vel")
+
+    @cached_property
+    def touching(self) -> dict[str, list[int]]:
+        """Body -> columns of `sensordata` that count the contacts of its geoms; soles are not among them."""
+        model = self._model
+        found: dict[str, list[int]] = {}
+        for i in range(model.nsensor):
+            if model.sensor(i).name.endswith(TOUCHES):
+                body = model.body(model.geom_bodyid[model.sensor_objid[i]]).name
+                found.setdefault(body, []).append(int(model.sensor_adr[i]))
+        return found
 
     def _sensors(self, kind: str) -> Index:
         return self._columns(sensor_ids(self._model, [f"{foot.name}_{kind}" for foot in self._robot.feet]))

@@ -10,7 +10,7 @@ import numpy as np
 from koboshi.errors import KoboshiError, unknown
 
 if TYPE_CHECKING:
-    from koboshi.robots.robot import Foot, Robot
+    from koboshi.robots.robot import Collisions, Foot, Robot
 
 GROUND, BODY = 1, 2
 """Contact types: what robots stand on, and robots that collide with themselves."""
@@ -23,6 +23,9 @@ FOOT_SENSORS = {
 }
 """`{foot}_contact` (normal force, N), `{foot}_pos` (m) and `{foot}_vel` (m/s, world frame) of each foot."""
 
+TOUCHES = "_touches"
+"""Ends the name of the sensor that counts a geom's contacts."""
+
 
 def visual_spec(robot: Robot) -> mujoco.MjSpec:
     """The robot as published, to look at: same joints in the same order as `physics_spec`."""
@@ -32,22 +35,25 @@ def visual_spec(robot: Robot) -> mujoco.MjSpec:
     return spec
 
 
-def physics_spec(robot: Robot) -> mujoco.MjSpec:
-    """The robot to step: its actuators in `joint_names` order, the contacts it asks for, its feet's sensors."""
-    spec = visual_spec(robot)
+def physics_spec(robot: Robot, collisions: Collisions | None = None) -> mujoco.MjSpec:
+    """The robot to step: its actuators in `joint_names` order, contacts of what `collisions` asks for (None: of what the
+    robot does), its feet's sensors."""
+    spec, collisions = visual_spec(robot), collisions or robot.collisions
     _check_parts(spec, robot)
     _delete([sensor for sensor in spec.sensors if sensor.name not in robot.sensors], spec)
     feet = _name_feet(spec, robot)
     _keep_masses(spec)
-    _filter_collisions(spec, robot, feet)
+    _filter_collisions(spec, robot, feet, collisions)
     for joint, actuator in robot.joint_actuators.items():
         actuator.add_to(spec, joint)
     for foot in robot.feet:
         _add_foot_site(spec, foot, feet[foot.name])
     _add_foot_sensors(spec, robot)
+    if collisions == "body":
+        _add_contact_sensors(spec, {name for names in feet.values() for name in names})
     # Pyramids step fastest, and the published solvers differ from robot to robot.
     spec.option.cone, spec.option.impratio = mujoco.mjtCone.mjCONE_PYRAMIDAL, 1.0
-    if robot.collisions != "all":
+    if collisions != "all":
         # Against one plane bounding volumes would cost more than the contacts they could skip, and they
         # are stored in the inertial frame, so that randomised inertias would silently lose contacts.
         spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_MIDPHASE
@@ -113,16 +119,16 @@ def _name_feet(spec: mujoco.MjSpec, robot: Robot) -> dict[str, list[str]]:
     return named
 
 
-def _filter_collisions(spec: mujoco.MjSpec, robot: Robot, feet: dict[str, list[str]]) -> None:
-    """Keeps the geoms that `robot.collisions` asks for; all others and, where none is kept, meshes go."""
+def _filter_collisions(spec: mujoco.MjSpec, robot: Robot, feet: dict[str, list[str]], collisions: Collisions) -> None:
+    """Keeps the geoms that `collisions` asks for; all others and, where none is kept, meshes go."""
     soles = {name for names in feet.values() for name in names}
     legs = _leg_bodies(spec, robot)
-    itself = robot.collisions == "all"
+    itself = collisions == "all"
     if not itself:
         _delete(spec.pairs, spec)
         _delete(spec.excludes, spec)
     for geom in list(spec.geoms):
-        wanted = itself or (robot.collisions == "legs" and geom.parent.name in legs)
+        wanted = collisions in ("body", "all") or (collisions == "legs" and geom.parent.name in legs)
         if geom.name not in soles and not (wanted and _collides(geom)):
             spec.delete(geom)
             continue
@@ -172,3 +178,18 @@ def _add_foot_sensors(spec: mujoco.MjSpec, robot: Robot) -> None:
         for foot in robot.feet:
             site = f"{foot.name}_site"
             spec.add_sensor(name=f"{foot.name}_{kind}", type=sensor, objtype=mujoco.mjtObj.mjOBJ_SITE, objname=site)
+
+
+def _add_contact_sensors(spec: mujoco.MjSpec, soles: set[str]) -> None:
+    """`{geom}_touches` of every geom that collides and is no sole: the number of its contacts."""
+    for body in spec.bodies[1:]:
+        for i, geom in enumerate(g for g in body.geoms if g.name not in soles):
+            geom.name = geom.name or f"{body.name}_geom{i + 1}"
+            sensor = spec.add_sensor(
+                name=f"{geom.name}{TOUCHES}",
+                type=mujoco.mjtSensor.mjSENS_CONTACT,
+                objtype=mujoco.mjtObj.mjOBJ_GEOM,
+                objname=geom.name,
+            )
+            # What it says, how contacts are put together, and how many it tells of.
+            sensor.intprm[:3] = 1 << int(mujoco.mjtConDataField.mjCONDATA_FOUND), 0, 1

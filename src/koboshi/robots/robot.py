@@ -16,7 +16,9 @@ from koboshi.robots import mirror, model
 from koboshi.robots.actuators import Actuator, ActuatorLaw
 
 Value = TypeVar("Value")
-Collisions = Literal["feet", "legs", "all"]
+Collisions = Literal["feet", "legs", "body", "all"]
+"""What touches the ground: `feet`, all of the `legs`, the whole `body`, whose contacts are sensed part by part, or
+`all`, which also collides with itself."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Robot:
     fall_height: float = 0.0
     """A base lower than this above the ground has fallen, m."""
     collisions: Collisions = "feet"
-    """What touches the ground: `feet`, all of the `legs`, or `all`, which also collides with itself."""
+    """What of it collides where a scene does not say otherwise (`env.scene.contacts`)."""
     mirrored: bool = True
     """Whether left and right are mirror images; if not, nothing of it can be mirrored."""
     partners: Mapping[str, str] = field(default_factory=dict)

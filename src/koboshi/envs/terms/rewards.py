@@ -64,6 +64,11 @@ def feet_slide(env: Env) -> Tensor:
     return (env.state.foot_vel[:, :, :2].norm(dim=2) * env.state.foot_contact).sum(1)
 
 
+def undesired_contacts(env: Env, bodies: tuple[str, ...]) -> Tensor:
+    """(N,) how many of these bodies (patterns) touch the ground with other than their soles."""
+    return env.touching(bodies).float().sum(1)
+
+
 def joint_pos_limits(env: Env, joints: tuple[str, ...]) -> Tensor:
     """(N,) how far joints are outside 90 % of their range, rad."""
     ids = env.joint_ids(joints)
@@ -90,6 +95,32 @@ def action_rate(env: Env) -> Tensor:
 def joint_acc(env: Env) -> Tensor:
     """(N, J) rad/s²."""
     return env.state.joint_acc
+
+
+def joint_power(env: Env) -> Tensor:
+    """(N,) Σ |torque · velocity| of the joints, W."""
+    return (env.state.joint_torque * env.state.joint_vel).abs().sum(1)
+
+
+def action_smoothness(env: Env) -> Tensor:
+    """(N, A) second difference of the actions: a_t − 2 a_{t−1} + a_{t−2}."""
+    return env.actions.value - 2 * env.actions.previous + env.actions.before_previous
+
+
+def feet_clearance(env: Env, target: float, speed: float = 1.0) -> Tensor:
+    """(N,) Σ (height of a foot above the ground under it − `target`)² · min(its horizontal speed / `speed`, 1), m²: a
+    foot that swings is held to `target` m. (Ji et al. 2022, with the ground under the foot.)"""
+    swing = (env.state.foot_vel[..., :2].norm(dim=-1) / speed).clamp(max=1)
+    return ((env.state.foot_height - target).square() * swing).sum(1)
+
+
+def feet_clearance_body(env: Env, target: float) -> Tensor:
+    """(N,) Σ (height of a foot in the base's frame − `target`)² · its horizontal speed there, m³/s; `target` is below 0
+    (HIM's foot clearance)."""
+    state = env.state
+    height = state.in_base_frame(state.foot_pos - state.base_pos[:, None])[..., 2]
+    velocity = state.in_base_frame(state.foot_vel - state.world_lin_vel[:, None])
+    return ((height - target).square() * velocity[..., :2].norm(dim=-1)).sum(1)
 
 
 def joint_torque(env: Env) -> Tensor:

@@ -20,6 +20,11 @@ def base_low(env: Env, height: float) -> Tensor:
     return env.state.base_height < height
 
 
+def illegal_contact(env: Env, bodies: tuple[str, ...]) -> Tensor:
+    """One of these bodies (patterns) touches the ground."""
+    return env.touching(bodies).any(1)
+
+
 def bad_orientation(env: Env, limit: float) -> Tensor:
     """The base is tilted by more than a tilt whose cosine is `limit`."""
     return env.state.projected_gravity[:, 2] > -limit
