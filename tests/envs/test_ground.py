@@ -58,16 +58,14 @@ def put(env: Env, x: Any, y: Any) -> None:
 
 
 @pytest.mark.parametrize("ground", [GROUND, BOXES])
-def test_a_robot_meets_the_ground_of_its_cell_and_level_ground_beyond(ground: GridCfg) -> None:
-    """Rays in each environment's own physics against the look-up: all of the cell, and half a metre around it."""
-    env, rng = on(ground, 24), np.random.default_rng(0)
+def test_a_robot_meets_the_ground_within_its_reach(ground: GridCfg) -> None:
+    """Rays in each environment's own physics against the look-up, all over the grid and outside."""
+    env, rng = on(ground, 40), np.random.default_rng(0)
     env.reset(0)
-    place = rng.uniform(-1, 1, (24, 2)) * (ground.levels * 4 + 1, ground.columns * 4 + 1)
+    place = rng.uniform(-1, 1, (40, 2)) * (ground.levels * 4 + 2, ground.columns * 4 + 2)
     put(env, place[:, 0], place[:, 1])
-    for i, cell in enumerate(env.scene.ground.cell_of(torch.from_numpy(place)).tolist()):
-        outside = cell == ground.levels * ground.columns
-        centre = place[i] if outside else env.scene.ground.starts.view(-1, 3)[cell, :2].numpy()
-        points = centre + rng.uniform(-1, 1, (60, 2)) * (0.5 if outside else 4.5)
+    for i, centre in enumerate(place):
+        points = centre + rng.uniform(-1, 1, (40, 2)) * ground.reach
         model = simulated(env, i)
         data = mujoco.MjData(model)
         data.qpos[2] = -30.0  # out of the way
@@ -108,21 +106,21 @@ def test_contacts_are_those_with_all_of_the_ground() -> None:
     assert touched > 50
 
 
-def test_leaving_a_cell_is_not_felt() -> None:
-    """Robots that stand at an edge are moved over it by 0.1 m, onto ground that another cell's geoms make: they stand
-    on as they stood."""
+def test_another_window_is_not_felt() -> None:
+    """Robots that stand at a tile's edge are moved over it by 0.1 m, onto ground that other geoms make: they stand on
+    as they stood."""
     env = on(BOXES, 4)
     env.reset(0)
     put(env, [-0.05, -0.05, 0.05, 7.95], [-4.0, 4.0, -4.0, 4.0])
     for _ in range(50):
         env.step(torch.zeros(4, 12))
-    stood = env.state.base_height.clone()
+    stood, before = env.state.base_height.clone(), env.scene.ground.tile_of(env.state.base_pos)
     env.qpos[:, env.joints.base_pos][:, 0] += torch.tensor([0.1, 0.1, -0.1, 0.1])
     for _ in range(5):
         env.step(torch.zeros(4, 12))
         assert env.state.foot_contact.all()
         torch.testing.assert_close(env.state.base_height, stood, atol=1e-3, rtol=0)
-    assert env.scene.ground.cell_of(env.state.base_pos).tolist() == [2, 3, 0, 4]
+    assert not (env.scene.ground.tile_of(env.state.base_pos) == before).any()
 
 
 def test_what_was_held_is_restored() -> None:

@@ -16,6 +16,7 @@ from koboshi.errors import KoboshiError
 from koboshi.terrain import Grid, GridCfg
 from koboshi.terrain.cell import Site, ring, square
 from koboshi.terrain.shapes import AnySubTerrain, BoxesCfg, FlatCfg, GapsCfg, SlopeCfg, StairsCfg, WavesCfg
+from koboshi.terrain.windows import AWAY
 
 SITE = Site(8.0, 1.0)
 TYPES: dict[str, AnySubTerrain] = {
@@ -138,10 +139,30 @@ def test_a_ring_and_a_square_cover_what_they_say() -> None:
     assert (box.low, box.high, box.top) == ((-1.5, -1.5), (1.5, 1.5), 0.2)
 
 
-def test_cells_are_told_apart() -> None:
-    """Three levels along x from -12 m, ten columns along y from -40 m."""
-    points = torch.tensor([[-11.9, -39.9], [-4.1, -39.9], [-3.9, -31.9], [11.9, 39.9], [12.1, 0.0], [0.0, -40.1]])
-    assert ALL.build().cell_of(points).tolist() == [0, 0, 11, 29, 30, 30]
+def test_tiles_are_told_apart() -> None:
+    """Squares of 1 m; two cells of 8 m by one, and a tile more on each side: 18 by 10."""
+    grid = GridCfg({"flat": FlatCfg()}, levels=2, columns=1).build()
+    points = torch.tensor([[-8.9, -4.9], [-8.9, -3.9], [-7.9, -4.9], [8.9, 4.9], [9.1, 0.0], [0.0, -5.1]])
+    assert grid.tile_of(points).tolist() == [0, 1, 10, 179, 180, 180]
+
+
+def test_windows_hold_what_is_within_reach_and_seen() -> None:
+    """On top of stairs down: the platform alone in the middle; at its edge the steps too, cut where nobody reaches."""
+    grid = GridCfg({"down": StairsCfg(up=False, riser=(0.1, 0.1))}, levels=1, columns=1, reach=0.5).build()
+    windows = grid.windows
+
+    def held(x: float, y: float) -> list[list[float]]:
+        tile = int(grid.tile_of(torch.tensor([x, y])))
+        here = windows.pos[tile, :, 2] > AWAY / 2
+        low, high = (windows.pos[tile] + s * windows.size[tile] for s in (-1, 1))
+        rows = torch.cat((low[:, :2], high[:, :2], high[:, 2:]), 1)[here]
+        return sorted([[round(v, 3) for v in row] for row in rows.tolist()], key=lambda row: row[-1])
+
+    assert held(0.2, 0.2) == [[-0.5, -0.5, 1.5, 1.5, 0.6], [-0.5, -0.5, 1.2, 1.2, 0.7]]
+    edges = ((3.5, 0.0), (3.0, 0.1), (2.7, 0.2), (2.4, 0.3), (2.1, 0.4), (1.8, 0.5))
+    assert held(2.5, 0.5) == [[1.5, -0.5, x, 1.5, pytest.approx(h)] for x, h in edges]
+    assert held(50.0, 0.0) == [[-1e4, -1e4, 1e4, 1e4, 0.0]]
+    assert windows.field_lift is None
 
 
 def levels_of(count: int, n: int = 6, first: int | None = 0) -> Levels:
@@ -192,7 +213,8 @@ def test_levels_are_drawn_up_to_the_first_and_restored() -> None:
         ({"levels": 0}, "levels must be at least 1"),
         ({"columns": 2}, "columns must be at least 10"),
         ({"size": 8.03}, "size is a multiple of 0.1 m"),
-        ({"border": 0.3}, "border is a multiple of 0.1 m from 0.5"),
+        ({"border": 0.05}, "border is a multiple of 0.1 m from 0.1"),
+        ({"reach": 0.0}, "reach is above 0 m"),
         ({"size": 2.0}, "is all edge"),
         ({"difficulty": (0.0, 1.2)}, "difficulty goes from 0 to 1"),
         ({"first_level": 3}, "first_level is one of 3 levels, not 3"),

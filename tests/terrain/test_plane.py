@@ -40,7 +40,7 @@ def test_height_is_where_a_ray_ends(cfg: PlaneCfg) -> None:
 def test_it_is_one_cell_that_begins_on_the_ground() -> None:
     plane = PlaneCfg(0.7, 0.3).build()
     torch.testing.assert_close(plane.starts, torch.tensor([[[0.0, 0.0, 0.7]]]))
-    assert plane.cell_of(torch.rand(5, 2) * 100).tolist() == [0] * 5
+    assert plane.tile_of(torch.rand(5, 2) * 100).tolist() == [0] * 5
 
 
 def test_friction_reaches_physics() -> None:

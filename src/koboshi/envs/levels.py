@@ -57,7 +57,7 @@ class Levels:
 
 
 class WindowView:
-    """Puts the ground of the cell that each robot is in into its simulation, in place of the cell before."""
+    """Puts the ground around each robot into its simulation, in place of what was there before."""
 
     def __init__(self, windows: Windows, backend: Backend) -> None:
         device, model = backend.device, backend.model
@@ -73,21 +73,21 @@ class WindowView:
             place[..., 2] += windows.field_lift.to(device)[:, None]
             pos, ids = torch.cat((pos, place), 1), torch.tensor([*boxes, geom.id], device=device)
         self._tables += [(places, ids, pos) for places in backend.world_geom_pos()]
-        self._cell = torch.full((backend.num_envs,), -1, device=device)
+        self._tile = torch.full((backend.num_envs,), -1, device=device)
 
-    def show(self, cell: Tensor, mask: Tensor | None = None) -> None:
-        """cell: (N,) int64, of the environments in `mask` (N,) bool; None: of all."""
-        moved = cell != self._cell if mask is None else (cell != self._cell) & mask
+    def show(self, tile: Tensor, mask: Tensor | None = None) -> None:
+        """tile: (N,) int64, of the environments in `mask` (N,) bool; None: of all."""
+        moved = tile != self._tile if mask is None else (tile != self._tile) & mask
         if not anyone(moved):
             return
-        self._cell = torch.where(moved, cell, self._cell)
+        self._tile = torch.where(moved, tile, self._tile)
         for live, ids, rows in self._tables:
             # Others' rows get what they have: indexing by a mask would wait for a GPU.
-            live[:, ids] = rows[self._cell].to(live.dtype)
+            live[:, ids] = rows[self._tile].to(live.dtype)
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {"cell": self._cell.clone()}
+        return {"tile": self._tile.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._cell = torch.full_like(self._cell, -1)
-        self.show(state["cell"].to(self._cell.device))
+        self._tile = torch.full_like(self._tile, -1)
+        self.show(state["tile"].to(self._tile.device))

@@ -67,7 +67,7 @@ class Scene:
     def follow(self, points: Tensor, mask: Tensor | None = None) -> None:
         """The ground around robots at `points` (N, ≥ 2), world, becomes part of their physics; `mask`: of these."""
         if self._window is not None:
-            self._window.show(self.ground.cell_of(points), mask)
+            self._window.show(self.ground.tile_of(points), mask)
 
     def height(self, points: Tensor) -> Tensor:
         """(…, ≥ 2) world points -> (…) height of the ground under them, m."""

@@ -36,8 +36,8 @@ def visual_spec(robot: Robot) -> mujoco.MjSpec:
 
 
 def physics_spec(robot: Robot, collisions: Collisions | None = None) -> mujoco.MjSpec:
-    """The robot to step: its actuators in `joint_names` order, contacts of what `collisions` asks for (None: of what the
-    robot does), its feet's sensors."""
+    """The robot to step: its actuators in `joint_names` order, contacts of what `collisions` asks for (None: what
+    the robot says), its feet's sensors."""
     spec, collisions = visual_spec(robot), collisions or robot.collisions
     _check_parts(spec, robot)
     _delete([sensor for sensor in spec.sensors if sensor.name not in robot.sensors], spec)

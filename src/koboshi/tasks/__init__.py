@@ -8,6 +8,7 @@ from pathlib import Path
 from koboshi.errors import KoboshiError, unknown
 from koboshi.tasks.g1_walk import g1_walk
 from koboshi.tasks.go2_flat import go2_flat
+from koboshi.tasks.go2_rough import go2_rough
 from koboshi.tasks.h1_dead_joint import h1_dead_joint
 from koboshi.tasks.h1_velocity import h1_velocity
 from koboshi.tasks.h1_walk import h1_walk
@@ -20,6 +21,7 @@ TASKS: dict[str, MakeTask] = {
     "h1-dead-joint": h1_dead_joint,
     "h1-walk": h1_walk,
     "go2-flat": go2_flat,
+    "go2-rough": go2_rough,
     "g1-walk": g1_walk,
 }
 """Those that ship with koboshi."""

@@ -15,7 +15,7 @@ from koboshi.robots import UNITREE_GO2
 from koboshi.tasks import velocity
 from koboshi.tasks.task import CollectCfg, DetectorStageCfg, EvaluateCfg, GateCfg, TaskCfg
 
-_DIAGONALS = (("FL_foot", "RR_foot"), ("FR_foot", "RL_foot"))
+DIAGONALS = (("FL_foot", "RR_foot"), ("FR_foot", "RL_foot"))
 COMMANDS = CommandRanges(lin_vel_x=(-1.0, 1.0), lin_vel_y=(-0.5, 0.5), ang_vel_z=(-1.0, 1.0))
 
 
@@ -33,7 +33,7 @@ def env_cfg() -> EnvCfg:
             "joint_torque": RewardTerm(rewards.joint_torque, -2e-4, shape="l2"),
             "joint_acc": RewardTerm(rewards.joint_acc, -2.5e-7, shape="l2"),
             "action_rate": RewardTerm(rewards.action_rate, -0.01, shape="l2"),
-            "trot": RewardTerm(rewards.trot, 1.0, {"pairs": _DIAGONALS}),
+            "trot": RewardTerm(rewards.trot, 1.0, {"pairs": DIAGONALS}),
             "flat_orientation": RewardTerm(rewards.flat_orientation, -2.5, shape="l2"),
             "termination": RewardTerm(rewards.termination, -200.0),
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,21 +10,14 @@ from typing import Any
 import mujoco
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from koboshi.errors import KoboshiError, at_least
 from koboshi.robots.model import BODY, GROUND
-from koboshi.terrain.cell import DEPTH, FIELD_STEP, RASTER_STEP, Array, Box, Cell, Site, square
-from koboshi.terrain.ground import Windows
+from koboshi.terrain.cell import DEPTH, FIELD_STEP, RASTER_STEP, Array, Cell, Site
 from koboshi.terrain.heights import NO_BOX, HeightMap
 from koboshi.terrain.shapes import AnySubTerrain, SubTerrain, between
-
-FIELD, BOX = "ground_field", "ground_box_{}"
-AWAY = -100.0
-"""Where geoms are that an environment has no use for, m."""
-_NOTHING = 0.01
-"""Half the sides of a box that is away, m."""
+from koboshi.terrain.windows import AWAY, FIELD, NOTHING, Tiles, Windows, solids
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,9 @@ class GridCfg:
     size: float = 8.0
     """Side of a cell, m."""
     border: float = 1.0
-    """Width of the level edge of a cell, m; more than a robot reaches beyond its base."""
+    """Width of the level edge of a cell, m."""
+    reach: float = 0.8
+    """How far robots reach beyond their base, m: what lies further off, their physics does not hold."""
     difficulty: tuple[float, float] = (0.0, 1.0)
     """Of the first level and of the last."""
     first_level: int | None = 0
@@ -55,7 +51,7 @@ class GridCfg:
         at_least("env.scene.ground.columns", self.columns, len(self.present))
         if not self.present:
             raise KoboshiError("env.scene.ground.types names no sub-terrain")
-        for name, least in (("size", 4 * FIELD_STEP), ("border", 0.5)):
+        for name, least in (("size", 4 * FIELD_STEP), ("border", FIELD_STEP)):
             value = getattr(self, name)
             if not value >= least or abs(value / FIELD_STEP - round(value / FIELD_STEP)) > 1e-6:
                 raise KoboshiError(f"env.scene.ground.{name} is a multiple of {FIELD_STEP} m from {least}, not {value}")
@@ -65,6 +61,8 @@ class GridCfg:
             raise KoboshiError(f"env.scene.ground.difficulty goes from 0 to 1, not {self.difficulty}")
         if self.first_level is not None and not 0 <= self.first_level < self.levels:
             raise KoboshiError(f"env.scene.ground.first_level is one of {self.levels} levels, not {self.first_level}")
+        if not self.reach > 0:
+            raise KoboshiError(f"env.scene.ground.reach is above 0 m, not {self.reach}")
         if not self.friction >= 0:
             raise KoboshiError(f"env.scene.ground.friction is at least 0, not {self.friction}")
 
@@ -73,10 +71,10 @@ class GridCfg:
 
 
 class Grid:
-    """A `Ground` of which each simulation holds the one cell that its robot is in, with level ground around it.
+    """A `Ground` of which each simulation holds what its robot can reach.
 
-    Thousands of boxes in every simulation would cost more than the robot. As all cells end in level ground, a robot
-    that leaves one does not notice when another takes its place.
+    Thousands of boxes in every simulation would cost more than the robot. A robot that walks on does not notice when
+    another window takes the place of the one before, for both agree as far as it reaches.
     """
 
     def __init__(self, cfg: GridCfg) -> None:
@@ -109,12 +107,18 @@ class Grid:
         rows = [[(*self.centre(i, k), cell.start) for k, cell in enumerate(row)] for i, row in enumerate(self.cells)]
         return torch.tensor(rows)
 
-    def cell_of(self, points: Tensor) -> Tensor:
-        """(…, ≥ 2) world x, y -> (…) int64, level · columns + column, or the number of cells outside."""
-        counts = self.cfg.levels, self.cfg.columns
-        level, column = ((points[..., i] / self.cfg.size + counts[i] / 2).floor() for i in range(2))
-        within = (level >= 0) & (level < counts[0]) & (column >= 0) & (column < counts[1])
-        return torch.where(within, level * counts[1] + column, counts[0] * counts[1]).long()
+    @cached_property
+    def _tiles(self) -> Tiles:
+        """One more on each side than the grid has: robots outside reach into it."""
+        counts = (math.ceil(n * self.cfg.size / 2) * 2 + 2 for n in (self.cfg.levels, self.cfg.columns))
+        return Tiles((next(counts), next(counts)), self.cfg.reach)
+
+    def tile_of(self, points: Tensor) -> Tensor:
+        return self._tiles.of(points)
+
+    @cached_property
+    def windows(self) -> Windows:
+        return self._tiles.windows(self._boxes, self._fields)
 
     def height(self, x: Tensor, y: Tensor) -> Tensor:
         if x.device not in self._maps:
@@ -139,104 +143,77 @@ class Grid:
         return tops
 
     @cached_property
-    def _field(self) -> Array | None:
-        """(R, C) heights of the vertices of all cells and of an edge around them, 0 where boxes are; None where no cell
-        has any."""
-        n = round(self.cfg.size / FIELD_STEP)
-        heights, found = np.zeros((self.cfg.columns * n + 1, self.cfg.levels * n + 1)), False
-        for level, row in enumerate(self.cells):
-            for column, cell in enumerate(row):
-                if cell.heights is not None:
-                    found = True
-                    heights[column * n : (column + 1) * n + 1, level * n : (level + 1) * n + 1] = cell.heights
-        return np.pad(heights, self._rim) if found else None
+    def _boxes(self) -> Array:
+        """(B, 5) all of the world's, as `Tiles.windows` takes them; around the grid is level ground."""
+        found = [
+            (*(at + x for at, x in zip(box.low + box.high, centre * 2, strict=True)), box.top)
+            for cell, centre in self._placed
+            for box in cell.boxes
+        ]
+        x, y, wide = self.cfg.levels * self.cfg.size / 2, self.cfg.columns * self.cfg.size / 2, self.cfg.size
+        found += [(-x - wide, y, x + wide, y + wide, 0.0), (-x - wide, -y - wide, x + wide, -y, 0.0)]
+        return np.array([*found, (x, -y, x + wide, y, 0.0), (-x - wide, -y, -x, y, 0.0)])
 
     @property
-    def _rim(self) -> int:
-        """Vertices of the field beyond the grid: a robot in the last cell may step there."""
-        return round(self.cfg.border / FIELD_STEP)
+    def _fields(self) -> Array:
+        """(F, 4) two corners of each cell whose ground is a height field."""
+        half = self.cfg.size / 2
+        found = [(x - half, y - half, x + half, y + half) for cell, (x, y) in self._placed if cell.heights is not None]
+        return np.array(found).reshape(-1, 4)
 
     @property
-    def _boxes(self) -> int:
-        """Boxes that the fullest cell has."""
-        return max(1, *(len(cell.boxes) for row in self.cells for cell in row))
+    def _placed(self) -> list[tuple[Cell, tuple[float, float]]]:
+        """Every cell and its middle."""
+        return [(cell, self.centre(i, k)) for i, row in enumerate(self.cells) for k, cell in enumerate(row)]
 
     @cached_property
-    def windows(self) -> Windows:
-        flat = [cell for row in self.cells for cell in row]
-        centres = [self.centre(i, k) for i in range(self.cfg.levels) for k in range(self.cfg.columns)]
-        # Outside there is one box, larger than all of the grid.
-        extent = max(self.cfg.levels, self.cfg.columns) * self.cfg.size
-        outside = Cell([square(100 * extent, 0.0)])
-        pos = np.full((len(flat) + 1, self._boxes, 3), (0.0, 0.0, AWAY))
-        size = np.full_like(pos, _NOTHING)
-        for i, (cell, centre) in enumerate(zip([*flat, outside], [*centres, (0.0, 0.0)], strict=True)):
-            for k, box in enumerate(cell.boxes):
-                pos[i, k], size[i, k] = _solid(box, centre, self.cfg.border, self.cfg.size / 2)
-        names = [BOX.format(k) for k in range(self._boxes)]
-        field = None
-        if self._field is not None:
-            field = torch.tensor([0.0 if cell.heights is not None else AWAY for cell in [*flat, outside]])
-        return Windows(names, torch.from_numpy(pos).float(), torch.from_numpy(size).float(), FIELD, field)
+    def _field(self) -> Array | None:
+        """(R, C) heights of the vertices of all cells; None where no cell has any. Within cells of boxes it lies deeper
+        than all of them: their sides hide the slope down to it."""
+        n = round(self.cfg.size / FIELD_STEP)
+        if not len(self._fields):
+            return None
+        deep = min(0.0, *(float(cell.heights.min()) for cell, _ in self._placed if cell.heights is not None))
+        deep = min(deep, float(self._boxes[:, 4].min())) - 2 * DEPTH
+        heights = np.zeros((self.cfg.columns * n + 1, self.cfg.levels * n + 1))
+        for level, row in enumerate(self.cells):
+            for column, cell in enumerate(row):
+                part = heights[column * n : (column + 1) * n + 1, level * n : (level + 1) * n + 1]
+                if cell.heights is not None:
+                    part[:] = cell.heights
+                else:
+                    part[1:-1, 1:-1] = deep
+        return heights
 
     def add_to(self, spec: mujoco.MjSpec) -> None:
         common = {"friction": (self.cfg.friction, 0.005, 0.0001), "contype": GROUND, "conaffinity": BODY}
         for name in self.windows.boxes:
-            spec.worldbody.add_geom(
-                name=name, type=mujoco.mjtGeom.mjGEOM_BOX, size=(_NOTHING,) * 3, pos=(0, 0, AWAY), **common
-            )
+            _add_box(spec, [0.0, 0.0, AWAY], [NOTHING] * 3, name=name, **common)
         # MuJoCo bounds the world once for all; a plane, far below, has it look at every geom.
-        spec.worldbody.add_geom(
-            name="ground_abyss", type=mujoco.mjtGeom.mjGEOM_PLANE, size=(0, 0, 1), pos=(0, 0, AWAY / 2), **common
-        )
-        if self._field is not None:
-            self._add_field(spec, self._field, common)
+        plane = mujoco.mjtGeom.mjGEOM_PLANE
+        spec.worldbody.add_geom(name="ground_abyss", type=plane, size=(0, 0, 1), pos=(0, 0, AWAY / 2), **common)
+        self._add_field(spec, common)
 
     def draw_on(self, spec: mujoco.MjSpec) -> None:
         seen = {"contype": 0, "conaffinity": 0}
-        for level, row in enumerate(self.cells):
-            for column, cell in enumerate(row):
-                for box in cell.boxes:
-                    pos, size = _solid(box, self.centre(level, column))
-                    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=size, pos=pos, **seen)
-        for box in self._surroundings:
-            pos, size = _solid(box, (0.0, 0.0))
-            spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=size, pos=pos, **seen)
-        if self._field is not None:
-            # Out of sight where boxes are, whose edges hide the slope down to it.
-            inside = np.array([[cell.heights is None for cell in row] for row in self.cells]).T
-            self._add_field(spec, np.where(self._within(inside), AWAY, self._field), seen)
+        for pos, size in zip(*(each.tolist() for each in solids(self._boxes)), strict=True):
+            _add_box(spec, pos, size, **seen)
+        self._add_field(spec, seen)
 
-    @property
-    def _surroundings(self) -> list[Box]:
-        """Level ground about the grid, as wide as a cell."""
-        x, y, wide = self.cfg.levels * self.cfg.size / 2, self.cfg.columns * self.cfg.size / 2, self.cfg.size
-        sides = [Box((-x - wide, s * y), (x + wide, s * (y + wide)), 0.0) for s in (1, -1)]
-        return sides + [Box((s * x, -y), (s * (x + wide), y), 0.0) for s in (1, -1)]
-
-    def _within(self, cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """(columns, levels) of cells -> (R, C) vertices that lie within these, their edges not."""
-        n = round(self.cfg.size / FIELD_STEP)
-        inner = np.zeros((n, n), dtype=bool)
-        inner[1:, 1:] = True
-        return np.pad(np.kron(cells, inner), (self._rim, self._rim + 1))
-
-    def _add_field(self, spec: mujoco.MjSpec, heights: Array, common: dict[str, Any]) -> None:
-        rows, columns = heights.shape
-        low, high = float(heights.min()), float(heights.max())
+    def _add_field(self, spec: mujoco.MjSpec, common: dict[str, Any]) -> None:
+        if self._field is None:
+            return
+        rows, columns = self._field.shape
+        low, high = float(self._field.min()), float(self._field.max())
         size = ((columns - 1) * FIELD_STEP / 2, (rows - 1) * FIELD_STEP / 2, max(high - low, 1e-3), DEPTH)
-        spec.add_hfield(name=FIELD, size=size, nrow=rows, ncol=columns, userdata=heights.ravel())
+        spec.add_hfield(name=FIELD, size=size, nrow=rows, ncol=columns, userdata=self._field.ravel())
         spec.worldbody.add_geom(
             name=FIELD, type=mujoco.mjtGeom.mjGEOM_HFIELD, hfieldname=FIELD, pos=(0, 0, low), **common
         )
 
 
-def _solid(box: Box, centre: tuple[float, float], apron: float = 0.0, edge: float = np.inf) -> tuple[Array, Array]:
-    """(3,) place and (3,) half sides of a box in the world; sides at `edge` from the centre lie `apron` further out."""
-    low, high = (
-        np.array([at + np.sign(at) * apron * (abs(at) > edge - 1e-6) for at in c]) for c in (box.low, box.high)
-    )
-    return np.array([*(centre + (low + high) / 2), box.top - DEPTH / 2]), np.array([*(abs(high - low) / 2), DEPTH / 2])
+def _add_box(spec: mujoco.MjSpec, pos: list[float], size: list[float], **common: Any) -> None:
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, pos=pos, size=size, **common)
 
 
 def _deal(shares: list[float], columns: int) -> list[int]:

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import mujoco
 from torch import Tensor
 
-
-class Windows(NamedTuple):
-    """What of the ground each cell asks an environment's physics to hold; the last one is for what lies outside."""
-
-    boxes: list[str]
-    """Names of the M geoms that are boxes."""
-    pos: Tensor
-    """(C + 1, M, 3) their places in the world, m."""
-    size: Tensor
-    """(C + 1, M, 3) half their sides, m."""
-    field: str
-    """Name of the height field."""
-    field_lift: Tensor | None
-    """(C + 1,) how far it is moved up, m; None where there is none."""
+from koboshi.terrain.windows import Windows
 
 
 class Ground(Protocol):
@@ -46,7 +33,7 @@ class Ground(Protocol):
         """None where every environment's physics holds all of it."""
         ...
 
-    def cell_of(self, points: Tensor) -> Tensor:
+    def tile_of(self, points: Tensor) -> Tensor:
         """(…, ≥ 2) world points -> (…) int64, the row of `windows` that holds there."""
         ...
 

@@ -42,7 +42,7 @@ class Plane:
         self.cfg = cfg
         self.starts = torch.tensor([[[0.0, 0.0, cfg.height]]])
 
-    def cell_of(self, points: Tensor) -> Tensor:
+    def tile_of(self, points: Tensor) -> Tensor:
         return torch.zeros(points.shape[:-1], dtype=torch.int64, device=points.device)
 
     def add_to(self, spec: mujoco.MjSpec) -> None:

@@ -138,9 +138,15 @@ def ang_vel_xy(env: Env) -> Tensor:
     return env.state.base_ang_vel[:, :2]
 
 
-def base_height_error(env: Env, target: float) -> Tensor:
-    """(N,) height above the ground less `target`, m."""
-    return env.state.base_height - target
+def base_height_error(
+    env: Env, target: float, size: tuple[float, float] = (0.0, 0.0), resolution: float = 0.1
+) -> Tensor:
+    """(N,) height above the ground less `target`, m; above its mean under a grid of points, as `height_scan`'s."""
+    state = env.state
+    if size == (0.0, 0.0):
+        return state.base_height - target
+    ground = env.scene.scan(state.base_pos, state.heading, size, resolution).mean(1)
+    return state.base_pos[:, 2] - ground - target
 
 
 def termination(env: Env) -> Tensor:
