@@ -61,28 +61,33 @@ def play(
 @app.command("list")
 def list_(
     what: Annotated[
-        Literal["everything", "faults", "worlds", "banks"],
+        Literal["everything", "faults", "worlds", "banks", "ground"],
         typer.Argument(
             help="faults: their kinds, and a picture of what each does; worlds: to judge controllers in; "
-            "banks: which specialist serves which joints."
+            "banks: which specialist serves which joints; ground: a picture of a task's rough ground."
         ),
     ] = "everything",
     task: Annotated[
-        str, typer.Option(help="faults: the task whose shipped robot is shown; banks: whose specialists are.")
+        str,
+        typer.Option(help="faults: the task whose shipped robot is shown; banks: whose specialists; ground: whose."),
     ] = "h1-walk",
     joint: Annotated[str | None, typer.Option(help="faults: the joint that fails; a knee by default.")] = None,
-    out: Annotated[Path, typer.Option(help="faults: folder of the picture.")] = Path("runs/faults"),
+    out: Annotated[
+        Path | None, typer.Option(help="faults, ground: folder of the picture; runs/faults or runs/ground by default.")
+    ] = None,
     root: Root = RUNS,
 ) -> None:
-    """Tasks, robots with their joints, and runs; or the kinds of fault; or the worlds; or who serves which joint."""
-    from koboshi.stages import fault_traces, tables
+    """Tasks, robots with their joints, and runs; or kinds of fault, worlds, who serves which joint, rough ground."""
+    from koboshi.stages import fault_traces, ground_picture, tables
 
     if what == "worlds":
         tables.show_worlds()
     elif what == "banks":
         tables.show_banks(task_named(task, None))
     elif what == "faults":
-        tables.show_faults(fault_traces.picture(task_named(task, None), joint, out))
+        tables.show_faults(fault_traces.picture(task_named(task, None), joint, out or Path("runs/faults")))
+    elif what == "ground":
+        print(ground_picture.picture(task_named(task, None), out or Path("runs/ground")))
     else:
         tables.show_everything(root)
 

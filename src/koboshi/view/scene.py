@@ -68,9 +68,11 @@ def _dress(spec: Any) -> None:
 
     for light in list(spec.lights):
         spec.delete(light)
-    terrain, place = False, {}
-    for geom in spec.worldbody.geoms:
-        terrain |= geom.type == mujoco.mjtGeom.mjGEOM_HFIELD
+    ground, place = list(spec.worldbody.geoms), {}
+    # A ground without a plane is all there is to stand on: a floor of ours would fill its pits.
+    types = [geom.type for geom in ground]
+    terrain = mujoco.mjtGeom.mjGEOM_HFIELD in types or (bool(types) and mujoco.mjtGeom.mjGEOM_PLANE not in types)
+    for geom in ground:
         if geom.type == mujoco.mjtGeom.mjGEOM_PLANE:
             geom.group = 5  # ours is drawn in its place
             place = {"pos": list(geom.pos), "quat": list(geom.quat)}
@@ -83,7 +85,9 @@ def _dress(spec: Any) -> None:
             material.specular, material.shininess = 0.5, 0.35
     sky = spec.add_texture(name="view_sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, width=256, height=256)
     sky.builtin, sky.rgb1, sky.rgb2 = mujoco.mjtBuiltin.mjBUILTIN_GRADIENT, (0.45, 0.62, 0.82), _HORIZON
-    if not terrain:
+    if terrain:
+        _paint(spec, ground)
+    else:
         _add_floor(spec, place)
     spec.worldbody.add_light(
         pos=(0, 0, 4), dir=_LIGHT, type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
@@ -95,6 +99,20 @@ def _dress(spec: Any) -> None:
     visual.quality.shadowsize, visual.quality.offsamples = 1, 4
     visual.rgba.haze = (*_HORIZON, 1)
     visual.map.znear = 0.01
+
+
+def _paint(spec: Any, ground: list[Any]) -> None:
+    """The ground in light colours, the higher the warmer; a height field has one."""
+    import mujoco
+
+    tops = [geom.pos[2] + geom.size[2] for geom in ground if geom.type == mujoco.mjtGeom.mjGEOM_BOX]
+    reach = max([0.1, *map(abs, tops)])
+    for geom in ground:
+        warm = 0.0
+        if geom.type == mujoco.mjtGeom.mjGEOM_BOX:
+            warm = (geom.pos[2] + geom.size[2]) / reach
+        geom.rgba = [0.74 + 0.12 * warm, 0.76, 0.79 - 0.12 * warm, 1.0]
+        geom.group = 0
 
 
 def _add_floor(spec: Any, place: dict[str, Any]) -> None:
