@@ -317,3 +317,61 @@ def test_one_reset_leaves_the_others_delays_alone() -> None:
     now = 16 - env.step(worlds.zeros(env)).obs["policy"][:, 0] + 1
     assert late.unique().numel() > 3
     assert torch.equal(now[6:], late[6:])
+
+
+def remembering(newest_first: bool, length: int = 3) -> Env:
+    terms = {"joint_vel": ObsTerm(observations.joint_vel), "gravity": ObsTerm(observations.projected_gravity)}
+    now = ObsGroup(dict(terms), noise=False)
+    past = ObsGroup(dict(terms), noise=False, history_length=length, newest_first=newest_first)
+    return Env(worlds.go2(observations={"now": now, "past": past}, episode_length_s=0.1, num_envs=3))
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_a_groups_history_is_its_last_vectors(newest_first: bool) -> None:
+    """Through a time-out: the true last observation has the old episode's history, the first one only itself."""
+    env = remembering(newest_first)
+    obs, order = env.reset(0), slice(None, None, -1 if newest_first else 1)
+    seen = [obs["now"]] * 3
+    names = ["joint_vel", "gravity"]
+    ages = [names, [f"{n}-1" for n in names], [f"{n}-2" for n in names]][:: 1 if newest_first else -1]
+    assert [entry.name for entry in env.layouts["past"]] == sum(ages, [])
+    assert [entry.start for entry in env.layouts["past"]] == [0, 12, 15, 27, 30, 42]
+    for t, step in enumerate(worlds.random_steps(env, 7)):
+        last = [*seen, step.final_obs["now"]][-3:]
+        torch.testing.assert_close(step.final_obs["past"], torch.cat(last[order], 1), atol=0, rtol=0)
+        seen = [step.obs["now"]] * 3 if step.truncated.all() else last
+        assert step.truncated.all() == (t == 4)
+        torch.testing.assert_close(step.obs["past"], torch.cat(seen[order], 1), atol=0, rtol=0)
+
+
+def test_a_groups_history_is_restored_and_mirrors_vector_by_vector() -> None:
+    env, other = remembering(True), remembering(True)
+    env.reset(0), other.reset(1)
+    worlds.random_steps(env, 3)
+    other.load_state_dict(env.state_dict())
+    one, two = (worlds.random_steps(e, 1)[0].obs["past"] for e in (env, other))
+    torch.testing.assert_close(one, two, atol=0, rtol=0)
+    (ids, signs), (now_ids, now_signs) = (env.observations.mirror(group) for group in ("past", "now"))
+    image = (one[:, ids] * signs).unflatten(1, (3, 15))
+    torch.testing.assert_close(image, one.unflatten(1, (3, 15))[..., now_ids] * now_signs)
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        (ObsGroup({}, history_length=0), "history_length must be at least 1"),
+        (ObsGroup({}, base="policy", history_length=2), "a history has no base and is concatenated"),
+        (ObsGroup({}, concatenate=False, history_length=2), "a history has no base and is concatenated"),
+        (ObsGroup({}, newest_first=True), "newest_first has no effect without a history_length"),
+    ],
+)
+def test_histories_that_make_no_sense_are_refused(group: ObsGroup, message: str) -> None:
+    with pytest.raises(KoboshiError, match=message):
+        group.validate()
+
+
+def test_a_group_with_a_history_is_no_base() -> None:
+    terms = {"gravity": ObsTerm(observations.projected_gravity)}
+    groups = {"past": ObsGroup(dict(terms), history_length=2), "more": ObsGroup(dict(terms), base="past")}
+    with pytest.raises(KoboshiError, match="'past' has a history, and 'more' cannot begin with it"):
+        Env(worlds.go2(observations=groups))

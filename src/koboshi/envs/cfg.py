@@ -140,8 +140,18 @@ class ObsGroup:
     """Whether the terms' noise is added."""
     concatenate: bool = True
     """If not, each term is an observation of its own, `group.term`."""
+    history_length: int = 1
+    """How many of its vectors, of this step and of those before, are given one after the other. (A term's own
+    `history` puts that term's values together.)"""
+    newest_first: bool = False
+    """Whether that of this step comes first in a history, or last."""
 
     def validate(self) -> None:
+        at_least("an observation group's history_length", self.history_length, 1)
+        if self.history_length > 1 and (self.base is not None or not self.concatenate):
+            raise KoboshiError("an observation group with a history has no base and is concatenated")
+        if self.newest_first and self.history_length == 1:
+            raise KoboshiError("an observation group's newest_first has no effect without a history_length above 1")
         if self.base is not None and not self.concatenate:
             raise KoboshiError("an observation group that is not concatenated has no base")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from koboshi.vec_env import ObsSpec
 if TYPE_CHECKING:
     from koboshi.envs.env import Env
 
+_PAST = "past"
 _FIXED_MIRRORS = {
     "vector": ((0, 1, 2), (1.0, -1.0, 1.0)),
     "axial": ((0, 1, 2), (-1.0, 1.0, -1.0)),
@@ -108,13 +109,20 @@ class _Term:
         return past[rows, past.shape[1] - 1 - self.buffers["lag"]]
 
     def _push(self, name: str, value: Tensor, fresh: Tensor | None) -> Tensor:
-        buffer = self.buffers[name]
-        if fresh is None:
-            buffer = torch.cat((buffer[:, 1:], value.unsqueeze(1)), dim=1)
-        else:
-            buffer = torch.where(fresh[:, None, None], value.unsqueeze(1), buffer)
-        self.buffers[name] = buffer
+        buffer = self.buffers[name] = _pushed(self.buffers[name], value, fresh)
         return buffer
+
+
+def _pushed(buffer: Tensor, value: Tensor, fresh: Tensor | None) -> Tensor:
+    """(N, h, d) with (N, d) added at its end; `fresh` (N,): these rows filled with it, and the others left alone."""
+    if fresh is None:
+        return torch.cat((buffer[:, 1:], value.unsqueeze(1)), dim=1)
+    return torch.where(fresh[:, None, None], value.unsqueeze(1), buffer)
+
+
+def _aged(name: str, age: int) -> str:
+    """How a layout calls a term of so many steps ago: `joint_pos`, `joint_pos-1`, …"""
+    return f"{name}-{age}" if age else name
 
 
 class ObservationManager:
@@ -131,12 +139,17 @@ class ObservationManager:
         self._noise: dict[str, Tensor | None] = {}
         self._sources: dict[str, list[_Term]] = {}
         self.spec: dict[str, ObsSpec] = {}
+        self._histories: dict[str, ObsGroup] = {}
+        self._past: dict[str, Tensor] = {}
+        """(N, length, d) of groups with a history, oldest first."""
         for name, group in groups.items():
             terms = [_Term(n, t, env, env.generator) for n, t in group.terms.items() if t is not None]
             if not terms:
                 raise KoboshiError(f"observation group '{name}' holds no term of its own")
             if group.concatenate:
                 self._add(name, terms, group.base, group.noise)
+                if group.history_length > 1:
+                    self._add_history(name, group)
             else:
                 for term in terms:
                     self._add(f"{name}.{term.name}", [term], None, group.noise)
@@ -144,6 +157,8 @@ class ObservationManager:
     def _add(self, name: str, terms: list[_Term], base: str | None, noise: bool) -> None:
         if base is not None and base not in self._terms:
             raise unknown("earlier observation group", base, self._terms)
+        if base in self._histories:
+            raise KoboshiError(f"observation group '{base}' has a history, and '{name}' cannot begin with it")
         if base is not None and base not in self._sources:
             raise KoboshiError(f"observation group '{base}' is no vector, and '{name}' cannot begin with it")
         self._terms[name], self._bases[name] = terms, base
@@ -158,6 +173,18 @@ class ObservationManager:
         self.layouts[name] = _layout(self._sources[name])
         self.spec[name] = ObsSpec((sum(entry.width for entry in self.layouts[name]),))
 
+    def _add_history(self, name: str, group: ObsGroup) -> None:
+        length, layout, width = group.history_length, self.layouts[name], self.spec[name].shape[0]
+        self._histories[name] = group
+        self._past[name] = torch.zeros(self._env.num_envs, length, width, device=self._env.device)
+        ages = range(length) if group.newest_first else reversed(range(length))
+        self.layouts[name] = tuple(
+            replace(entry, name=_aged(entry.name, age), start=entry.start + frame * width)
+            for frame, age in enumerate(ages)
+            for entry in layout
+        )
+        self.spec[name] = ObsSpec((length * width,))
+
     def _noise_scales(self, group: str) -> Tensor | None:
         scales = [t.noise_scale() for t in self._terms[group]]
         row = torch.cat(scales) if scales else torch.zeros(0)
@@ -168,11 +195,18 @@ class ObservationManager:
         out: dict[str, Tensor] = {}
         for name, base in self._bases.items():
             value = self._compute_terms(name, fresh)
+            if name in self._histories:
+                value = self._with_history(name, value, fresh)
             if fresh is not None and previous is not None:
                 old = previous[name] if base is None else previous[name][:, -value.shape[1] :]
                 value = torch.where(fresh.view(-1, *[1] * (value.ndim - 1)), value, old)
             out[name] = torch.cat((out[base], value), dim=1) if base is not None else value
         return out
+
+    def _with_history(self, name: str, value: Tensor, fresh: Tensor | None) -> Tensor:
+        """(N, d) -> (N, length · d)."""
+        past = self._past[name] = _pushed(self._past[name], value, fresh)
+        return (past.flip(1) if self._histories[name].newest_first else past).flatten(1)
 
     def _compute_terms(self, group: str, fresh: Tensor | None) -> Tensor:
         terms, env = self._terms[group], self._env
@@ -200,7 +234,12 @@ class ObservationManager:
                 ids.append(torch.as_tensor(term_ids).cpu() + start)
                 signs.append(torch.as_tensor(term_signs, dtype=torch.float32).cpu())
                 start += term.dim
-        return torch.cat(ids).to(self._env.device), torch.cat(signs).to(self._env.device)
+        places, faces = torch.cat(ids), torch.cat(signs)
+        if group in self._histories:
+            length = self._histories[group].history_length
+            places = (torch.arange(length)[:, None] * start + places).flatten()
+            faces = faces.repeat(length)
+        return places.to(self._env.device), faces.to(self._env.device)
 
     @property
     def term_joints(self) -> dict[str, list[str]]:
@@ -220,7 +259,8 @@ class ObservationManager:
         return next((e.name for e in self.layouts.get(group, ()) if bad[e.slice].any()), group)
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {
+        past = {f"{group}.{_PAST}": value.clone() for group, value in self._past.items()}
+        return past | {
             f"{group}.{t.name}.{name}": buffer.clone()
             for group, terms in self._terms.items()
             for t in terms
@@ -228,6 +268,8 @@ class ObservationManager:
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for group in self._past:
+            self._past[group] = state[f"{group}.{_PAST}"].to(self._env.device, copy=True)
         for group, terms in self._terms.items():
             for t in terms:
                 for name in t.buffers:
