@@ -204,6 +204,7 @@ def test_levels_are_drawn_up_to_the_first_and_restored() -> None:
         other.load_state_dict(levels.state_dict())
         torch.testing.assert_close(other.origins, levels.origins)
     assert levels_of(1).summary() == {}
+    assert levels_of(5, 1).summary() == {"terrain/level": 0.0, "terrain/level/up": 0.0}  # nobody is on the other type
 
 
 @pytest.mark.parametrize(

@@ -40,13 +40,15 @@ class Levels:
         self.level = torch.where(level < self.count, level, self._random(self.count, generator))
 
     def summary(self) -> dict[str, float]:
-        """The mean level, and that of each type of ground; nothing where there is one level."""
+        """The mean level, and that of each type of ground that has environments; nothing where there is one level."""
         if self.count == 1:
             return {}
         level, found = self.level.float(), {}
         for name in dict.fromkeys(self._types):
             columns = torch.tensor([kind == name for kind in self._types], device=level.device)
-            found[f"terrain/level/{name}"] = float(level[columns[self.column]].mean())
+            there = level[columns[self.column]]
+            if len(there):
+                found[f"terrain/level/{name}"] = float(there.mean())
         return {"terrain/level": float(level.mean()), **found}
 
     def state_dict(self) -> dict[str, Tensor]:

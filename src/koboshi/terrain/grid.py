@@ -150,7 +150,8 @@ class Grid:
             for cell, centre in self._placed
             for box in cell.boxes
         ]
-        x, y, wide = self.cfg.levels * self.cfg.size / 2, self.cfg.columns * self.cfg.size / 2, self.cfg.size
+        x, y = self.cfg.levels * self.cfg.size / 2, self.cfg.columns * self.cfg.size / 2
+        wide = self.cfg.size + self._tiles.side + self.cfg.reach  # as far as from the outermost tile, and more
         found += [(-x - wide, y, x + wide, y + wide, 0.0), (-x - wide, -y - wide, x + wide, -y, 0.0)]
         return np.array([*found, (x, -y, x + wide, y, 0.0), (-x - wide, -y, -x, y, 0.0)])
 
