@@ -188,6 +188,12 @@ class PretendBackend:
     def _there(self, name: str, live: Tensor) -> Tensor:
         return self._tensors.setdefault(name, PretendTensor(live))
 
+    def world_geom_pos(self) -> list[Tensor]:
+        return [self.expand("geom_pos")]
+
+    def rays(self, start: Tensor, direction: Tensor) -> Tensor:
+        return PretendTensor(self._cpu.rays(*(each.raw for each in (start, direction))))  # type: ignore[attr-defined]
+
     def set_const(self, mask: Tensor | None = None) -> None:
         self._cpu.set_const(_here(mask))
 

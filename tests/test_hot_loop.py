@@ -41,7 +41,7 @@ def env_cfg(task: str) -> EnvCfg:
     return replace(cfg, num_envs=N, faults=faults, episode_length_s=0.12, actions=replace(cfg.actions, delay=(0, 3)))
 
 
-@pytest.mark.parametrize("task", ["h1-dead-joint", "go2-flat"])
+@pytest.mark.parametrize("task", ["h1-dead-joint", "go2-flat", "go2-rough"])
 def test_a_step_of_the_environment_waits_for_nothing(task: str, device: PretendDevice) -> None:
     """Not even one in which episodes end, faults begin and end, and robots are pushed."""
     env = Env(env_cfg(task))
