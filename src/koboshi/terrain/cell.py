@@ -54,7 +54,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Cell:
-    """Ground: either boxes that cover all of it, or heights; the edge, `border` wide, is left to the grid."""
+    """Ground: either boxes that cover all of it, or heights; 0 along the edge."""
 
     boxes: list[Box] = field(default_factory=list)
     heights: Array | None = None

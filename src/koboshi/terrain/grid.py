@@ -110,8 +110,8 @@ class Grid:
     @cached_property
     def _tiles(self) -> Tiles:
         """One more on each side than the grid has: robots outside reach into it."""
-        counts = (math.ceil(n * self.cfg.size / 2) * 2 + 2 for n in (self.cfg.levels, self.cfg.columns))
-        return Tiles((next(counts), next(counts)), self.cfg.reach)
+        along, across = (math.ceil(n * self.cfg.size / 2) * 2 + 2 for n in (self.cfg.levels, self.cfg.columns))
+        return Tiles((along, across), self.cfg.reach)
 
     def tile_of(self, points: Tensor) -> Tensor:
         return self._tiles.of(points)
@@ -131,7 +131,7 @@ class Grid:
         return HeightMap(torch.from_numpy(self._tops()), None if field is None else torch.from_numpy(field).float())
 
     def _tops(self) -> Array:
-        """(rows, columns) of `HeightMap`."""
+        """(rows, columns) of `HeightMap`; the ground around the grid is at 0."""
         n = round(self.cfg.size / RASTER_STEP)
         tops = np.full((self.cfg.columns * n, self.cfg.levels * n), NO_BOX, dtype=np.float32)
         for level, row in enumerate(self.cells):
@@ -140,7 +140,7 @@ class Grid:
                 for box in cell.boxes:
                     x0, y0, x1, y1 = (round((at + self.cfg.size / 2) / RASTER_STEP) for at in (*box.low, *box.high))
                     part[y0:y1, x0:x1] = np.maximum(part[y0:y1, x0:x1], box.top)
-        return tops
+        return np.pad(tops, 1)
 
     @cached_property
     def _boxes(self) -> Array:

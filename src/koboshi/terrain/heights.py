@@ -14,19 +14,17 @@ NO_BOX = -1e9
 class HeightMap:
     """Heights of a rectangle about the world's origin, and 0 around it.
 
-    tops: (rows, columns) highest top of a box in each square of `RASTER_STEP`, or `NO_BOX`. field: (R, C) heights of
-    vertices, `FIELD_STEP` apart; None where boxes cover all. Between four vertices lie two triangles, parted by the
-    diagonal from the lesser row and column to the greater, as in MuJoCo. Rows run along y, columns along x.
+    tops: (rows, columns) highest top of a box in each square of `RASTER_STEP`, or `NO_BOX`; the outermost squares stand
+    for all around. field: (R, C) heights of vertices, `FIELD_STEP` apart; None where boxes cover all. Between four
+    vertices lie two triangles, parted by the diagonal from the lesser row and column to the greater, as in MuJoCo. Rows
+    run along y, columns along x.
     """
 
     def __init__(self, tops: Tensor, field: Tensor | None) -> None:
-        self._tops = torch.nn.functional.pad(tops, (1, 1, 1, 1))  # who is outside is on the rim
-        self._field = field
+        self._tops, self._field = tops, field
 
     def to(self, device: torch.device) -> HeightMap:
-        found = HeightMap.__new__(HeightMap)
-        found._tops, found._field = self._tops.to(device), None if self._field is None else self._field.to(device)
-        return found
+        return HeightMap(self._tops.to(device), None if self._field is None else self._field.to(device))
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """(…) world x and y -> (…) m."""

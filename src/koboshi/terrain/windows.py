@@ -116,6 +116,5 @@ def _covered(boxes: Array) -> NDArray[np.bool_]:
     within &= (a[..., 4] < b[..., 4]) | (
         (a[..., 4] == b[..., 4]) & (np.arange(len(boxes)) < np.arange(len(boxes))[:, None])
     )
-    np.fill_diagonal(within, False)
     covered: NDArray[np.bool_] = within.any(1)
     return covered
