@@ -235,6 +235,8 @@ def test_what_cannot_be_laid_out_is_refused(change: dict[str, object], message: 
         (GapsCfg(strip=0.02), "GapsCfg.strip is a multiple of 0.05 m"),
         (GapsCfg(gap=(0.0, 0.0)), "GapsCfg.gap is a multiple of 0.05 m"),
         (BoxesCfg(width=(6.5, 7.0)), "BoxesCfg.width of .* is too much"),
+        (BoxesCfg(platform=5.5), "BoxesCfg.platform of 5.5 m leaves no room for boxes"),
+        (GapsCfg(platform=2.05), "GapsCfg.platform's half is a multiple of 0.05 m, not 1.025 m"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(cfg: AnySubTerrain, message: str) -> None:

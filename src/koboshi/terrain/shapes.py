@@ -108,6 +108,8 @@ class BoxesCfg(_Checked):
     """Side of the square in the middle that is kept free, m."""
 
     def build(self, site: Site, difficulty: float, rng: np.random.Generator) -> Cell:
+        if self.platform / 2 + self.width[0] >= site.half > self.width[0] / 2:  # or it would look for a place for ever
+            raise KoboshiError(f"BoxesCfg.platform of {self.platform} m leaves no room for boxes of {self.width} m")
         highest, boxes = between(self.height, difficulty), [square(site.size / 2, 0.0)]
         while len(boxes) <= self.count:
             half_x, half_y = (on_raster(side) / 2 for side in rng.uniform(*self.width, 2))
@@ -144,7 +146,7 @@ class GapsCfg(_Checked):
 
     def build(self, site: Site, difficulty: float, rng: np.random.Generator) -> Cell:
         gap, inner = on_raster(between(self.gap, difficulty)), self.platform / 2
-        _check_edges(self, gap=gap, strip=self.strip)
+        _check_edges(self, gap=gap, strip=self.strip, **{"platform's half": inner})
         boxes = [square(site.size / 2, -self.depth), square(inner, 0.0)]
         while inner + 2 * gap + self.strip <= site.half:
             boxes += ring(inner + gap, inner + gap + self.strip, 0.0)
