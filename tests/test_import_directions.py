@@ -19,7 +19,7 @@ FOUNDATION = {"errors", "vec_env", "runs", "config", "devices"}
 PHYSICS = FOUNDATION | {"robots", "sim", "faults", "terrain"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "vec_env": set(),
+    "vec_env": {"errors"},
     "devices": {"errors"},
     "runs": {"errors"},
     "config": {"errors", "runs"},

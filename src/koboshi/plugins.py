@@ -31,7 +31,7 @@ from koboshi.tasks.task import AgentCfg
 
 TASK_GROUP, ROBOT_GROUP = "koboshi.tasks", "koboshi.robots"
 _SETTINGS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "ACTORS": (AnyActorCfg, ("groups", "build")),
+    "ACTORS": (AnyActorCfg, ("groups", "loss_groups", "build")),
     "AGENTS": (AgentCfg, ("trainer", "network", "mirror_groups", "build")),
 }
 """What a module calls them -> the union that they join, and what each must have."""

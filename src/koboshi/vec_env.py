@@ -7,11 +7,36 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from koboshi.errors import unknown
+
 Obs = dict[str, Tensor]
 """Group -> (N, …). A group whose terms are kept apart has one key a term, "group.term"."""
 
 State = Any
 """What a policy carries from step to step: tensors in nested tuples, () where it carries nothing."""
+
+
+class Place(NamedTuple):
+    """Where a named term lies in a vector."""
+
+    name: str
+    """`joint_pos`; of a group with a history that of a step ago is `joint_pos-1`, and so on."""
+    start: int
+    width: int
+
+    @property
+    def slice(self) -> slice:
+        return slice(self.start, self.start + self.width)
+
+    @property
+    def is_past(self) -> bool:
+        """Whether it is of an earlier step."""
+        return self.name.rpartition("-")[2].isdigit() and "-" in self.name
+
+
+def name_of_past(name: str, age: int) -> str:
+    """What a term of so many steps ago is called."""
+    return f"{name}-{age}" if age else name
 
 
 class ObsSpec(NamedTuple):
@@ -21,6 +46,21 @@ class ObsSpec(NamedTuple):
     """(d,), or (3, height, width) for a picture."""
     dtype: torch.dtype = torch.float32
     """float32, or uint8 for a picture with values 0 to 255."""
+    terms: tuple[Place, ...] = ()
+    """What a vector is made of, without gaps; () where its numbers have no names."""
+
+    def place(self, name: str) -> slice:
+        """Where the numbers of a term lie; KoboshiError where there is none of that name."""
+        found = {term.name: term.slice for term in self.terms}
+        if name not in found:
+            raise unknown("observed term", name, [term.name for term in self.terms if not term.is_past], "terms here")
+        return found[name]
+
+    @property
+    def newest(self) -> slice:
+        """Where the numbers of the present step lie; of a group without a history, all."""
+        now = [term for term in self.terms if not term.is_past]
+        return slice(now[0].start, now[-1].start + now[-1].width) if now else slice(0, self.width)
 
     @property
     def width(self) -> int:

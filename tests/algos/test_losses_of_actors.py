@@ -12,9 +12,13 @@ from toy_env import PointEnv, small_cfg
 
 from koboshi.algos.ppo import PPO, NetworkCfg, TrainerCfg
 from koboshi.algos.ppo.batch import Batch
-from koboshi.nets.actors import Mlp
+from koboshi.algos.ppo.ppo import OWN_GRAD_NORM
+from koboshi.nets.actors import EstCfg, HimCfg, Mlp
 from koboshi.nets.stack import StackedLinear
-from koboshi.vec_env import Obs, ObsSpec, Step
+from koboshi.vec_env import Obs, ObsSpec, Place, Step
+
+EST = EstCfg(truth="far", targets=("distance",), encoder_hidden=(16,), hidden=(8,))
+HIM = HimCfg(truth="far", targets=("distance",), after=("distance",), latent=2, prototypes=4, hidden=(8,))
 
 
 class FarEnv(PointEnv):
@@ -32,8 +36,7 @@ class FarEnv(PointEnv):
 class Foresight(Mlp):
     """Guesses the next `far` from what it sees."""
 
-    needs_next = True
-    loss_groups = ("far",)
+    next_groups = ("policy", "far")
 
     def __init__(self, members: int, specs: Mapping[str, ObsSpec], outputs: int) -> None:
         super().__init__(members, specs, (8,), outputs)
@@ -41,15 +44,16 @@ class Foresight(Mlp):
 
     def auxiliary_loss(self, batch: Batch) -> Tensor:
         error = self.guess(self.encode(batch.obs)) - batch.next_obs["far"]
-        return error.square().mean((1, 2))
+        return error.square().mean(2)
 
 
 @dataclass(frozen=True)
 class ForesightCfg:
     groups: tuple[str, ...] = ("policy",)
+    loss_groups: tuple[str, ...] = ("far",)
 
     def build(self, members: int, specs: Mapping[str, ObsSpec], outputs: int) -> Foresight:
-        return Foresight(members, specs, outputs)
+        return Foresight(members, {group: specs[group] for group in self.groups}, outputs)
 
 
 def learner(**settings: object) -> PPO:
@@ -80,3 +84,58 @@ def test_without_one_nothing_is_kept_for_it() -> None:
     rollout = ppo.collect()
     assert rollout.next_obs is None and set(rollout.obs) == {"policy", "critic"}
     assert ppo.update(rollout)["loss/auxiliary"] == pytest.approx(0, abs=0)
+
+
+class NamedFarEnv(FarEnv):
+    """With a name for the number in `far`."""
+
+    obs_spec = FarEnv.obs_spec | {"far": ObsSpec((1,), terms=(Place("distance", 0, 1),))}
+
+
+def estimating(actor: EstCfg | HimCfg = EST, seed: int = 1, **settings: object) -> PPO:
+    network = NetworkCfg(actor, critic_hidden=(8,))
+    trainer = TrainerCfg(rollout=12, seed=seed)
+    return PPO(NamedFarEnv(8), small_cfg(network=network, trainer=trainer, **settings), members=2)
+
+
+def test_what_an_estimator_guesses_is_logged_in_the_units_of_the_term_and_learnt_at_its_own_rate() -> None:
+    ppo = estimating(learning_rate=0.0, schedule="fixed")
+    trunk = ppo.policy.actor.trunk.layers[0].weight.clone()
+    found = [ppo.iterate()["estimate/distance"] for _ in range(150)]
+    assert found[0] > 1 and found[-1] < 0.1 < ppo.policy.norm("far").deviation.min() / 3
+    assert torch.equal(ppo.policy.actor.trunk.layers[0].weight, trunk)  # whose rate is 0
+    x = torch.tensor([[[0.4]], [[0.4]]])
+    guess = ppo.policy.estimates({"policy": x})["distance"]
+    torch.testing.assert_close(guess, x + 10, rtol=0, atol=0.1)
+
+
+def test_a_clip_of_its_own_norm() -> None:
+    """One step of Adam is as long whatever the clip, but what it remembers is not."""
+    ppo = estimating(epochs=1, minibatches=1)
+    rollout = ppo.collect()
+    ppo.policy.actor.estimator.layers[-1].bias.data += 1e4  # an error that dwarfs the policy's gradient
+    ppo.update(rollout)
+    own = ppo._own_optimizer
+    assert own is not None
+    torch.testing.assert_close(own.mean.norm(dim=1), torch.full((2,), 0.1 * OWN_GRAD_NORM), rtol=1e-3, atol=0)
+    assert (ppo.optimizer.mean.norm(dim=1) <= 0.1 * ppo.cfg.max_grad_norm + 1e-6).all()
+
+
+@pytest.mark.parametrize("actor", [EST, HIM], ids=["est", "him"])
+def test_a_killed_estimator_goes_on_with_the_same_numbers(actor: EstCfg | HimCfg) -> None:
+    whole = estimating(actor)
+    whole.iterate()
+    state = {name: x.clone() for name, x in whole.state_dict().items()}
+    again = estimating(actor, seed=2)
+    again.load_state_dict(state)
+    assert [whole.iterate() for _ in range(2)] == [again.iterate() for _ in range(2)]
+
+
+def test_members_without_a_row_that_teaches_keep_their_estimator() -> None:
+    ppo = estimating()
+    rollout = ppo.collect()
+    rollout.valid[:, 4:] = False  # member 1's environments
+    before = ppo.parameters.value.clone()
+    ppo.update(rollout)
+    moved = (ppo.parameters.value != before).any(1)
+    assert moved.tolist() == [True, False]

@@ -85,7 +85,7 @@ def test_a_loss_of_the_actors_own_sees_the_whole_minibatch(cores: Cores, monkeyp
 
     def spread(batch: Batch) -> torch.Tensor:
         seen.append(batch.log_prob.shape[1])
-        return ppo.policy.actor(batch.obs, (), batch.begins)[0].var(1).sum(1)
+        return ppo.policy.actor(batch.obs, (), batch.begins)[0].var(1).sum(1, keepdim=True)
 
     monkeypatch.setattr(ppo.policy.actor, "auxiliary_loss", spread)
     cores(2)

@@ -19,7 +19,7 @@ from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import HealthyRouter
 from koboshi.tasks import make_task
 
-ON = ["friction", "mass", "gains", "strength", "joint_friction", "encoder_bias", "push", "armature", "com"]
+ON = ["friction", "mass", "gains", "strength", "joint_friction", "encoder_bias", "push", "armature", "com", "force"]
 
 
 @pytest.fixture(scope="module")

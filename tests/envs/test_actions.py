@@ -70,7 +70,7 @@ def test_bounds_are_known_and_kept() -> None:
     assert space.low == (-2.0, -10.0, -1.0, -1.0) and space.high == (3.0, 10.0, 1.0, 1.0)
     env.reset(0)
     step = env.step(torch.full((N, 4), 99.0))
-    last_action = next(e.slice for e in env.layouts["critic"] if e.name == "last_action")
+    last_action = env.obs_spec["critic"].place("last_action")
     assert step.final_obs["critic"][0, last_action].tolist() == [3.0, 10.0, 1.0, 1.0]
     expected = torch.tensor([6.0, 6.0, 0.1 + 0.4 * 3.0, 0.25 * 10])
     torch.testing.assert_close(env.ctrl[0, env.joints.actuator].float(), expected)

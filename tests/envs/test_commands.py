@@ -145,7 +145,7 @@ def test_a_robot_sees_the_turn_that_is_left() -> None:
     cfg = worlds.go2()
     command = VelocityCommandCfg((0.5, 1.0), standing_fraction=0.0, heading=HeadingCfg(stiffness=0.7))
     env = Env(worlds.endless(worlds.clean(replace(cfg, command=command))))
-    where = next(e.slice for e in env.layouts["policy"] if e.name == "command")
+    where = env.obs_spec["policy"].place("command")
     obs = env.reset(0)
     rates = []
     for _ in range(4):

@@ -78,8 +78,8 @@ def test_mirrored_robots_see_mirrored_worlds(env: Env) -> None:
         for group, value in image.items():
             error = obs[group][1] - value[0]
             for term in env.layouts[group]:
-                size = obs[group][1, term.slice].norm()
-                assert error[term.slice].norm() < 0.02 * size + 0.003, f"{group}.{term.name}"
+                size = obs[group][1, term.place.slice].norm()
+                assert error[term.place.slice].norm() < 0.02 * size + 0.003, f"{group}.{term.name}"
         contacts.append(env.state.foot_contact.clone())
     assert any((feet[0] != feet[1]).any() for feet in contacts), "never uneven: the test says less"
 
@@ -99,7 +99,7 @@ def test_go2_swaps_left_and_right_legs() -> None:
     hip, calf = UNITREE_GO2.joint_id("FL_hip_joint"), UNITREE_GO2.joint_id("RR_calf_joint")
     assert ids[hip] == UNITREE_GO2.joint_id("FR_hip_joint") and signs[hip] == -1
     assert ids[calf] == UNITREE_GO2.joint_id("RL_calf_joint") and signs[calf] == 1
-    feet = next(e.slice for e in env.layouts["critic"] if e.name == "foot_contact")
+    feet = env.obs_spec["critic"].place("foot_contact")
     found, start = env.mirror_map(("critic",)).obs["critic"][0][feet], feet.start
     assert [foot.name for foot in UNITREE_GO2.feet] == ["FL_foot", "FR_foot", "RL_foot", "RR_foot"]
     assert (found - start).tolist() == [1, 0, 3, 2]
@@ -111,10 +111,10 @@ def test_actions_in_their_own_order() -> None:
     ids, signs = env.mirror_map(("policy",)).action
     assert ids.tolist() == [0, 1, 3, 2]
     assert signs.tolist() == [1, -1, 1, 1]
-    last = next(e.slice for e in env.layouts["policy"] if e.name == "last_action")
+    last = env.obs_spec["policy"].place("last_action")
     obs_ids, obs_signs = env.mirror_map(("policy",)).obs["policy"]
     assert (obs_ids[last] - last.start).tolist() == [0, 1, 3, 2] and torch.equal(obs_signs[last], signs)
-    joints = next(e.slice for e in env.layouts["policy"] if e.name == "joint_pos")
+    joints = env.obs_spec["policy"].place("joint_pos")
     assert (obs_ids[joints] - joints.start).tolist() == [1, 0, 2, 3]
 
 

@@ -120,7 +120,7 @@ def test_a_state_resumes_in_mid_delay() -> None:
 
 def test_the_curriculum_starts_small_and_is_logged() -> None:
     env = Env(replace(eventful(), command=VelocityCommandCfg(resampling_time_s=(0.1, 0.4))))
-    command = next(e.slice for e in env.layouts["critic"] if e.name == "command")
+    command = env.obs_spec["critic"].place("command")
     assert env.reset(0)["critic"][:, command].abs().max() <= 0.5
     assert env.command.scale == 0.5
     assert env.pop_log()["curriculum/commands"] == 0.5

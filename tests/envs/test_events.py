@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import mujoco
+import numpy as np
 import pytest
 import torch
 import worlds
@@ -13,7 +15,7 @@ from torch import Tensor
 from koboshi import config
 from koboshi.envs import Env, EnvCfg
 from koboshi.envs.cfg import EventTerm
-from koboshi.envs.terms import events
+from koboshi.envs.terms import events, observations
 from koboshi.tasks import make_task, velocity
 
 N = 6
@@ -99,7 +101,7 @@ def test_a_push_is_in_the_very_observation_that_is_returned(due: bool) -> None:
     assert torch.equal(change[:, 2:], torch.zeros_like(change[:, 2:])), "horizontal only"
     assert (change[:, :2].abs() <= 2.0).all()
     assert (change[:, :2].abs().amax(1) > 0.05).all() == due
-    layout = {entry.name: entry.slice for entry in env.layouts["critic"]}
+    layout = {entry.name: entry.place.slice for entry in env.layouts["critic"]}
     shown = pushed.obs["critic"] - calm.obs["critic"]
     expected = change[:, :3].float().norm(dim=1)
     torch.testing.assert_close(shown[:, layout["base_lin_vel"]].norm(dim=1), expected, atol=1e-5, rtol=1e-4)
@@ -284,6 +286,39 @@ def test_dry_friction_is_felt() -> None:
     assert (moved[1] < 0.8 * moved[0]).all() and moved[0].min() > 0.01
 
 
+def test_a_force_moves_the_whole_robot_until_it_is_drawn_anew() -> None:
+    """Free fall: momentum grows by (weight + force) · time; 6 N up and 6 N forward on everybody."""
+    env = with_events(force=EventTerm(events.external_force, params={"force": (6.0, 6.0)}))
+    env.reset(0)
+    env.qpos[:, 2] += 5.0
+    env.backend.forward()
+    before = _momentum(env)
+    for _ in range(2):
+        env.step(worlds.zeros(env))
+    gained = _momentum(env) - before
+    weight = 9.81 * env.robot_mass
+    torch.testing.assert_close(gained[:, 0], torch.full((N,), 6.0 * 0.04), rtol=0.03, atol=0)
+    torch.testing.assert_close(gained[:, 2], torch.full((N,), (6.0 - weight) * 0.04), rtol=0.03, atol=0)
+    # In the base's frame it is as long, and of the same height where the base is level.
+    torch.testing.assert_close(observations.external_force(env).norm(dim=1), torch.full((N,), 6.0 * 3**0.5))
+    env.place(rows(2), "base_quat", torch.tensor([[0.5**0.5, 0.0, 0.0, 0.5**0.5]]).expand(N, 4))  # faces +y
+    env.state.refresh_motion(torch.zeros(N, dtype=torch.bool))
+    torch.testing.assert_close(observations.external_force(env)[2], torch.tensor([6.0, -6.0, 6.0]))
+    events.external_force(env, rows(3), (1.0, 1.0))
+    assert env.external_force[:, 0].tolist() == [6.0, 6.0, 6.0, 1.0, 6.0, 6.0]
+
+
+def _momentum(env: Env) -> Tensor:
+    """(N, 3) kg m/s of each whole robot."""
+    data, found = mujoco.MjData(env.model), []
+    for qpos, qvel in zip(env.qpos.numpy(), env.qvel.numpy(), strict=True):
+        data.qpos[:], data.qvel[:] = qpos, qvel
+        mujoco.mj_forward(env.model, data)
+        mujoco.mj_subtreeVel(env.model, data)
+        found.append(data.subtree_linvel[env.model.body(env.robot.base_body).id] * env.robot_mass)
+    return torch.from_numpy(np.array(found)).float()
+
+
 def test_encoder_bias_fools_the_senses_and_not_the_drive() -> None:
     term = EventTerm(events.randomise_encoder_bias, params={"range": (-0.1, 0.1)})
     env, twin = with_events(bias=term), with_events()
@@ -291,7 +326,7 @@ def test_encoder_bias_fools_the_senses_and_not_the_drive() -> None:
     assert env.encoder_bias.abs().max() <= 0.1 and env.encoder_bias.abs().max() > 0.08
     assert len({tuple(row.tolist()) for row in env.encoder_bias}) == N
     twin.qpos[:], twin.qvel[:] = env.qpos, env.qvel
-    where = next(e.slice for e in env.layouts["policy"] if e.name == "joint_pos")
+    where = env.obs_spec["policy"].place("joint_pos")
     for _ in range(3):
         obs, true = env.step(worlds.zeros(env)).obs, twin.step(worlds.zeros(twin)).obs
         assert torch.equal(env.qpos, twin.qpos), "physics does not know"
@@ -338,12 +373,13 @@ def test_constants_follow_what_an_interval_randomised() -> None:
 def test_randomisations_wait_until_they_are_asked_for() -> None:
     """By default the worlds of a task are all alike; each term, asked for by its key, changes what it says."""
     names = [name for name, term in velocity.randomisations().items() if term is not None and not term.active]
-    assert len(names) == 9
+    assert len(names) == 10
     task = make_task("h1-dead-joint")
     small = ["env.num_envs=2", "env.sim.iterations=3"]
     env = Env(config.override(task, small).env)
     env.reset(0)
-    assert not env.fields.state_dict() and not env.encoder_bias.any() and env.events.state_dict() == {}
+    assert not env.fields.state_dict() and not env.encoder_bias.any() and not env.external_force.any()
+    assert env.events.state_dict() == {}
     wanted = [f"env.events.{name}.active=true" for name in names]
     env = Env(config.override(task, [*small, *wanted, "env.events.strength.params.range=[0.5,0.5]"]).env)
     env.reset(0)
@@ -351,4 +387,5 @@ def test_randomisations_wait_until_they_are_asked_for() -> None:
         values = env.fields.randomised(field)
         assert not torch.equal(values[0], values[1]), field
     strength = env.fields.randomised("actuator_forcerange")[:, :, 1] / env.effort_limit
-    assert bool((strength == 0.5).all()) and env.encoder_bias.any() and list(env.events.state_dict()) == ["push"]
+    assert bool((strength == 0.5).all()) and env.encoder_bias.any() and env.external_force.all()
+    assert list(env.events.state_dict()) == ["push"]

@@ -191,7 +191,7 @@ def scanning(n: int = 10, ground: GridCfg = GROUND, **changes: Any) -> Env:
 
 
 def seen(env: Env, name: str, obs: torch.Tensor) -> torch.Tensor:
-    return obs[:, next(entry.slice for entry in env.layouts["policy"] if entry.name == name)]
+    return obs[:, env.obs_spec["policy"].place(name)]
 
 
 def test_scans_by_hand() -> None:

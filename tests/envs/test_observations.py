@@ -16,7 +16,7 @@ from koboshi.envs.cfg import ObsGroup, ObsTerm, RewardTerm
 from koboshi.envs.terms import observations, rewards
 from koboshi.envs.terms.observations import mirrored
 from koboshi.errors import KoboshiError
-from koboshi.vec_env import ObsSpec, VecEnv
+from koboshi.vec_env import ObsSpec, Place, VecEnv
 
 N, J = 4, 12
 
@@ -57,13 +57,17 @@ def walk() -> Env:
 def test_sizes_and_layouts(walk: Env) -> None:
     assert isinstance(walk, VecEnv)
     sizes = {"policy": 48, "critic": 57, "detector": 60, "fault": 12}
-    assert walk.obs_spec == {name: ObsSpec((size,), torch.float32) for name, size in sizes.items()}
+    assert {n: (s.shape, s.dtype) for n, s in walk.obs_spec.items()} == {
+        n: ((d,), torch.float32) for n, d in sizes.items()
+    }
+    gravity = walk.obs_spec["policy"].place("projected_gravity")
+    torch.testing.assert_close(walk.reset(0)["critic"][:, gravity], walk.state.projected_gravity)
     obs = walk.reset(0)
     assert list(obs) == list(walk.obs_spec)
     for group, layout in walk.layouts.items():
         assert obs[group].shape == (N, sizes[group])
         assert obs[group].dtype == torch.float32
-        columns = [c for entry in layout for c in range(sizes[group])[entry.slice]]
+        columns = [c for entry in layout for c in range(sizes[group])[entry.place.slice]]
         assert columns == list(range(sizes[group])), "each column once, in order"
     assert [(e.name, e.start, e.width) for e in walk.layouts["detector"]] == [
         ("base_lin_vel", 0, 3),
@@ -197,17 +201,19 @@ def test_images_and_terms_kept_apart() -> None:
     env = eyes()
     image = ObsSpec((3, 4, 4), torch.uint8)
     assert env.obs_spec == {
-        "policy": ObsSpec((2,)),
+        "policy": ObsSpec((2,), terms=(Place("time", 0, 2),)),
         "eyes.left": image,
         "eyes.right": image,
-        "eyes.time": ObsSpec((4,)),
+        "eyes.time": ObsSpec((4,), terms=(Place("time", 0, 4),)),
         "camera": image,
     }
     assert image.width == 48
     assert set(env.layouts) == {"policy", "eyes.time"}
     for t, obs in enumerate(run(env, 8)):
         k = t % 5
-        assert {name: (value.shape[1:], value.dtype) for name, value in obs.items()} == env.obs_spec
+        assert {name: (value.shape[1:], value.dtype) for name, value in obs.items()} == {
+            name: spec[:2] for name, spec in env.obs_spec.items()
+        }
         assert obs["eyes.left"][:, 0, 0, 0].tolist() == [0, 1, 2, 3]
         assert obs["eyes.left"][1:, 1:].unique().tolist() == [k]
         assert torch.equal(obs["camera"], obs["eyes.left"])

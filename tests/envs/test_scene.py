@@ -36,7 +36,7 @@ def test_robots_begin_at_their_origin_and_heights_are_above_the_ground(ground: P
     expected = torch.tensor([0.0, 0.0, ground.height + UNITREE_GO2.base_height])
     torch.testing.assert_close(env.state.base_pos, expected.repeat(N, 1))
     torch.testing.assert_close(env.state.base_height, torch.full((N,), UNITREE_GO2.base_height))
-    height = next(e.slice for e in env.layouts["critic"] if e.name == "base_height")
+    height = env.obs_spec["critic"].place("base_height")
     torch.testing.assert_close(obs["critic"][:, height], torch.full((N, 1), UNITREE_GO2.base_height))
     feet = env.state.foot_pos
     torch.testing.assert_close(env.state.foot_height, feet[..., 2] - ground.height - ground.slope * feet[..., 0])

@@ -111,6 +111,6 @@ def test_settings_are_checked_and_come_back_from_a_file() -> None:
         network = NetworkCfg(cfg, critic_hidden=(5,))
         assert from_dict(NetworkCfg(), to_dict(network)) == network
     with pytest.raises(
-        KoboshiError, match="actor.type: expected 'MlpCfg' or 'FrameStackCfg' or 'GruCfg', got 'LstmCfg'"
+        KoboshiError, match="actor.type: expected 'MlpCfg' or 'FrameStackCfg' or .* or 'RmaCfg', got 'LstmCfg'"
     ):
         from_dict(NetworkCfg(), {"actor": {"type": "LstmCfg"}})

@@ -63,7 +63,7 @@ def test_adam_equals_torchs_with_clipping() -> None:
     flat = flat_of(1)
     grads = [torch.randn(1, 6) * scale for scale in (0.01, 10.0, 0.3, 5.0, 1e-4)]
     expected = reference(flat.value, grads, 0.01, 1.0)
-    adam = StackedAdam(flat)
+    adam = StackedAdam(flat.value)
     for grad in grads:
         norm = adam.step(grad, torch.tensor([0.01]), 1.0, torch.tensor([True]))
         torch.testing.assert_close(norm, grad.norm(dim=1))
@@ -78,7 +78,7 @@ def test_each_member_has_its_own_rate_clip_and_steps() -> None:
         reference(flat.value[k : k + 1], [g[k : k + 1] for g, a in zip(grads, active, strict=True) if a[k]], r, 1.0)
         for k, r in enumerate(rates)
     ]
-    adam = StackedAdam(flat)
+    adam = StackedAdam(flat.value)
     for grad, on in zip(grads, active, strict=True):
         before = (flat.value.clone(), adam.mean.clone(), adam.square.clone())
         adam.step(grad, torch.tensor(rates), 1.0, on)
@@ -91,7 +91,7 @@ def test_each_member_has_its_own_rate_clip_and_steps() -> None:
 def test_a_loaded_optimiser_goes_on_alike() -> None:
     first, second = flat_of(2), flat_of(2)
     second.value.copy_(first.value)
-    a, b = StackedAdam(first), StackedAdam(second)
+    a, b = StackedAdam(first.value), StackedAdam(second.value)
     on, rate = torch.tensor([True, True]), torch.tensor([0.1, 0.1])
     a.step(torch.randn(2, 6), rate, 1.0, on)
     b.load_state_dict(a.state_dict())

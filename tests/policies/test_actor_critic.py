@@ -25,7 +25,7 @@ def data(*leading: int) -> dict[str, Tensor]:
         group: torch.randint(256, (*leading, *shape), generator=g, dtype=torch.uint8)
         if dtype == torch.uint8
         else torch.randn(*leading, *shape, generator=g)
-        for group, (shape, dtype) in SPEC.items()
+        for group, (shape, dtype, _) in SPEC.items()
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -97,6 +98,11 @@ class Env:
     def robot_mass(self) -> float:
         """kg of the whole robot, as the model says."""
         return float(self.model.body_subtreemass[self.model.body(self.robot.base_body).id])
+
+    @cached_property
+    def external_force(self) -> Tensor:
+        """(N, 3) live: what pushes each base's centre of mass besides all else, in the world's frame, N."""
+        return self.backend.read("xfrc_applied")[:, self.model.body(self.robot.base_body).id, :3]
 
     @property
     def layouts(self) -> dict[str, tuple[LayoutEntry, ...]]:

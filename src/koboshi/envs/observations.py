@@ -12,7 +12,7 @@ from torch import Tensor
 from koboshi.envs.cfg import ObsGroup, ObsTerm
 from koboshi.envs.scene import counts
 from koboshi.errors import KoboshiError, unknown
-from koboshi.vec_env import ObsSpec
+from koboshi.vec_env import ObsSpec, Place, name_of_past
 
 if TYPE_CHECKING:
     from koboshi.envs.env import Env
@@ -37,8 +37,8 @@ class LayoutEntry:
     clip: float | None = None
 
     @property
-    def slice(self) -> slice:
-        return slice(self.start, self.start + self.width)
+    def place(self) -> Place:
+        return Place(self.name, self.start, self.width)
 
     @property
     def scaled(self) -> tuple[float, float | None] | None:
@@ -120,11 +120,6 @@ def _pushed(buffer: Tensor, value: Tensor, fresh: Tensor | None) -> Tensor:
     return torch.where(fresh[:, None, None], value.unsqueeze(1), buffer)
 
 
-def _aged(name: str, age: int) -> str:
-    """How a layout calls a term of so many steps ago: `joint_pos`, `joint_pos-1`, …"""
-    return f"{name}-{age}" if age else name
-
-
 class ObservationManager:
     """Computes every group; `layouts[group]` says where each term of a vector lies, `spec` what each group is.
 
@@ -171,7 +166,7 @@ class ObservationManager:
         self._noise[name] = self._noise_scales(name) if noise else None
         self._sources[name] = (self._sources[base] if base else []) + terms
         self.layouts[name] = _layout(self._sources[name])
-        self.spec[name] = ObsSpec((sum(entry.width for entry in self.layouts[name]),))
+        self.spec[name] = _spec_of(self.layouts[name])
 
     def _add_history(self, name: str, group: ObsGroup) -> None:
         length, layout, width = group.history_length, self.layouts[name], self.spec[name].shape[0]
@@ -179,11 +174,11 @@ class ObservationManager:
         self._past[name] = torch.zeros(self._env.num_envs, length, width, device=self._env.device)
         ages = range(length) if group.newest_first else reversed(range(length))
         self.layouts[name] = tuple(
-            replace(entry, name=_aged(entry.name, age), start=entry.start + frame * width)
+            replace(entry, name=name_of_past(entry.name, age), start=entry.start + frame * width)
             for frame, age in enumerate(ages)
             for entry in layout
         )
-        self.spec[name] = ObsSpec((length * width,))
+        self.spec[name] = _spec_of(self.layouts[name])
 
     def _noise_scales(self, group: str) -> Tensor | None:
         scales = [t.noise_scale() for t in self._terms[group]]
@@ -256,7 +251,7 @@ class ObservationManager:
     def blame(self, group: str, value: Tensor) -> str:
         """The first term of a group whose numbers are not finite."""
         bad = (~torch.isfinite(value)).flatten(1).any(0)
-        return next((e.name for e in self.layouts.get(group, ()) if bad[e.slice].any()), group)
+        return next((e.name for e in self.layouts.get(group, ()) if bad[e.place.slice].any()), group)
 
     def state_dict(self) -> dict[str, Tensor]:
         past = {f"{group}.{_PAST}": value.clone() for group, value in self._past.items()}
@@ -282,6 +277,11 @@ def _layout(terms: list[_Term]) -> tuple[LayoutEntry, ...]:
         entries.append(LayoutEntry(term.name, start, term.width, term.cfg.history, term.cfg.scale, term.cfg.clip))
         start += term.width
     return tuple(entries)
+
+
+def _spec_of(layout: tuple[LayoutEntry, ...]) -> ObsSpec:
+    terms = tuple(entry.place for entry in layout)
+    return ObsSpec((sum(term.width for term in terms),), terms=terms)
 
 
 _OF_JOINTS = ("joint", "joint_magnitude", "action")

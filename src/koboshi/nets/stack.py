@@ -97,6 +97,13 @@ def _elu_(x: Tensor) -> Tensor:
     return torch.maximum(x, below, out=x)
 
 
+Part = nn.Module | nn.Parameter
+
+
+def _parameters_of(parts: Sequence[Part]) -> list[nn.Parameter]:
+    return [p for part in parts for p in ([part] if isinstance(part, nn.Parameter) else part.parameters())]
+
+
 class FlatParameters:
     """All parameters of K stacked networks as one (K, P) matrix.
 
@@ -104,8 +111,13 @@ class FlatParameters:
     operations on one matrix, each member's row on its own.
     """
 
-    def __init__(self, modules: Sequence[nn.Module | nn.Parameter]) -> None:
-        self._parameters = [p for m in modules for p in ([m] if isinstance(m, nn.Parameter) else m.parameters())]
+    def __init__(self, modules: Sequence[Part], last: Sequence[Part] = ()) -> None:
+        """In the order of the modules, but for those of `last`, which come at the end, from column `split` on."""
+        own = _parameters_of(last)
+        at_end = {id(p) for p in own}
+        rest = [p for p in _parameters_of(modules) if id(p) not in at_end]
+        self._parameters = rest + own
+        self.split = sum(p[0].numel() for p in rest)
         self.members = len(self._parameters[0])
         self.value = torch.cat([p.detach().reshape(self.members, -1) for p in self._parameters], dim=1)
         start = 0
@@ -123,10 +135,11 @@ class FlatParameters:
 class StackedAdam:
     """Adam on (K, P) parameters with a learning rate, a gradient clip and a step count for each member."""
 
-    def __init__(self, parameters: FlatParameters, betas: tuple[float, float] = (0.9, 0.999)) -> None:
+    def __init__(self, parameters: Tensor, betas: tuple[float, float] = (0.9, 0.999)) -> None:
+        """`parameters`: `FlatParameters.value`, or some of its columns, which are changed in place."""
         self._parameters, self._betas = parameters, betas
-        self.mean, self.square = torch.zeros_like(parameters.value), torch.zeros_like(parameters.value)
-        self.steps = torch.zeros(len(parameters.value), 1, device=parameters.value.device)
+        self.mean, self.square = torch.zeros_like(parameters), torch.zeros_like(parameters)
+        self.steps = torch.zeros(len(parameters), 1, device=parameters.device)
 
     @torch.no_grad()
     def step(
@@ -150,7 +163,7 @@ class StackedAdam:
         first, second = (-torch.expm1(count * math.log(beta)) for beta in self._betas)
         correction = second.sqrt()
         rate = learning_rate[:, None] * correction / first * on
-        self._parameters.value -= rate * self.mean / (self.square.sqrt() + eps * correction)
+        self._parameters -= rate * self.mean / (self.square.sqrt() + eps * correction)
         return norm.squeeze(1)
 
     def state_dict(self) -> dict[str, Tensor]:

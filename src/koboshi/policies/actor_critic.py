@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from koboshi.errors import unknown
-from koboshi.nets.actors import AnyActorCfg, Mlp, MlpCfg
+from koboshi.nets.actors import AnyActorCfg, Estimator, Mlp, MlpCfg
+from koboshi.nets.actors.base import LossBatch
+from koboshi.nets.actors.estimator import Truth
 from koboshi.nets.distributions import Categorical, Distribution, Gaussian
 from koboshi.nets.normalizer import Normalizer
 from koboshi.nets.stack import StackedLinear
@@ -42,9 +44,10 @@ class ActorCritic(nn.Module):
         actor, critic = cfg.actor.groups, cfg.critic_groups
         if not any(group in obs_spec for group in critic):
             critic = actor
-        self.actor = cfg.actor.build(members, _choose(obs_spec, actor), action.dim)
+        named = (*actor, *cfg.actor.loss_groups)
+        self.actor = cfg.actor.build(members, _choose(obs_spec, named), action.dim)
         self.critic = Mlp(members, _choose(obs_spec, critic), cfg.critic_hidden, 1, last_gain=1.0)
-        self.obs_spec = _choose(obs_spec, (*actor, *critic, *self.actor.loss_groups))
+        self.obs_spec = _choose(obs_spec, (*named, *critic))
         self.norms = nn.ModuleDict({_key(g): Normalizer(members, spec.width) for g, spec in self.obs_spec.items()})
         self.value_norm = Normalizer(members, 1, clip=None)
         self.log_std: nn.Parameter | None = None
@@ -97,6 +100,33 @@ class ActorCritic(nn.Module):
     def critic_output(self, normalized: Mapping[str, Tensor]) -> Tensor:
         """(K, B) in the value normaliser's unit, from normalised observations."""
         return self.critic.network(self.critic.encode(normalized)).squeeze(2)
+
+    def in_units(self, estimates: Tensor) -> dict[str, Tensor]:
+        """What an `Estimator` gives (K, B, d), as name -> (K, B, its width) in the units of the observed terms."""
+        targets = self._targets()
+        norm = self.norm(targets.group)
+        whole = estimates * targets.take({targets.group: norm.deviation}) + targets.take({targets.group: norm.mean})
+        return targets.split(whole)
+
+    @torch.no_grad()
+    def estimates(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Name -> (K, B, its width): what the actor guesses from raw observations, in the units of the terms."""
+        assert isinstance(self.actor, Estimator)
+        return self.in_units(self.actor.estimates(self._seen(obs, self.actor.groups)))
+
+    @torch.no_grad()
+    def estimate_errors(self, batch: LossBatch) -> dict[str, Tensor]:
+        """Name -> () root mean square error of the actor's estimates, in the units of the terms; () without any."""
+        if not isinstance(self.actor, Estimator):
+            return {}
+        error = self.actor.estimates(batch.obs) - self.actor.truths(batch)
+        targets = self._targets()
+        error = error * targets.take({targets.group: self.norm(targets.group).deviation})
+        return {name: part.square().mean().sqrt() for name, part in targets.split(error).items()}
+
+    def _targets(self) -> Truth:
+        assert isinstance(self.actor, Estimator) and self.actor.targets is not None
+        return self.actor.targets
 
     @torch.no_grad()
     def update_statistics(self, flat: Mapping[str, Tensor], mask: Tensor | None, mirror: MirrorMap | None) -> None:

@@ -15,7 +15,7 @@ from koboshi import config
 from koboshi.errors import KoboshiError
 from koboshi.policies import ActorCritic, NetworkCfg
 from koboshi.runs import check_shapes, load_checkpoint, save_checkpoint
-from koboshi.vec_env import ActionSpace, ObsSpec
+from koboshi.vec_env import ActionSpace, ObsSpec, Place
 
 Layout = list[list[Any]]
 """[[term, start, width, history], …] of an observation group; scale and clip follow where they change anything."""
@@ -144,7 +144,14 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _spec(meta: Meta) -> dict[str, ObsSpec]:
-    return {group: ObsSpec(tuple(shape), getattr(torch, dtype)) for group, (shape, dtype) in meta["obs"].items()}
+    return {
+        group: ObsSpec(tuple(shape), getattr(torch, dtype), _places(meta["layouts"][group]) if len(shape) == 1 else ())
+        for group, (shape, dtype) in meta["obs"].items()
+    }
+
+
+def _places(layout: Layout) -> tuple[Place, ...]:
+    return tuple(Place(name, start, width) for name, start, width, *_ in layout)
 
 
 def _space(meta: Meta) -> ActionSpace:

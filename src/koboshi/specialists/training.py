@@ -13,6 +13,7 @@ from koboshi.algos.ppo import PPO, PPOCfg, TrainerCfg
 from koboshi.envs import Env, EnvCfg
 from koboshi.errors import KoboshiError, at_least
 from koboshi.faults import FaultsCfg, FaultSchedule, Kind
+from koboshi.nets.actors import RmaCfg
 from koboshi.nets.normalizer import Normalizer
 from koboshi.policies.actor_critic import ActorCritic, NetworkCfg
 from koboshi.specialists.assignment import Assignment, Cover, Sharing
@@ -300,7 +301,10 @@ def _network(settings: SpecialistsCfg) -> NetworkCfg:
     network = settings.agent.network
     if not settings.informed:
         return network
-    actor = replace(network.actor, groups=(*network.actor.groups, BELIEF))
+    actor = network.actor
+    if isinstance(actor, RmaCfg):
+        raise KoboshiError("specialists.informed adds a group to what an actor sees, which RmaCfg lacks")
+    actor = replace(actor, groups=(*actor.groups, BELIEF))
     return replace(network, actor=actor, critic_groups=(*network.critic_groups, BELIEF))
 
 
@@ -340,6 +344,7 @@ def _widened(narrow: ActorCritic, wide: ActorCritic) -> dict[str, Tensor]:
             part = "actor" if name.startswith("actor") else "critic"
             before, after = (getattr(policy, part).features for policy in (narrow, wide))
             # (1, frames · features, out): every frame has the new features.
-            rows = state[name].unflatten(1, (-1, before))
+            frames = (value.shape[1] - state[name].shape[1]) // (after - before)
+            rows = state[name].unflatten(1, (frames, -1))
             state[name] = torch.nn.functional.pad(rows, (0, 0, 0, after - before)).flatten(1, 2)
     return state

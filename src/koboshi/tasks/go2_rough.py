@@ -6,10 +6,13 @@ walk within 1.5 M steps.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from koboshi.algos.ppo import NetworkCfg, PPOCfg, TrainerCfg
 from koboshi.envs import EnvCfg
 from koboshi.envs.cfg import (
     CurriculumTerm,
+    EventTerm,
     HeadingCfg,
     ObsGroup,
     ObsTerm,
@@ -18,7 +21,7 @@ from koboshi.envs.cfg import (
     TerminationTerm,
     VelocityCommandCfg,
 )
-from koboshi.envs.terms import curriculum, observations, rewards, terminations
+from koboshi.envs.terms import curriculum, events, observations, rewards, terminations
 from koboshi.robots import UNITREE_GO2
 from koboshi.tasks import velocity
 from koboshi.tasks.go2_flat import DIAGONALS
@@ -44,14 +47,21 @@ _HEIGHT = {"target": 0.3, "size": (0.6, 0.4), "resolution": 0.2}
 
 
 def env_cfg() -> EnvCfg:
-    """Policy 45 numbers, critic 60 and 187 heights."""
+    """Policy 6 steps of 45 numbers, critic 64 and 187 heights."""
     sensed = {name: term for name, term in velocity.senses().items() if name != "base_lin_vel"}
-    seen = velocity.privileged() | {"height_scan": ObsTerm(observations.height_scan, clip=1.5)}
+    seen = velocity.privileged() | {
+        "foot_height": ObsTerm(observations.foot_height),
+        "external_force": ObsTerm(observations.external_force),
+        "height_scan": ObsTerm(observations.height_scan, clip=1.5),
+    }
     return EnvCfg(
         robot=UNITREE_GO2.name,
         scene=SceneCfg(GROUND, contacts="body"),
-        actions=velocity.position_targets(scale=0.25),
-        observations={"policy": ObsGroup(sensed), "critic": ObsGroup(seen, noise=False)},
+        actions=replace(velocity.position_targets(scale=0.25), delay=(0, 3)),
+        observations={
+            "policy": ObsGroup(sensed, history_length=6, newest_first=True),
+            "critic": ObsGroup(seen, noise=False),
+        },
         rewards={
             "track_lin_vel_xy": RewardTerm(rewards.lin_vel_xy_error, 1.0, shape="exp", scale=0.5),
             "track_ang_vel_z": RewardTerm(rewards.ang_vel_z_error, 0.5, shape="exp", scale=0.5),
@@ -69,12 +79,26 @@ def env_cfg() -> EnvCfg:
             "termination": RewardTerm(rewards.termination, -20.0),
         },
         terminations=_falls(),
-        events=velocity.resets() | velocity.randomisations(),
+        events=velocity.resets() | velocity.randomisations() | _differing_worlds(),
         curriculum={"terrain_levels": CurriculumTerm(curriculum.terrain_levels)},
         command=VelocityCommandCfg((-1.0, 1.0), (-0.5, 0.5), (-1.0, 1.0), heading=HeadingCfg()),
         num_envs=512,
         random_initial_length=True,
     )
+
+
+def _differing_worlds() -> dict[str, EventTerm | None]:
+    """What Hybrid Internal Model is trained under."""
+    near_one = (0.9, 1.1)
+    return {
+        "friction": EventTerm(events.randomise_friction, params={"range": (0.2, 1.25)}),
+        "mass": EventTerm(events.randomise_mass, params={"add": (-1.0, 2.0)}),
+        "com": EventTerm(events.randomise_com, params={"shift": (-0.05, 0.05)}),
+        "gains": EventTerm(events.randomise_gains, params={"stiffness": near_one, "damping": near_one}),
+        "strength": EventTerm(events.randomise_strength, params={"range": near_one}),
+        "force": EventTerm(events.external_force, params={"force": (-30.0, 30.0)}),
+        "push": EventTerm(events.push, "interval", {"velocity": 1.0}, interval_s=(16.0, 16.0)),
+    }
 
 
 def _falls() -> dict[str, TerminationTerm | None]:

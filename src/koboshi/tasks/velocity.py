@@ -103,6 +103,7 @@ def randomisations() -> dict[str, EventTerm | None]:
         "armature": events.randomise_armature,
         "joint_friction": events.randomise_joint_friction,
         "encoder_bias": events.randomise_encoder_bias,
+        "force": events.external_force,
     }
     terms = {name: EventTerm(func, "reset", _ranges(func), active=False) for name, func in at_reset.items()}
     return {**terms, "push": EventTerm(events.push, "interval", _ranges(events.push), active=False)}

@@ -35,7 +35,7 @@ class Distillation:
         self.policy = ActorCritic(1, env.obs_spec, env.action_space, cfg.network).to(self.device)
         self._actor = self.policy.actor
         self.parameters = FlatParameters([self._actor])
-        self.optimizer = StackedAdam(self.parameters)
+        self.optimizer = StackedAdam(self.parameters.value)
         self._seed, noise = seed_of(cfg.trainer, rank)
         self.generator = torch.Generator(self.device).manual_seed(noise)
         self._carried: Carried | None = None

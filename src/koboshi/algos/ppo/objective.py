@@ -17,7 +17,7 @@ from koboshi.nets.state_tree import map_state
 from koboshi.policies import ActorCritic
 from koboshi.vec_env import MirrorMap, Obs, State
 
-FIGURES = ("surrogate", "value", "entropy", "mirror", "auxiliary", "kl")
+FIGURES = ("surrogate", "value", "entropy", "mirror", "kl")
 
 
 class Gradient(NamedTuple):
@@ -68,19 +68,22 @@ class Objective:
         value_loss = losses.value_loss(value, batch.value, batch.target, cfg.value_clip, batch.mask)
         entropy = losses.masked_mean(distribution.entropy().expand_as(value), batch.mask)
         loss = surrogate + cfg.value_coef * value_loss - cfg.entropy_coef * entropy
-        symmetry = auxiliary = torch.zeros_like(loss)
+        symmetry = torch.zeros_like(loss)
         if self._mirror is not None:
             mask = None if batch.mask is None else self._front(batch.mask, steps)
             symmetry = losses.mirror_loss(self._front(output, steps), mirrored, *self._mirror.action, mask)
             loss = loss + cfg.mirror_coef * symmetry
-        if policy.actor.auxiliary_loss is not None:
-            auxiliary = policy.actor.auxiliary_loss(batch)
-            loss = loss + auxiliary
         with torch.no_grad():
             kl = losses.masked_mean(_divergence(distribution, batch.old_output, old_log_std), batch.mask)
         rows = loss.new_full(loss.shape, value.shape[1]) if batch.mask is None else batch.mask.sum(1).to(loss.dtype)
-        figures = torch.stack((surrogate, value_loss, entropy, symmetry, auxiliary, kl)).detach()
+        figures = torch.stack((surrogate, value_loss, entropy, symmetry, kl)).detach()
         return Gradient(self._parameters.gradient((loss * rows).sum()), figures * rows, rows)
+
+    def auxiliary(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(K, P) the gradient of the actor's own loss, and (K,) that loss: means over the valid rows."""
+        assert self._policy.actor.auxiliary_loss is not None
+        loss = losses.masked_mean(self._policy.actor.auxiliary_loss(batch), batch.mask)
+        return self._parameters.gradient(loss.sum()), loss.detach()
 
     def _outputs(self, batch: Batch, steps: int) -> tuple[Tensor, Tensor]:
         """(K, B, A) of the actor at all rows and (K, B', A) at the mirror images of the `_front`, B' = 0 without."""

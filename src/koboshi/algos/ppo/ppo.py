@@ -27,7 +27,9 @@ from koboshi.nets.stack import FlatParameters, StackedAdam
 from koboshi.policies import ActorCritic, flatten_obs
 from koboshi.vec_env import MirrorMap, Obs, State, Step, VecEnv
 
-LOSSES = (*FIGURES, "grad_norm")
+LOSSES = (*FIGURES, "grad_norm", "auxiliary")
+OWN_GRAD_NORM = 10.0
+"""Clip of what an actor's own loss teaches, as HIM's authors set it."""
 LOGGED = (*(f"loss/{name}" for name in LOSSES), "policy/learning_rate", "policy/valid", "policy/reward")
 
 
@@ -46,8 +48,10 @@ class PPO:
         self.policy = ActorCritic(members, env.obs_spec, env.action_space, cfg.network).to(self.device)
         self._actor = self.policy.actor
         log_std = [self.policy.log_std] if self.policy.log_std is not None else []
-        self.parameters = FlatParameters([self._actor, self.policy.critic, *log_std])
-        self.optimizer = StackedAdam(self.parameters)
+        self.parameters = FlatParameters([self._actor, self.policy.critic, *log_std], last=self._actor.apart)
+        split = self.parameters.split
+        self.optimizer = StackedAdam(self.parameters.value[:, :split])
+        self._own_optimizer = StackedAdam(self.parameters.value[:, split:]) if self._actor.apart else None
         self.learning_rate = torch.full((members,), cfg.learning_rate, device=self.device)
         self._seed, noise = seed_of(cfg.trainer, rank)
         self.generator = torch.Generator(self.device).manual_seed(noise)
@@ -83,9 +87,8 @@ class PPO:
 
     def _empty(self) -> Rollout:
         policy, actor = self.policy, self._actor
-        groups = (*actor.groups, *actor.loss_groups) if actor.needs_next else ()
         sizes = (self.cfg.trainer.rollout, self.env.num_envs)
-        return Rollout.empty(*sizes, policy.obs_spec, policy.action_space, self.device, groups)
+        return Rollout.empty(*sizes, policy.obs_spec, policy.action_space, self.device, actor.next_groups)
 
     @torch.no_grad()
     def collect(self) -> Rollout:
@@ -202,6 +205,7 @@ class PPO:
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Several epochs over one rollout. Means over members and minibatches, for the log."""
         batch, steps = self._prepare(rollout), len(rollout.reward)
+        errors = self.policy.estimate_errors(batch)
         learning = torch.ones(self.members, dtype=torch.bool, device=self.device)
         logs: list[Tensor] = []
         for ids in self._minibatches(batch, steps):
@@ -209,9 +213,9 @@ class PPO:
             logs.append(log)
             if self.cfg.kl_stop is not None:
                 learning = learning & (kl <= self.cfg.kl_stop)
-        about = (self.learning_rate.mean(), rollout.valid.float().mean(), rollout.reward.mean())
+        about = (self.learning_rate.mean(), rollout.valid.float().mean(), rollout.reward.mean(), *errors.values())
         numbers = torch.cat((torch.stack(logs).mean(0), torch.stack(about))).cpu().tolist()
-        return dict(zip(LOGGED, numbers, strict=True))
+        return dict(zip((*LOGGED, *(f"estimate/{name}" for name in errors)), numbers, strict=True))
 
     def _minibatches(self, batch: Batch, steps: int) -> Iterator[Tensor]:
         """Which transitions, in random order; of an actor that carries something, which environments."""
@@ -225,30 +229,39 @@ class PPO:
         found = self._gradient(batch, ids, steps)
         masked = batch.mask is not None
         grad, kl = found.value, found.figures[-1]
+        auxiliary = torch.zeros_like(kl)
+        if self._actor.auxiliary_loss is not None:
+            # It may compare rows or draw noise, so it sees the minibatch as a whole.
+            of_auxiliary, auxiliary = self._objective.auxiliary(self._rows(batch, ids, steps))
+            grad = grad.add_(of_auxiliary)
         if masked:
             share = share_of_ranks(found.rows)
             grad, kl = grad.mul_(share[:, None]), kl * share
         grad, kl = mean_over_ranks_(grad), mean_over_ranks_(kl)
-        active = learning & (sum_over_ranks(found.rows) > 0) if masked else learning
-        active = self._adapt(kl, active, first)
-        norm = self.optimizer.step(grad, self.learning_rate, self.cfg.max_grad_norm, active)
+        taught = sum_over_ranks(found.rows) > 0 if masked else torch.ones_like(learning)
+        active = self._adapt(kl, learning & taught, first)
+        split = self.parameters.split
+        norm = self.optimizer.step(grad[:, :split], self.learning_rate, self.cfg.max_grad_norm, active)
+        if self._own_optimizer is not None:
+            rate = torch.full_like(self.learning_rate, self._actor.own_rate)
+            self._own_optimizer.step(grad[:, split:], rate, OWN_GRAD_NORM, taught)
         if self.policy.log_std is not None:
             # Outside its bounds it would have no gradient, and never come back.
             self.policy.log_std.data.clamp_(*self.cfg.network.log_std_range)
-        return torch.cat((found.figures[:-1], kl[None], norm[None])).mean(1), kl
+        return torch.cat((found.figures[:-1], kl[None], norm[None], auxiliary[None])).mean(1), kl
+
+    def _rows(self, batch: Batch, ids: Tensor, steps: int) -> Batch:
+        """A minibatch: some transitions, or of an actor that carries something some environments."""
+        return batch.environments(ids, steps) if self._actor.carries else batch.rows(ids)
 
     def _gradient(self, batch: Batch, ids: Tensor, steps: int) -> Gradient:
         """Of a minibatch, whose parts several threads work on."""
-        carries, rows = self._actor.carries, len(ids) * self.members
-        # A loss of the actor's own may compare rows or draw noise, so it sees the minibatch as a whole.
-        whole = self._actor.auxiliary_loss is not None
-        count = 1 if whole else count_of_parts(self.device, rows * (steps if carries else 1))
+        rows = len(ids) * self.members * (steps if self._actor.carries else 1)
 
         def work(part: Tensor) -> Gradient:
-            chosen = batch.environments(part, steps) if carries else batch.rows(part)
-            return self._objective.gradient(chosen, steps, self._old_log_std)
+            return self._objective.gradient(self._rows(batch, part, steps), steps, self._old_log_std)
 
-        return joined(in_parts(work, ids.chunk(count)))
+        return joined(in_parts(work, ids.chunk(count_of_parts(self.device, rows))))
 
     def _adapt(self, kl: Tensor, active: Tensor, first: bool) -> Tensor:
         """Moves the learning rates by the divergences (K,); (K,) who of those `active` takes a step."""
@@ -263,7 +276,8 @@ class PPO:
         return active if self.cfg.kl_stop is None else active & (kl <= self.cfg.kl_stop)
 
     def _parts(self) -> dict[str, object]:
-        return {"policy": self.policy, "optimizer": self.optimizer, "env": self.env}
+        own = {} if self._own_optimizer is None else {"own_optimizer": self._own_optimizer}
+        return {"policy": self.policy, "optimizer": self.optimizer, "env": self.env, **own}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything for an exact resume, the environment included."""

@@ -54,6 +54,13 @@ def push(env: Env, mask: Tensor, velocity: float = 0.5) -> None:
     env.place(mask, "base_lin_vel", env.qvel[:, columns] + change)
 
 
+@randomises()
+def external_force(env: Env, mask: Tensor, force: Range = (-30.0, 30.0)) -> None:
+    """A force on the base's centre of mass, N in each direction of the world, until it is drawn anew."""
+    drawn = env.uniform((env.num_envs, 3), *force)
+    env.external_force.copy_(torch.where(mask[:, None], drawn, env.external_force))
+
+
 @randomises("geom_friction")
 def randomise_friction(env: Env, mask: Tensor, range: Range = (0.5, 1.25)) -> None:
     """Sliding friction of every geom of an environment; it is the larger of a contact's two that counts."""

@@ -95,6 +95,12 @@ def sensor(env: Env, name: str) -> Tensor:
     return env.sensor(name)
 
 
+@mirrored("vector")
+def external_force(env: Env) -> Tensor:
+    """(N, 3) force that an event put on the base, in its frame, N."""
+    return env.state.in_base_frame(env.external_force.float()[:, None])[:, 0]
+
+
 @mirrored("same")
 def base_height(env: Env) -> Tensor:
     """(N, 1) height above the ground, m."""
@@ -121,6 +127,12 @@ def foot_scan(env: Env, size: tuple[float, float] = (0.2, 0.2), resolution: floa
     pos = env.state.foot_pos
     heading = env.state.heading[:, None].expand(pos.shape[:2])
     return (pos[..., 2:] - env.scene.scan(pos, heading, size, resolution)).flatten(1)
+
+
+@mirrored("feet")
+def foot_height(env: Env) -> Tensor:
+    """(N, F) height of each foot's point above the ground right under it, m."""
+    return env.state.foot_height
 
 
 @mirrored("feet")
