@@ -64,7 +64,7 @@ def scenario_cfg(cfg: EnvCfg, scenarios: Scenarios, world: str | None = None) ->
     a scenario says all that happens. Those at startup and at a reset stay: they are the world and how a robot starts.
     """
     if world is None:
-        cfg = replace(cfg, events=_kept(cfg.events))
+        cfg = replace(cfg, events=kept_events(cfg.events))
     else:
         cfg = in_world(cfg, world)
     return replace(
@@ -77,7 +77,8 @@ def scenario_cfg(cfg: EnvCfg, scenarios: Scenarios, world: str | None = None) ->
     )
 
 
-def _kept(events: Mapping[str, EventTerm | None]) -> dict[str, EventTerm | None]:
+def kept_events(events: Mapping[str, EventTerm | None]) -> dict[str, EventTerm | None]:
+    """Those at startup and at a reset, without what strikes in mid-episode."""
     return {name: term for name, term in events.items() if term is not None and term.mode != "interval"}
 
 
@@ -91,15 +92,18 @@ def rollout(
     detail: bool = False,
     film: tuple[int, ...] = (),
     report: Callable[[int], None] | None = None,
+    begin: Callable[[Env], None] | None = None,
     watch: Callable[[Env, Decision], None] | None = None,
 ) -> Recording:
     """Runs all scenarios side by side, in the task's own world or a named one, until `seconds` after the latest onset.
 
-    `detail` also records belief and alarms; `film` the poses of these scenarios; `watch` sees the environment after
-    each step, and what was decided before it. Columns stay where the environment is until the end, so that a GPU is
-    never asked to wait.
+    `detail` also records belief and alarms; `film` the poses of these scenarios; `begin` may put robots elsewhere
+    before they are reset; `watch` sees the environment after each step, and what was decided before it. Columns stay
+    where the environment is until the end, so that a GPU is never asked to wait.
     """
     env = Env(scenario_cfg(cfg, scenarios, world))
+    if begin is not None:
+        begin(env)
     steps = scenarios.steps(env.step_dt, seconds)
     obs = env.reset(scenarios.seed)
     state = controller.initial_state(env.num_envs, env.device)

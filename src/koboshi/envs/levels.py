@@ -21,21 +21,29 @@ class Levels:
         self._types = ground.column_types
         self.column = torch.arange(num_envs, device=device) * columns // num_envs
         self.level = torch.zeros_like(self.column)
+        self._pinned = False
 
     @property
     def origins(self) -> Tensor:
         return self._starts[self.level, self.column]
 
+    def pin(self, level: Tensor, column: Tensor) -> None:
+        """(N,) int64 each: from the next reset on, and for good."""
+        self.level, self.column = level.to(self.level.device), column.to(self.level.device)
+        self._pinned = True
+
     def draw(self, generator: torch.Generator) -> None:
         """Random levels to begin with."""
-        if self.count > 1:
+        if self.count > 1 and not self._pinned:
             self.level = self._random(self._first + 1, generator)
 
     def _random(self, count: int, generator: torch.Generator) -> Tensor:
         return torch.randint(count, self.level.shape, generator=generator, device=self.level.device)
 
     def move(self, up: Tensor, down: Tensor, generator: torch.Generator) -> None:
-        """(N,) bool each: a level harder, or easier; who is above the highest gets a random one."""
+        """(N,) bool each: a level harder, or easier; who is above the highest gets a random one. Not the pinned."""
+        if self._pinned:
+            return
         level = (self.level + up.long() - down.long()).clamp(min=0)
         self.level = torch.where(level < self.count, level, self._random(self.count, generator))
 

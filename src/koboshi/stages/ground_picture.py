@@ -6,9 +6,8 @@ from pathlib import Path
 
 import torch
 
-from koboshi.errors import KoboshiError
+from koboshi.stages.ground_benchmark import ground_of
 from koboshi.tasks import TaskCfg
-from koboshi.terrain import GridCfg
 from koboshi.view.ground import ground_map
 
 STEP = 0.05
@@ -17,9 +16,7 @@ STEP = 0.05
 
 def picture(task: TaskCfg, folder: Path) -> Path:
     """Draws it, and says where. KoboshiError where the task's ground is no grid."""
-    cfg = task.env.scene.ground
-    if not isinstance(cfg, GridCfg):
-        raise KoboshiError(f"the ground of task '{task.name}' is one plane, and no grid: there is nothing to draw")
+    cfg = ground_of(task)
     grid = cfg.build()
     sides = (cfg.levels * cfg.size, cfg.columns * cfg.size)
     x, y = (torch.arange(-side / 2 + STEP / 2, side / 2, STEP) for side in sides)

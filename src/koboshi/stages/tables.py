@@ -18,6 +18,7 @@ from koboshi.runs import RunFolder
 from koboshi.specialists.assignment import COVER_RULES, SHARINGS, Assignment
 from koboshi.specialists.charge import served_joints
 from koboshi.stages.check import Finding
+from koboshi.stages.estimators import LABELS, variant_row
 from koboshi.stages.folders import CONTROLLER, names
 from koboshi.stages.progress import console
 from koboshi.stages.specialists import bank_assignment
@@ -146,3 +147,32 @@ def show_everything(root: Path) -> None:
             console.print(
                 f"run {name}: {newest.name if newest else 'no checkpoint yet'}", highlight=False, soft_wrap=True
             )
+
+
+def show_crossing(figures: Mapping[str, Any]) -> None:
+    """Shares of robots that crossed: a type of ground a row, a level a column."""
+    levels = len(next(iter(figures["types"].values()))["crossed"])
+    table = Table(title=f"{figures['task']}: robots that crossed, %, by level")
+    table.add_column("ground")
+    for level in range(levels):
+        table.add_column(str(level), justify="right")
+    table.add_column("passed", justify="right")
+    for name, each in figures["types"].items():
+        table.add_row(name, *(f"{100 * share:.0f}" for share in each["crossed"]), str(each["passed"]))
+    console.print(table)
+    speed = "–" if figures["speed"] is None else f"{figures['speed']:.0%}"
+    words = f"crossed {figures['crossed']:.0%}, fell {figures['fell']:.0%}, speed kept by those that crossed {speed}"
+    console.print(words, highlight=False, soft_wrap=True)
+
+
+def show_estimators(figures: Mapping[str, Any]) -> None:
+    """An actor a row, each figure's mean over seeds and its range."""
+    rows = {LABELS[name]: variant_row(by_seed) for name, by_seed in figures["variants"].items()}
+    steps = figures["timesteps"] * figures["num_envs"] / 1e6
+    table = Table(title=f"{figures['task']}: {steps:.1f} M steps each, seeds {figures['seeds']}")
+    table.add_column("actor")
+    for name in next(iter(rows.values())):
+        table.add_column(name, justify="right")
+    for name, row in rows.items():
+        table.add_row(name, *("–" if v is None else f"{v[0]:.3g} ({v[1]:.3g}–{v[2]:.3g})" for v in row.values()))
+    console.print(table)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from koboshi.view.plots import Path_, _figure, _png
+from koboshi.view.plots import HEAT, Path_, _figure, _png
 from koboshi.view.trajectory import Array
 
 
@@ -39,6 +39,28 @@ def ground_map(
         axes.tick_params(length=0)
         scale = ScalarMappable(Normalize(-reach, reach), colours)
         drawing.colorbar(scale, ax=axes, label="height, m", shrink=0.8, pad=0.01)
+        return _png(drawing, path)
+
+
+def crossing_map(crossed: Mapping[str, Sequence[float]], path: Path_ = None) -> bytes:
+    """crossed: type -> share of robots that crossed its cells, 0 to 1, by level from the easiest up."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    shares = np.array(list(crossed.values())).T
+    levels, types = shares.shape
+    heat = LinearSegmentedColormap.from_list("crossed", [tuple(c / 255 for c in colour) for colour in HEAT])
+    with _figure(1, 1, (2 + 0.95 * types, 1.4 + 0.36 * levels)) as (drawing, axes):
+        axes.imshow(shares, origin="lower", cmap=heat, vmin=0, vmax=1, aspect="auto")
+        for level, row in enumerate(shares):
+            for kind, share in enumerate(row):
+                ink = "white" if abs(share - 0.5) > 0.4 else "black"
+                axes.text(kind, level, f"{share:.0%}", ha="center", va="center", fontsize=8, color=ink)
+        axes.set_xticks(range(types), [name.replace("_", "\n") for name in crossed])
+        axes.set_yticks(range(levels))
+        axes.set_ylabel("level")
+        axes.set_title("robots that crossed")
+        axes.grid(False)
+        axes.tick_params(length=0)
         return _png(drawing, path)
 
 

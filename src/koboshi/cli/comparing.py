@@ -1,4 +1,4 @@
-"""The verb that compares controllers on frozen scenarios of faults."""
+"""Verbs that compare: controllers on frozen scenarios, and ways to learn."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from koboshi.cli.app import app
-from koboshi.cli.options import RUNS, Overrides, Root, task_named
+from koboshi.cli.options import RUNS, Overrides, Root, Task, task_named
 from koboshi.errors import KoboshiError
 
 benchmark_app = typer.Typer(help="Compare controllers on frozen scenarios.", no_args_is_help=True)
 app.add_typer(benchmark_app, name="benchmark")
+compare_app = typer.Typer(help="Compare ways to learn, with equal budgets.", no_args_is_help=True)
+app.add_typer(compare_app, name="compare")
 
 
 @benchmark_app.callback()
@@ -70,3 +72,56 @@ def faults(
         stage.make(plan)
     for path in stage.report(plan, join or [plan.out]):
         print(path)
+
+
+@benchmark_app.command("ground")
+def ground(
+    controller: Annotated[str, typer.Argument(help="Controller or policy: a file, a pipeline or a run.")],
+    overrides: Overrides = None,
+    robots: Annotated[int, typer.Option(help="Robots in each type of ground at each level.")] = 8,
+    speed: Annotated[float, typer.Option(help="Speed that they are told to walk at, m/s.")] = 0.6,
+    seconds: Annotated[float, typer.Option(help="How long they walk.")] = 20.0,
+    out: Annotated[Path, typer.Option(help="Folder of the figures.")] = Path("runs/ground"),
+    root: Root = RUNS,
+) -> None:
+    """How much of its task's rough ground a controller crosses, by type and level."""
+    from koboshi import config
+    from koboshi.stages import ground_benchmark as stage
+    from koboshi.stages import tables
+    from koboshi.stages.folders import find, task_of
+
+    path = find(controller, root)
+    task = config.override(task_of(path), overrides or [])
+    tables.show_crossing(stage.benchmark(task, path, out, robots, speed, seconds))
+    print(f"{out}/ground.json  {out}/ground.png")
+
+
+@compare_app.callback()
+def compare() -> None:
+    """Compare ways to learn, with equal budgets."""
+
+
+@compare_app.command("estimators")
+def estimators(
+    task: Task,
+    overrides: Overrides = None,
+    name: Annotated[str, typer.Option(help="Folder of its runs under the task's.")] = "estimators",
+    seed: Annotated[list[int] | None, typer.Option(help="Training seeds; several times. 1, 2.")] = None,
+    actor: Annotated[
+        list[str] | None, typer.Option(help="plain, frames, est, him, dreamwaq, rma; several times. All.")
+    ] = None,
+    root: Root = RUNS,
+) -> None:
+    """Train a task's policy under actors that guess what no sensor shows, and measure them. Killed, it goes on."""
+    from koboshi.stages import estimators as stage
+    from koboshi.stages import tables
+
+    plan = stage.Comparison(
+        task_named(task, overrides),
+        root,
+        name,
+        tuple(dict.fromkeys(seed or (1, 2))),
+        tuple(dict.fromkeys(actor or stage.VARIANTS)),
+    )
+    tables.show_estimators(stage.compare(plan))
+    print(f"{plan.folder}/estimators.json  {plan.folder}/estimators.png")
