@@ -97,6 +97,22 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise KoboshiError(f"{path} is not valid JSON (truncated?): {error}") from error
 
 
+def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The rows of a file such as `metrics.jsonl`; KoboshiError where it is not there or damaged."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except FileNotFoundError:
+        raise KoboshiError(f"no metrics file {path}") from None
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):  # a killed run may leave its last line cut; any other is damage
+                raise KoboshiError(f"{path}, line {number}: not JSON ({error})") from error
+    return rows
+
+
 def digest(path: str | os.PathLike[str]) -> str:
     """The sha256 of a file, in hex."""
     try:

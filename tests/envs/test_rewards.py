@@ -12,7 +12,7 @@ import worlds
 
 from koboshi.envs import Env
 from koboshi.envs.cfg import RewardTerm
-from koboshi.envs.rewards import shaped
+from koboshi.envs.rewards import RewardManager, ValueStatistics, shaped
 from koboshi.envs.terms import rewards, terminations
 from koboshi.errors import KoboshiError
 
@@ -184,3 +184,28 @@ def test_contacts_of_bodies_are_asked_for() -> None:
     env = Env(worlds.go2())
     with pytest.raises(KoboshiError, match="sensed where env.scene.contacts=body"):
         rewards.undesired_contacts(env, ("base",))
+
+
+def test_values_are_counted_before_clip_and_weight() -> None:
+    """A value of 2·(step) with a clip at 3 and a weight: what is earned is clipped, what is counted is not."""
+    env = Env(worlds.clean(worlds.go2(num_envs=3)))
+    term = RewardTerm(lambda env: 2.0 * env.episode_step, -5.0, clip=(0.0, 3.0))
+    manager = RewardManager({"late": term, "alive": RewardTerm(rewards.alive, 1.0)}, env)
+    fine = torch.zeros(3, dtype=torch.bool)
+    for step in (1, 2, 3):
+        env.episode_step[:] = step
+        reward = manager.compute(fine)
+        assert reward.tolist() == pytest.approx([(-5.0 * min(2.0 * step, 3.0) + 1.0) * env.step_dt] * 3)
+    found = manager.values.pop()
+    assert found["value/late/mean"] == pytest.approx(4.0) and found["value/late/most"] == 6.0
+    assert found["value/late/std"] == pytest.approx((8 / 3) ** 0.5)
+    assert found["value/alive/std"] == 0.0
+    assert manager.values.pop() == {}
+
+
+def test_magnitudes_of_negative_values() -> None:
+    statistics = ValueStatistics(("a",), torch.device("cpu"))
+    statistics.add(torch.tensor([[-4.0, 1.0]]))
+    found = statistics.pop()
+    assert found == {"value/a/mean": -1.5, "value/a/std": 2.5, "value/a/most": 4.0}
+    assert ValueStatistics(("a",), torch.device("cpu")).pop() == {}

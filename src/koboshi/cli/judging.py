@@ -11,6 +11,8 @@ import typer
 from koboshi.cli.app import app
 from koboshi.cli.options import RUNS, Overrides, Root, task_named
 
+suggest_app = typer.Typer(help="Read a run and propose settings.", no_args_is_help=True)
+app.add_typer(suggest_app, name="suggest")
 WALK = (0.7, 0.0, 0.0)
 
 
@@ -124,3 +126,27 @@ def demo(
     playing.demo(out, task, overrides or [])
     written = [out / name for name in ("metrics.json", "video.mp4", "report.html")]
     print("  ".join(str(path) for path in written if path.exists()))
+
+
+@suggest_app.callback()
+def suggest() -> None:
+    """Read a run and propose settings."""
+
+
+@suggest_app.command("clips")
+def clips(
+    run: Annotated[str, typer.Argument(help="A run of koboshi train.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the picture; the run's own by default.")] = None,
+    root: Root = RUNS,
+) -> None:
+    """What each reward term was worth over a run, and bounds for those with rare, large values."""
+    from koboshi.errors import unknown
+    from koboshi.runs import list_runs
+    from koboshi.stages import suggest as stage
+    from koboshi.stages import tables
+
+    folder = next((path for path in (Path(run), root / run) if (path / "metrics.jsonl").is_file()), None)
+    if folder is None:
+        raise unknown("run", run, [path.relative_to(root).as_posix() for path in list_runs(root)])
+    tables.show_worths(stage.clips(folder, out or folder))
+    print(f"{out or folder}/rewards.png")

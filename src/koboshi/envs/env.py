@@ -187,6 +187,7 @@ class Env:
         self.log.pop()
         everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         self.rewards.sums.zero_()
+        self.rewards.values.clear()
         self.command.scale = self.faults.scale = 1.0
         self.fields.restore_nominal()
         self.encoder_bias.zero_()
@@ -315,7 +316,8 @@ class Env:
     def pop_log(self) -> dict[str, float]:
         """Means over the episodes that ended since the last call, and NaNs counted so far; settles what was noted."""
         self.settle()
-        return self.log.pop() | self.scene.levels.summary() | {"episode/nan": float(self.nan_count)}
+        levels, values = self.scene.levels.summary(), self.rewards.values.pop()
+        return self.log.pop() | levels | values | {"episode/nan": float(self.nan_count)}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that a later `load_state_dict` needs to continue with the same numbers."""

@@ -36,6 +36,38 @@ def _total(value: Tensor) -> Tensor:
     return value if value.ndim == 1 else value.sum(1)
 
 
+class ValueStatistics:
+    """Means, deviations and greatest magnitudes of every term's shaped value, before its clip and its weight."""
+
+    def __init__(self, names: tuple[str, ...], device: torch.device) -> None:
+        self._names, self._count = names, 0
+        self._sums = torch.zeros(3, len(names), device=device)
+
+    def add(self, values: Tensor) -> None:
+        """values: (terms, N) of one step."""
+        total, square, most = self._sums
+        total += values.sum(1)
+        square += values.square().sum(1)
+        torch.maximum(most, values.abs().amax(1), out=most)
+        self._count += values.shape[1]
+
+    def pop(self) -> dict[str, float]:
+        """`value/<term>/mean`, `/std` and `/most` over all steps since the last call; nothing where there was none."""
+        if not self._count:
+            return {}
+        total, square, most = self._sums.double()
+        mean = total / self._count
+        deviation = (square / self._count - mean.square()).clamp(min=0).sqrt()
+        rows = torch.stack((mean, deviation, most), dim=1).cpu().tolist()
+        self.clear()
+        pairs = [zip(("mean", "std", "most"), row, strict=True) for row in rows]
+        return {f"value/{n}/{kind}": x for n, pair in zip(self._names, pairs, strict=True) for kind, x in pair}
+
+    def clear(self) -> None:
+        self._sums.zero_()
+        self._count = 0
+
+
 class RewardManager:
     """Sums terms into a reward and keeps each term's sum over the episode."""
 
@@ -44,15 +76,24 @@ class RewardManager:
         self._terms = {name: term for name, term in terms.items() if term is not None}
         if not self._terms:
             raise KoboshiError("env.rewards holds no term")
-        self._weights = torch.tensor([t.weight for t in self._terms.values()], device=env.device) * env.step_dt
-        self.sums = torch.zeros(len(self._terms), env.num_envs, device=env.device)
+        present, device = self._terms.values(), env.device
+        self._weights = torch.tensor([t.weight for t in present], device=device) * env.step_dt
+        self._bounds = None
+        if any(t.clip for t in present):
+            bounds = [t.clip or (-torch.inf, torch.inf) for t in present]
+            self._bounds = [torch.tensor(side, device=device)[:, None] for side in zip(*bounds, strict=True)]
+        self.sums = torch.zeros(len(self._terms), env.num_envs, device=device)
+        self.values = ValueStatistics(tuple(self._terms), device)
 
     def compute(self, bad: Tensor) -> Tensor:
         """(N,) reward of this control step; 0, and nothing for the sums, where physics failed (`bad` (N,))."""
         values = torch.stack([self._value(name, term) for name, term in self._terms.items()])
-        values *= self._weights[:, None]
         if anyone(bad):
             values.masked_fill_(bad, 0.0)
+        self.values.add(values)
+        if self._bounds is not None:
+            values = values.clamp(*self._bounds)
+        values *= self._weights[:, None]
         self.sums += values
         return values.sum(0)
 
@@ -60,7 +101,7 @@ class RewardManager:
         value = shaped(term.func(self._env, **term.params), term)
         if value.shape != (self._env.num_envs,):
             raise KoboshiError(f"reward '{name}' has shape {tuple(value.shape)}, not ({self._env.num_envs},)")
-        return value if term.clip is None else value.clamp(*term.clip)
+        return value
 
     def blame(self) -> str:
         """The first term whose sum is not finite."""

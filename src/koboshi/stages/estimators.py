@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +140,7 @@ def _run(plan: Comparison, name: str, overrides: list[str], start: Start = Start
 def _curve(task: TaskCfg, parts: Sequence[RunFolder]) -> dict[str, Any]:
     """Levels over environment steps, the level at the end, and what training cost."""
     an_iteration = task.agent.trainer.rollout * task.env.num_envs
-    rows = [json.loads(line) for part in parts for line in part.metrics.read_text().splitlines()]
+    rows = [row for part in parts for row in runs.read_jsonl(part.metrics)]
     levels = [row["terrain/level"] for row in rows]
     last = rows[-max(1, round(SETTLED * len(rows))) :]
     seconds = sum(training_seconds(part) for part in parts)

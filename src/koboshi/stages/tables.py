@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -22,6 +22,7 @@ from koboshi.stages.estimators import LABELS, variant_row
 from koboshi.stages.folders import CONTROLLER, names
 from koboshi.stages.progress import console
 from koboshi.stages.specialists import bank_assignment
+from koboshi.stages.suggest import Worth
 from koboshi.tasks import TaskCfg
 from koboshi.tasks.task import required
 
@@ -176,3 +177,16 @@ def show_estimators(figures: Mapping[str, Any]) -> None:
     for name, row in rows.items():
         table.add_row(name, *("–" if v is None else f"{v[0]:.3g} ({v[1]:.3g}–{v[2]:.3g})" for v in row.values()))
     console.print(table)
+
+
+def show_worths(worths: Sequence[Worth]) -> None:
+    """Reward terms from the weightiest on, and overrides to copy."""
+    table = Table(title="reward terms over the last fifth of the run")
+    for name in ("term", "1/s", "share", "value", "clip"):
+        table.add_column(name, justify="left" if name in ("term", "clip") else "right", no_wrap=True)
+    for each in sorted(worths, key=lambda worth: -worth.share):
+        numbers = (f"{each.earned:.2g}", f"{each.share:.0%}", f"{each.mean:.3g} ± {each.std:.3g}")
+        table.add_row(each.name, *numbers, each.why if each.clip is None else "[{:g}, {:g}]".format(*each.clip))
+    console.print(table)
+    found = [f"env.rewards.{each.name}.clip=[{each.clip[0]:g},{each.clip[1]:g}]" for each in worths if each.clip]
+    console.print(" ".join(found) or "nothing to clip", highlight=False, soft_wrap=True, markup=False)

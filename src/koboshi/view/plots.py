@@ -6,18 +6,16 @@ Each returns the PNG's bytes and, given a `path`, writes them there whole or not
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from koboshi.errors import KoboshiError
-from koboshi.runs import write_atomic
+from koboshi.runs import read_jsonl, write_atomic
 from koboshi.view.trajectory import Array, Trajectory
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#7f8790")
@@ -106,7 +104,7 @@ def learning_curve(
     x: str = "step",
 ) -> bytes:
     """A run's `metrics.jsonl`: one small plot for each of `keys` (default: the first six) against `x`."""
-    rows = _read_jsonl(metrics_jsonl)
+    rows = read_jsonl(metrics_jsonl)
     names = dict.fromkeys(k for row in rows for k, v in row.items() if isinstance(v, int | float))
     chosen = list(keys) if keys is not None else [n for n in names if n not in (x, "time", "iteration")][:6]
     missing = [k for k in (x, *chosen) if k not in names]
@@ -124,21 +122,6 @@ def learning_curve(
             axes.set_title(key, fontsize=9)
             axes.set_xlabel(x)
         return _png(figure, path)
-
-
-def _read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    try:
-        lines = Path(path).read_text().splitlines()
-    except FileNotFoundError:
-        raise KoboshiError(f"no metrics file {path}") from None
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):  # a killed run may leave its last line cut; any other is damage
-                raise KoboshiError(f"{path}, line {number}: not JSON ({error})") from error
-    return rows
 
 
 def delay_cdf(delays_ms: Mapping[str, Sequence[float | None]], path: Path_ = None, *, limit: float = 1000) -> bytes:
