@@ -13,7 +13,7 @@ OTHERS = 0.01
 
 
 def reward_shares(steps: Sequence[float], earned: Mapping[str, Sequence[float]], path: Path_ = None) -> bytes:
-    """earned: term -> what it gave at each of `steps` (iterations). Gains above, costs below, as shares of the sum of all
+    """earned: term -> what it gave at each of `steps` (iterations). Gains above, costs below, as shares of all
     magnitudes."""
     from matplotlib import colormaps
 
