@@ -389,3 +389,11 @@ def test_randomisations_wait_until_they_are_asked_for() -> None:
     strength = env.fields.randomised("actuator_forcerange")[:, :, 1] / env.effort_limit
     assert bool((strength == 0.5).all()) and env.encoder_bias.any() and env.external_force.all()
     assert list(env.events.state_dict()) == ["push"]
+
+
+def test_headings_to_begin_with() -> None:
+    env = with_events(reset_base=EventTerm(events.reset_base, params={"heading": (-0.2, 0.3), "velocity": 0.0}))
+    env.reset(0)
+    assert env.state.heading.min() >= -0.2 - 1e-6 and env.state.heading.max() <= 0.3 + 1e-6
+    assert env.state.heading.std() > 0.05
+    assert env.qvel.abs().max() == 0

@@ -209,3 +209,74 @@ def test_magnitudes_of_negative_values() -> None:
     found = statistics.pop()
     assert found == {"value/a/mean": -1.5, "value/a/std": 2.5, "value/a/most": 4.0}
     assert ValueStatistics(("a",), torch.device("cpu")).pop() == {}
+
+
+def test_stumble_counts_feet_pushed_sideways() -> None:
+    force = torch.tensor([[[0.0, 0.0, 80.0], [60.0, 0.0, -11.0]], [[3.0, 4.0, 0.9], [0.0, 0.0, 0.0]]])
+    assert rewards.stumble(SimpleNamespace(foot_force=force)).tolist() == [1.0, 1.0]
+
+
+def test_the_force_on_feet_is_the_robots_weight() -> None:
+    """A Go2 that stands still; and one in the air."""
+    cfg = worlds.clean(worlds.go2(num_envs=2))
+    env = Env(replace(cfg, scene=replace(cfg.scene, contacts="body"), events={}, terminations={}))
+    env.reset(0)
+    for _ in range(75):
+        env.step(worlds.zeros(env))
+    env.qpos[1, 2] += 3.0
+    env.step(worlds.zeros(env))
+    force = env.foot_force
+    assert force[0, :, 2].abs().sum().item() == pytest.approx(9.81 * env.robot_mass, rel=0.02)
+    assert force[0, :, 2].abs().min() > 10 and force[1].abs().max() == 0
+    assert force[0, :, 2].abs().tolist() == pytest.approx(
+        env.state.sensordata[0, env.joints.foot_contact].tolist(), rel=0.02
+    )
+    plain = Env(cfg)
+    with pytest.raises(KoboshiError, match="sensed where env.scene.contacts=body"):
+        _ = plain.foot_force
+
+
+def test_lift_is_upward_speed() -> None:
+    velocity = torch.tensor([[[1.0, 0.0, 0.5], [1.0, 0.0, -0.5]]])
+    assert rewards.feet_lift(SimpleNamespace(state=SimpleNamespace(foot_vel=velocity))).tolist() == [[0.5, 0.0]]
+
+
+def test_tracking_in_three_frames() -> None:
+    """A Go2 that faces +y, nose up by 30°, and moves along the world's y at 1 m/s, told to go forward at 1 m/s."""
+    env = Env(worlds.clean(worlds.go2(num_envs=1)))
+    env.reset(0)
+    everyone = torch.ones(1, dtype=torch.bool)
+    yaw, pitch = torch.tensor([math.cos(math.pi / 4), 0, 0, math.sin(math.pi / 4)]), -math.pi / 6
+    c, s = math.cos(pitch / 2), math.sin(pitch / 2)
+    quat = torch.tensor([[yaw[0] * c, -yaw[3] * s, yaw[0] * s, yaw[3] * c]])
+    env.place(everyone, "base_quat", quat)
+    env.place(everyone, "base_lin_vel", torch.tensor([[0.0, 1.0, 0.0]]))
+    env.state.refresh_motion(~everyone)
+    env.command.value[:] = torch.tensor([1.0, 0.0, 0.0])
+    assert rewards.lin_vel_xy_error(env)[0].tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
+    forward = math.cos(math.pi / 6)
+    assert rewards.lin_vel_xy_error(env, "base")[0].tolist() == pytest.approx([1 - forward, 0.0], abs=1e-6)
+    assert rewards.lin_vel_xy_error(env, "world")[0].tolist() == pytest.approx([1.0, -1.0], abs=1e-6)
+    with pytest.raises(KoboshiError, match="no frame 'body'; did you mean"):
+        rewards.lin_vel_xy_error(env, "body")
+
+
+def test_terms_of_some_joints_and_the_pose_in_the_mirror() -> None:
+    env = Env(worlds.clean(worlds.go2(num_envs=1)))
+    env.reset(0)
+    env.state.joint_pos = env.default_joint_pos[None].clone()
+    assert rewards.pose_mirror(env).abs().max() < 1e-6
+    names = list(env.robot.joint_names)
+    env.state.joint_pos[0, names.index("FL_hip_joint")] += 0.2  # outward, as the right one would by −0.2
+    env.state.joint_pos[0, names.index("FR_hip_joint")] -= 0.2
+    env.state.joint_pos[0, names.index("RL_calf_joint")] += 0.1
+    found = dict(zip(names, rewards.pose_mirror(env)[0].tolist(), strict=True))
+    assert {name for name, x in found.items() if abs(x) > 1e-6} == {"RL_calf_joint", "RR_calf_joint"}
+    assert found["RL_calf_joint"] == pytest.approx(0.1) and found["RR_calf_joint"] == pytest.approx(-0.1)
+    calves = rewards.pose_mirror(env, (".*_calf_joint",))
+    assert calves.shape == (1, 4) and calves.abs().sum().item() == pytest.approx(0.2)
+    env.state.joint_torque, env.state.joint_vel = torch.arange(12.0)[None], torch.full((1, 12), -2.0)
+    hips = [i for i, name in enumerate(names) if "hip" in name]
+    assert rewards.joint_power(env, (".*_hip_joint",)).item() == 2 * sum(hips)
+    assert rewards.joint_torque(env, (".*_hip_joint",))[0].tolist() == hips
+    assert rewards.joint_acc(env).shape == (1, 12) and rewards.joint_acc(env, (".*_hip_joint",)).shape == (1, 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from koboshi.envs.scene import Scene
 from koboshi.envs.state import RobotState
 from koboshi.errors import KoboshiError, unknown
 from koboshi.faults import FaultLayer, Scenarios
-from koboshi.robots import JointMap
+from koboshi.robots import Foot, JointMap
 from koboshi.robots.maps import sensor_ids
 from koboshi.sim import ModelFields, anyone, make_backend, make_generator
 from koboshi.vec_env import MirrorMap, Obs, Step
@@ -128,6 +128,11 @@ class Env:
         ids = torch.tensor([place[other] for other in others], device=self.device)
         return ids, self._row(self.robot.mirror_signs[list(joints)])
 
+    @cached_property
+    def joint_mirror(self) -> tuple[Tensor, Tensor]:
+        """`mirror_of_joints` of all joints, in the robot's order."""
+        return self.mirror_of_joints(range(len(self.robot.joint_names)))
+
     @property
     def term_joints(self) -> dict[str, list[str]]:
         """Observation term -> the joint of each of its numbers, where these are not all joints in their order."""
@@ -145,6 +150,26 @@ class Env:
         """(N, d) what a sensor of the model reads, a physics step behind positions, as MuJoCo's do."""
         return self.state.sensordata[:, self._indices(("sensor", (name,)), lambda: sensor_ids(self.model, [name]))]
 
+    @property
+    def foot_force(self) -> Tensor:
+        """(N, F, 3) contact force on each foot's soles, N, world frame; its sign is the sensor's.
+
+        KoboshiError where contacts of bodies are not sensed.
+        """
+        sensors = self.state.sensordata
+        columns = (
+            self._indices(("force", (foot.name,)), partial(self._force_columns, foot)) for foot in self.robot.feet
+        )
+        return torch.stack([sensors[:, c].unflatten(1, (-1, 3)).sum(1) for c in columns], dim=1)
+
+    def _force_columns(self, foot: Foot) -> list[int]:
+        self._check_sensed()
+        return self.joints.foot_force[foot.name]
+
+    def _check_sensed(self) -> None:
+        if not self.joints.touching:
+            raise KoboshiError("contacts of bodies are sensed where env.scene.contacts=body")
+
     def touching(self, bodies: tuple[str, ...]) -> Tensor:
         """(N, n) bool: which bodies (patterns) touch the ground, or what stands on it, with other than their soles.
 
@@ -155,9 +180,8 @@ class Env:
         return (self.state.sensordata[:, columns.flatten()].view(self.num_envs, *columns.shape) > 0).any(-1)
 
     def _touch_columns(self, patterns: tuple[str, ...]) -> list[list[int]]:
+        self._check_sensed()
         sensed = self.joints.touching
-        if not sensed:
-            raise KoboshiError("contacts of bodies are sensed where env.scene.contacts=body")
         found = [columns for body, columns in sensed.items() if any(re.fullmatch(p, body) for p in patterns)]
         if not found:
             raise unknown("body that touches the ground", "' or '".join(patterns), sensed, "bodies")

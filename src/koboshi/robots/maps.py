@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from koboshi.errors import KoboshiError, unknown
-from koboshi.robots.model import TOUCHES
+from koboshi.robots.model import FORCE, TOUCHES
 from koboshi.robots.robot import Robot
 
 Index = slice | Tensor
@@ -72,6 +72,17 @@ class JointMap:
             if model.sensor(i).name.endswith(TOUCHES):
                 body = model.body(model.geom_bodyid[model.sensor_objid[i]]).name
                 found.setdefault(body, []).append(int(model.sensor_adr[i]))
+        return found
+
+    @cached_property
+    def foot_force(self) -> dict[str, list[int]]:
+        """Foot -> columns of `sensordata`, three a geom, with the contact force on its soles; see `model.FORCE`."""
+        model, found = self._model, {foot.name: list[int]() for foot in self._robot.feet}
+        foot_of = {model.body(foot.body).id: foot.name for foot in self._robot.feet}
+        for i in range(model.nsensor):
+            if model.sensor(i).name.endswith(FORCE):
+                start = int(model.sensor_adr[i])
+                found[foot_of[model.geom_bodyid[model.sensor_objid[i]]]] += range(start, start + 3)
         return found
 
     def _sensors(self, kind: str) -> Index:

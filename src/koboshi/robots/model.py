@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 GROUND, BODY = 1, 2
 """Contact types: what robots stand on, and robots that collide with themselves."""
+_NET = 3
+"""MuJoCo's `reduce="netforce"`."""
 _MARGIN = 0.03
 """How far the box in which a foot's contacts are summed reaches beyond its geoms, m."""
 FOOT_SENSORS = {
@@ -23,8 +25,8 @@ FOOT_SENSORS = {
 }
 """`{foot}_contact` (normal force, N), `{foot}_pos` (m) and `{foot}_vel` (m/s, world frame) of each foot."""
 
-TOUCHES = "_touches"
-"""Ends the name of the sensor that counts a geom's contacts."""
+TOUCHES, FORCE = "_touches", "_force"
+"""End the names of the sensors that count a geom's contacts, and that give their force on a sole, N, world frame."""
 
 
 def visual_spec(robot: Robot) -> mujoco.MjSpec:
@@ -50,7 +52,7 @@ def physics_spec(robot: Robot, collisions: Collisions | None = None) -> mujoco.M
         _add_foot_site(spec, foot, feet[foot.name])
     _add_foot_sensors(spec, robot)
     if collisions == "body":
-        _add_contact_sensors(spec, {name for names in feet.values() for name in names})
+        _add_contact_sensors(spec, {name: foot for foot, names in feet.items() for name in names})
     # Pyramids step fastest, and the published solvers differ from robot to robot.
     spec.option.cone, spec.option.impratio = mujoco.mjtCone.mjCONE_PYRAMIDAL, 1.0
     if collisions != "all":
@@ -180,16 +182,19 @@ def _add_foot_sensors(spec: mujoco.MjSpec, robot: Robot) -> None:
             spec.add_sensor(name=f"{foot.name}_{kind}", type=sensor, objtype=mujoco.mjtObj.mjOBJ_SITE, objname=site)
 
 
-def _add_contact_sensors(spec: mujoco.MjSpec, soles: set[str]) -> None:
-    """`{geom}_touches` of every geom that collides and is no sole: the number of its contacts."""
+def _add_contact_sensors(spec: mujoco.MjSpec, soles: dict[str, str]) -> None:
+    """`{geom}_touches` of every geom that collides and is no sole: the number of its contacts; `{geom}_force` of soles,
+    which are geom -> foot: the force of all its contacts together."""
+    found, force = mujoco.mjtConDataField.mjCONDATA_FOUND, mujoco.mjtConDataField.mjCONDATA_FORCE
     for body in spec.bodies[1:]:
-        for i, geom in enumerate(g for g in body.geoms if g.name not in soles):
+        for i, geom in enumerate(body.geoms):
             geom.name = geom.name or f"{body.name}_geom{i + 1}"
+            kind, data, reduction = (FORCE, force, _NET) if geom.name in soles else (TOUCHES, found, 0)
             sensor = spec.add_sensor(
-                name=f"{geom.name}{TOUCHES}",
+                name=f"{geom.name}{kind}",
                 type=mujoco.mjtSensor.mjSENS_CONTACT,
                 objtype=mujoco.mjtObj.mjOBJ_GEOM,
                 objname=geom.name,
             )
             # What it says, how contacts are put together, and how many it tells of.
-            sensor.intprm[:3] = 1 << int(mujoco.mjtConDataField.mjCONDATA_FOUND), 0, 1
+            sensor.intprm[:3] = 1 << int(data), reduction, 1

@@ -6,6 +6,7 @@ the first step, and whether other constants follow from them. All go through `en
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -29,9 +30,9 @@ def randomises(*fields: str, derives: bool = False) -> Callable[[Event], Event]:
     return note
 
 
-def reset_base(env: Env, mask: Tensor, velocity: float = 0.5) -> None:
-    """Upright at a random heading, with a random velocity up to `velocity` m/s and rad/s in each direction."""
-    half = env.uniform(env.num_envs, -torch.pi / 2, torch.pi / 2)
+def reset_base(env: Env, mask: Tensor, velocity: float = 0.5, heading: Range = (-math.pi, math.pi)) -> None:
+    """Upright at a random heading (rad), with a random velocity up to `velocity` m/s and rad/s in each direction."""
+    half = env.uniform(env.num_envs, heading[0] / 2, heading[1] / 2)
     zero = torch.zeros_like(half)
     env.place(mask, "base_quat", torch.stack((half.cos(), zero, zero, half.sin()), dim=1))
     speed = env.uniform((env.num_envs, 6), -velocity, velocity)

@@ -5,18 +5,35 @@ Isaac Lab's flat H1 task (isaaclab_tasks, locomotion/velocity/config/h1), in its
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
+from koboshi.errors import unknown
+
 if TYPE_CHECKING:
     from koboshi.envs.env import Env
 
+Joints = tuple[str, ...]
+"""Patterns of joint names."""
+ALL: Joints = (".*",)
 
-def lin_vel_xy_error(env: Env) -> Tensor:
-    """(N, 2) commanded less true horizontal velocity in the yaw frame, m/s."""
-    return env.command.value[:, :2] - env.state.lin_vel_yaw
+
+def lin_vel_xy_error(env: Env, frame: Literal["yaw", "base", "world"] = "yaw") -> Tensor:
+    """(N, 2) commanded less true velocity, m/s: along the robot's heading and across it, in its tilted base, or along
+    the world's x and y, whatever it looks at."""
+    state = env.state
+    match frame:
+        case "yaw":
+            velocity = state.lin_vel_yaw
+        case "base":
+            velocity = state.base_lin_vel[:, :2]
+        case "world":
+            velocity = state.world_lin_vel[:, :2]
+        case _:
+            raise unknown("frame", frame, ("yaw", "base", "world"))
+    return env.command.value[:, :2] - velocity
 
 
 def ang_vel_z_error(env: Env) -> Tensor:
@@ -64,6 +81,18 @@ def feet_slide(env: Env) -> Tensor:
     return (env.state.foot_vel[:, :, :2].norm(dim=2) * env.state.foot_contact).sum(1)
 
 
+def stumble(env: Env, slope: float = 5.0) -> Tensor:
+    """(N,) how many feet meet something upright: the ground pushes them sideways with over `slope` times the force with
+    which it holds them (legged_gym's)."""
+    force = env.foot_force
+    return (force[..., :2].norm(dim=-1) > slope * force[..., 2].abs()).float().sum(1)
+
+
+def feet_lift(env: Env) -> Tensor:
+    """(N, F) upward speed of each foot, m/s, 0 where it sinks."""
+    return env.state.foot_vel[..., 2].clamp(min=0)
+
+
 def undesired_contacts(env: Env, bodies: tuple[str, ...]) -> Tensor:
     """(N,) how many of these bodies (patterns) touch the ground with other than their soles."""
     return env.touching(bodies).float().sum(1)
@@ -82,6 +111,13 @@ def joint_deviation(env: Env, joints: tuple[str, ...]) -> Tensor:
     return env.state.joint_pos[:, ids] - env.default_joint_pos[ids]
 
 
+def pose_mirror(env: Env, joints: Joints = ALL) -> Tensor:
+    """(N, n) positions of joints less those of the pose's mirror image, left and right exchanged, rad."""
+    ids, signs = env.joint_mirror
+    offset = env.state.joint_pos - env.default_joint_pos
+    return _chosen(env, offset - signs * offset[:, ids], joints)
+
+
 def flat_orientation(env: Env) -> Tensor:
     """(N, 2) horizontal part of gravity in the base frame."""
     return env.state.projected_gravity[:, :2]
@@ -92,14 +128,19 @@ def action_rate(env: Env) -> Tensor:
     return env.actions.value - env.actions.previous
 
 
-def joint_acc(env: Env) -> Tensor:
-    """(N, J) rad/s²."""
-    return env.state.joint_acc
+def _chosen(env: Env, values: Tensor, joints: Joints) -> Tensor:
+    """(N, n) of (N, J) those of some joints."""
+    return values if joints == ALL else values[:, env.joint_ids(joints)]
 
 
-def joint_power(env: Env) -> Tensor:
-    """(N,) Σ |torque · velocity| of the joints, W."""
-    return (env.state.joint_torque * env.state.joint_vel).abs().sum(1)
+def joint_acc(env: Env, joints: Joints = ALL) -> Tensor:
+    """(N, n) rad/s²."""
+    return _chosen(env, env.state.joint_acc, joints)
+
+
+def joint_power(env: Env, joints: Joints = ALL) -> Tensor:
+    """(N,) Σ |torque · velocity| of joints, W."""
+    return _chosen(env, env.state.joint_torque * env.state.joint_vel, joints).abs().sum(1)
 
 
 def action_smoothness(env: Env) -> Tensor:
@@ -123,9 +164,9 @@ def feet_clearance_body(env: Env, target: float) -> Tensor:
     return ((height - target).square() * velocity[..., :2].norm(dim=-1)).sum(1)
 
 
-def joint_torque(env: Env) -> Tensor:
-    """(N, J) N·m."""
-    return env.state.joint_torque
+def joint_torque(env: Env, joints: Joints = ALL) -> Tensor:
+    """(N, n) N·m."""
+    return _chosen(env, env.state.joint_torque, joints)
 
 
 def lin_vel_z(env: Env) -> Tensor:
