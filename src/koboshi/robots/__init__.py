@@ -9,14 +9,20 @@ from koboshi.robots.model import physics_spec, visual_spec
 from koboshi.robots.robot import Foot, Robot
 from koboshi.robots.unitree_g1 import UNITREE_G1
 from koboshi.robots.unitree_go2 import UNITREE_GO2
+from koboshi.robots.unitree_go2w import UNITREE_GO2W
 from koboshi.robots.unitree_h1 import UNITREE_H1
+from koboshi.robots.wheelbiped import WHEELBIPED
 
-_ROBOTS: dict[str, Robot] = {robot.name: robot for robot in (UNITREE_H1, UNITREE_G1, UNITREE_GO2)}
+_ROBOTS: dict[str, Robot] = {
+    robot.name: robot for robot in (UNITREE_H1, UNITREE_G1, UNITREE_GO2, UNITREE_GO2W, WHEELBIPED)
+}
 
 __all__ = [
     "UNITREE_G1",
     "UNITREE_GO2",
+    "UNITREE_GO2W",
     "UNITREE_H1",
+    "WHEELBIPED",
     "ActuatorLaw",
     "Foot",
     "JointMap",
