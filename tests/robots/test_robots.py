@@ -108,8 +108,8 @@ def test_the_biped_stands_with_its_weight_over_its_wheels() -> None:
 
 
 def test_a_wheel_rolls_as_far_as_it_turns() -> None:
-    """A Go2-W with stiff legs, all wheels asked for 5 rad/s: dry friction of 0.2 N·m holds each back by 0.2 / 0.5 rad/s,
-    and the base moves as fast as their rims."""
+    """A Go2-W with stiff legs, all wheels asked for 5 rad/s: dry friction of 0.2 N·m holds each back by
+    0.2 / 0.5 rad/s, and the base moves as fast as their rims."""
     robot, model = UNITREE_GO2W, on_ground(UNITREE_GO2W)
     legs = [model.actuator(name).id for name in robot.joint_names if not name.endswith("foot_joint")]
     model.actuator_gainprm[legs] *= 30

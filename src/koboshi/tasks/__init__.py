@@ -9,10 +9,12 @@ from koboshi.errors import KoboshiError, unknown
 from koboshi.tasks.g1_walk import g1_walk
 from koboshi.tasks.go2_flat import go2_flat
 from koboshi.tasks.go2_rough import go2_rough
+from koboshi.tasks.go2w import go2w_rough, go2w_stairs
 from koboshi.tasks.h1_dead_joint import h1_dead_joint
 from koboshi.tasks.h1_velocity import h1_velocity
 from koboshi.tasks.h1_walk import h1_walk
 from koboshi.tasks.task import TaskCfg
+from koboshi.tasks.wheelbiped import wheelbiped_flat, wheelbiped_stairs
 
 MakeTask = Callable[[], TaskCfg]
 
@@ -22,6 +24,10 @@ TASKS: dict[str, MakeTask] = {
     "h1-walk": h1_walk,
     "go2-flat": go2_flat,
     "go2-rough": go2_rough,
+    "go2w-stairs": go2w_stairs,
+    "go2w-rough": go2w_rough,
+    "wheelbiped-flat": wheelbiped_flat,
+    "wheelbiped-stairs": wheelbiped_stairs,
     "g1-walk": g1_walk,
 }
 """Those that ship with koboshi."""

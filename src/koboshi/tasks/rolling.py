@@ -1,0 +1,81 @@
+"""What tasks of wheel-legged robots share: legs are asked for positions and wheels for speeds, and nobody is told a
+wheel's angle."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from koboshi.envs.cfg import ActionsCfg, ActionTerm, EventTerm, ObsGroup, ObsTerm, RewardTerm, SceneCfg, TerminationTerm
+from koboshi.envs.terms import actions, events, observations, rewards, terminations
+from koboshi.robots import Robot
+from koboshi.tasks import velocity
+from koboshi.terrain import GridCfg
+from koboshi.terrain.shapes import SlopeCfg, StairsCfg
+
+HISTORY = 6
+"""Steps that a policy sees."""
+
+
+def legs_and_wheels(
+    legs: tuple[str, ...], wheels: tuple[str, ...], leg_scale: float | dict[str, float], wheel_scale: float
+) -> ActionsCfg:
+    """Positions around the default pose (rad a unit) and speeds (rad/s a unit)."""
+    return ActionsCfg(
+        {
+            "legs": ActionTerm(actions.joint_position, legs, scale=leg_scale),
+            "wheels": ActionTerm(actions.joint_velocity, wheels, scale=wheel_scale),
+        }
+    )
+
+
+def groups(legs: tuple[str, ...]) -> dict[str, ObsGroup]:
+    """A blind policy with a history, and a critic that sees everything but wheels' angles, and the ground."""
+    sensed = {name: term for name, term in velocity.senses().items() if name != "base_lin_vel"}
+    seen = velocity.privileged() | {
+        "foot_height": ObsTerm(observations.foot_height),
+        "height_scan": ObsTerm(observations.height_scan, clip=1.5),
+    }
+    for terms in (sensed, seen):
+        term = terms["joint_pos"]
+        assert term is not None
+        terms["joint_pos"] = replace(term, params=term.params | {"joints": legs})
+    return {
+        "policy": ObsGroup(sensed, history_length=HISTORY, newest_first=True),
+        "critic": ObsGroup(seen, noise=False),
+    }
+
+
+def costs(legs: tuple[str, ...], wheels: tuple[str, ...]) -> dict[str, RewardTerm | None]:
+    """What all of them pay for; joint accelerations of wheels cost a hundredth of those of legs."""
+    of_legs = {"joints": legs}
+    return {
+        "lin_vel_z": RewardTerm(rewards.lin_vel_z, -2.0, shape="l2"),
+        "ang_vel_xy": RewardTerm(rewards.ang_vel_xy, -0.05, shape="l2"),
+        "joint_torque": RewardTerm(rewards.joint_torque, -2.5e-5, of_legs, shape="l2"),
+        "joint_acc": RewardTerm(rewards.joint_acc, -2.5e-7, of_legs, shape="l2"),
+        "wheel_acc": RewardTerm(rewards.joint_acc, -2.5e-9, {"joints": wheels}, shape="l2"),
+        "joint_power": RewardTerm(rewards.joint_power, -2e-5, of_legs),
+        "pose": RewardTerm(rewards.joint_deviation, -0.1, of_legs, shape="l1"),
+        "pose_mirror": RewardTerm(rewards.pose_mirror, -0.05, of_legs, shape="l2"),
+        "action_rate": RewardTerm(rewards.action_rate, -0.01, shape="l2"),
+        "flat_orientation": RewardTerm(rewards.flat_orientation, -1.0, shape="l2"),
+        "termination": RewardTerm(rewards.termination, -20.0),
+    }
+
+
+def falls(robot: Robot, bodies: tuple[str, ...]) -> dict[str, TerminationTerm | None]:
+    """Time-out, these bodies on the ground, or a base tilted by more than 60°."""
+    usual = {name: term for name, term in velocity.falls(robot).items() if name != "base_low"}
+    return usual | {"base_contact": TerminationTerm(terminations.illegal_contact, {"bodies": bodies})}
+
+
+def straight_on() -> dict[str, EventTerm | None]:
+    """Robots begin looking along the world's x, across the stairs, and are hardly asked to turn."""
+    return velocity.resets() | {"reset_base": EventTerm(events.reset_base, params={"heading": (-0.1, 0.1)})}
+
+
+def stairs_and_slopes(riser: float, levels: int = 20) -> SceneCfg:
+    """Half stairs and half slopes, in many levels, so that each is little harder than the one before."""
+    stairs = {"stairs_up": StairsCfg(riser=(0.02, riser)), "stairs_down": StairsCfg(riser=(0.02, riser), up=False)}
+    slopes = {"slope_up": SlopeCfg(), "slope_down": SlopeCfg(up=False)}
+    return SceneCfg(GridCfg({**slopes, **stairs}, levels=levels, columns=8), contacts="body")
