@@ -39,6 +39,8 @@ ALLOWED: dict[str, set[str]] = {
     "live": PHYSICS | {"envs", "bench", "specialists", "view"},
     "tasks": PHYSICS | {"nets", "data", "envs", "algos", "detect", "specialists", "policies", "bench"},
 }
+ALLOWED["deploy"] = {"errors"}
+ALLOWED["export"] = FOUNDATION | {"deploy", "envs", "nets", "robots", "specialists"}
 ALLOWED["plugins"] = {"errors", "config", "robots", "faults", "nets", "tasks"}
 ALLOWED["stages"] = set(ALLOWED)
 ALLOWED["cli"] = set(ALLOWED)

@@ -163,8 +163,9 @@ class MirrorMap(NamedTuple):
 
 
 def reading_is_free(tensor: Tensor) -> bool:
-    """Whether asking for a value of `tensor` waits for nobody: elsewhere than on the CPU it stops the pipeline."""
-    return tensor.device.type == "cpu"
+    """Whether asking for a value of `tensor` waits for nobody: elsewhere than on the CPU it stops the pipeline, and
+    while a program is exported there is none."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_exporting()
 
 
 def anyone(mask: Tensor) -> bool:

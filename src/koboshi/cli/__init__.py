@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 
-from koboshi.cli import benchmarks, building, comparing, judging, watching  # noqa: F401 (each adds its verbs)
+from koboshi.cli import benchmarks, building, comparing, deploying, judging, watching  # noqa: F401 (each adds its verbs)
 from koboshi.cli.app import app
 from koboshi.errors import KoboshiError
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from koboshi.errors import KoboshiError
+
 app = typer.Typer(
     help="Legged robots that keep moving when their joints fail.",
     no_args_is_help=True,
@@ -20,6 +22,7 @@ app.add_typer(bench_app, name="bench")
 
 @app.callback()
 def outside(
+    context: typer.Context,
     module: Annotated[
         list[str] | None,
         typer.Option(
@@ -28,6 +31,10 @@ def outside(
     ] = None,
 ) -> None:
     """Legged robots that keep moving when their joints fail."""
+    if context.invoked_subcommand == "deploy":
+        if module:
+            raise KoboshiError("what is deployed needs no --module: all of it is in the exported files")
+        return  # without torch, which modules from outside need
     from koboshi import plugins
 
     plugins.load(module or [])

@@ -175,3 +175,22 @@ def pipeline(
     settings = [*(seeds(task_named(task, None), seed) if seed > 1 else ()), *(overrides or [])]
     metrics = Pipeline(task_named(task, settings), root, name, settings).run()
     console.print(playing.controllers_table(metrics))
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="Run, checkpoint or controller.")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write.")] = None,
+    root: Root = RUNS,
+) -> None:
+    """Write a controller as ONNX with its contract, and check that it does what it did (extra export)."""
+    from koboshi.stages import exporting
+    from koboshi.stages.folders import find, label
+
+    path = find(run, root)
+    folder = out or root / "export" / label(path)
+    found = exporting.export(path, folder, overrides or [])
+    print(f"against torch: actions differ by {found['action_error']:.1e} at most")
+    print(f"against training: poses differ by {found['pose_error']:.1e} m or rad after a second in plain MuJoCo")
+    print(folder)

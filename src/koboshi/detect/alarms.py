@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from koboshi.errors import KoboshiError
+from koboshi.vec_env import reading_is_free
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def alarm_step(
     # In most steps just the alarmed joints, often none, are above the threshold. Then nothing changes, and asking
     # costs less than counting: a standing alarm has no use for the counts to it, and what is high ends `below`. Asking
     # another device would wait for it.
-    if reset is None and prob.device.type == "cpu" and torch.equal(high, alarm):
+    if reset is None and reading_is_free(prob) and torch.equal(high, alarm):
         none = torch.zeros_like(above)
         return alarm, AlarmState(none, none, none, alarm)
     if reset is not None:

@@ -128,6 +128,14 @@ def sample_rows(
     return SampledRows(*(torch.cat(column).to(device) for column in zip(*found, strict=True)))
 
 
+def median_of_row(x: Tensor) -> Tensor:
+    """(…, n) -> (…, 1), the lower one of two in the middle. ONNX knows no median: what is exported sorts."""
+    if torch.compiler.is_exporting():
+        middle = (x.shape[-1] - 1) // 2
+        return x.sort(dim=-1).values[..., middle : middle + 1]
+    return x.median(-1, keepdim=True).values
+
+
 def median_where(values: Tensor, where: Tensor) -> Tensor:
     """(J,) medians of the chosen entries of each column; NaN where none is chosen."""
     return values.masked_fill(~where, float("nan")).nanmedian(0).values

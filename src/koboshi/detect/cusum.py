@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from koboshi.data import Sequences
-from koboshi.detect.base import SILENT, Detector, Reading, median_where, sample_rows
+from koboshi.detect.base import SILENT, Detector, Reading, median_of_row, median_where, sample_rows
 from koboshi.detect.spec import DetectorSpec
 from koboshi.errors import KoboshiError
 
@@ -56,7 +56,7 @@ class ResidualCusum(Detector):
     def forward(self, obs: Tensor, reset: Tensor, hidden: Tensor) -> tuple[Reading, Tensor]:
         measured, expected = self.torques(obs)
         z = ((expected - measured) / self.sigma).abs()
-        z = z / (NORMAL * z.median(-1, keepdim=True).values).clamp(min=1.0)
+        z = z / (NORMAL * median_of_row(z)).clamp(min=1.0)
         gains = 0.5 * z.square() * (1 - self.cfg.ratio**-2) - math.log(self.cfg.ratio)
         rows = []
         for gain, first in zip(gains, reset, strict=True):

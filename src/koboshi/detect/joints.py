@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from koboshi.detect.base import TORQUES, Reading
+from koboshi.detect.base import TORQUES, Reading, median_of_row
 from koboshi.detect.changes import ROWS, Changes
 from koboshi.detect.memories import build_memory
 from koboshi.detect.spec import DetectorSpec
@@ -61,7 +61,7 @@ class JointReader(nn.Module):
         changes, before = self.changes(obs, keep, before)
         own = F.pad(features, (0, 1))[..., self.place]  # (T, N, F', J), 0 where a joint lacks a term
         missing = own[..., -1:, :]
-        beyond = missing - missing.median(-1, keepdim=True).values
+        beyond = missing - median_of_row(missing)
         # Sizes too: the side to which an angle jumps means little.
         own = torch.cat((own, beyond, changes, changes.abs()), -2).mT
         robot = self.context(context)[..., None, :].expand(-1, -1, self._joints, -1)

@@ -17,6 +17,7 @@ from koboshi.detect.spec import DetectorSpec
 from koboshi.detect.stream import OneRobot
 from koboshi.errors import KoboshiError
 from koboshi.faults import KINDS
+from koboshi.vec_env import reading_is_free
 
 MOST_EVIDENCE = 16.0
 SILENCING = ("torque_loss", "braking", "torque_sensor_loss")
@@ -141,7 +142,7 @@ class FaultDetector(Detector):
         return reading._replace(logit=silent), torch.cat((memory, evidence, own), -1)
 
     def step(self, obs: Tensor, reset: Tensor | None, hidden: Tensor) -> tuple[Reading, Tensor]:
-        alone = len(obs) == 1 and not self.training and obs.device.type == "cpu" and not torch.is_grad_enabled()
+        alone = len(obs) == 1 and not self.training and reading_is_free(obs) and not torch.is_grad_enabled()
         if alone and self.cfg.memory == "gru" and self.cfg.torque:
             return self._step_of_one(obs, hidden if reset is None else hidden.masked_fill(reset[:, None], 0.0))
         return super().step(obs, reset, hidden)

@@ -28,8 +28,8 @@ _FAR = 10.0
 class Scene:
     """Where N environments are and what stands in them.
 
-    model: the compiled template. levels: where each environment begins. The base's height, the feet's and every
-    termination are measured above the ground under them, by `height`.
+    spec, model: the template, and compiled. levels: where each environment begins. The base's height, the feet's and
+    every termination are measured above the ground under them, by `height`.
     """
 
     levels: Levels
@@ -37,7 +37,8 @@ class Scene:
     def __init__(self, cfg: SceneCfg, robot: Robot, sim: SimCfg) -> None:
         self._bodies = _present(cfg)
         self.ground = cfg.ground.build()
-        self.model = self._build(physics_spec(robot, cfg.contacts), sim)
+        self.spec = physics_spec(robot, cfg.contacts)
+        self.model = self._build(self.spec, sim)
         self._window: WindowView | None = None
         self._grids: dict[tuple[float, ...], tuple[Tensor, Tensor]] = {}
 

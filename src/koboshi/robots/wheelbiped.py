@@ -32,6 +32,10 @@ def _spec() -> mujoco.MjSpec:
     weigh(base, 9.585, (0.04576, 0.00014, -0.16398), inertia)
     base.add_site(name="imu", pos=(0, 0, 0))
     base.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=(0.135, 0.13, 0.095), pos=(0.03, 0, -0.072), rgba=_LIGHT)
+    # What holds the legs; it only shows.
+    base.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_BOX, size=(0.07, 0.1, 0.06), pos=(0, 0, -0.225), rgba=_DARK, contype=0, conaffinity=0
+    )
     for name, side in _SIDES.items():
         _add_leg(base, name, side)
     return spec

@@ -12,7 +12,7 @@ from koboshi.nets.state_tree import is_empty, map_state
 from koboshi.specialists.assignment import Assignment
 from koboshi.specialists.mirror import Mirror
 from koboshi.specialists.routing import BELIEF, HEALTHY, Device, Route
-from koboshi.vec_env import MirrorMap, Obs, State, anyone
+from koboshi.vec_env import MirrorMap, Obs, State, anyone, reading_is_free
 
 if TYPE_CHECKING:
     from koboshi.policies.actor_critic import ActorCritic
@@ -109,7 +109,7 @@ class SpecialistBank:
 
 def _slots(member: Tensor, acts: Tensor, members: int) -> Slots:
     """On the CPU only the rows that act, packed closely. Elsewhere all: to count them would wait for the device."""
-    if member.device.type != "cpu":
+    if not reading_is_free(member):
         rows = torch.arange(len(member), device=member.device)
         return Slots(rows, member.clamp(min=0) * len(member) + rows, members, len(member))
     rows = acts.nonzero().squeeze(1)

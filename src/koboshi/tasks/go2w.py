@@ -1,8 +1,8 @@
 """A blind Go2-W that learns to lift its wheels on stairs, and goes on from there on all rough ground.
 
 Weights and scales: robot_lab's Go2-W task. What made wheels climb: the speed along the world's x is rewarded rather
-than that along the robot, so that turning away earns nothing; turning is hardly asked for; feet that rise earn something;
-and stairs grow in 20 small levels, half of the cells slopes.
+than that along the robot, so that turning away earns nothing; turning is hardly asked for; feet that rise earn
+something; and stairs grow in 20 small levels, half of the cells slopes.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def _env_cfg() -> EnvCfg:
         rewards=rolling.costs(LEGS, WHEELS)
         | {
             "alive": RewardTerm(rewards.alive, 1.0),
-            "track_lin_vel_xy": RewardTerm(rewards.lin_vel_xy_error, 4.0, shape="exp", scale=0.45),
+            "track_lin_vel_xy": RewardTerm(rewards.lin_vel_xy_error, 4.0, shape="exp", scale=0.3),
             "track_ang_vel_z": RewardTerm(rewards.ang_vel_z_error, 2.0, shape="exp", scale=0.5),
             "base_height": RewardTerm(rewards.base_height_error, -20.0, {"target": 0.78}, shape="l2"),
             "lin_vel_z": RewardTerm(rewards.lin_vel_z, -0.3, shape="l2"),
@@ -53,13 +53,13 @@ def _agent(timesteps: int) -> PPOCfg:
 def wheelbiped_flat() -> TaskCfg:
     """`koboshi … wheelbiped-flat`."""
     gate = GateCfg(commands=COMMANDS, vx_rmse=0.10, vy_rmse=0.10, yaw_rmse=0.15)
-    return TaskCfg("wheelbiped-flat", _env_cfg(), _agent(2400), gate=gate, evaluate=EvaluateCfg(commands=COMMANDS))
+    return TaskCfg("wheelbiped-flat", _env_cfg(), _agent(4800), gate=gate, evaluate=EvaluateCfg(commands=COMMANDS))
 
 
 def wheelbiped_stairs() -> TaskCfg:
     """`koboshi … wheelbiped-stairs --load` a run of wheelbiped-flat: half stairs, half slopes, straight on."""
     env = _env_cfg()
-    tracked = RewardTerm(rewards.lin_vel_xy_error, 4.0, {"frame": "world"}, shape="exp", scale=0.45)
+    tracked = RewardTerm(rewards.lin_vel_xy_error, 4.0, {"frame": "world"}, shape="exp", scale=0.3)
     climbing = replace(
         env,
         scene=rolling.stairs_and_slopes(riser=0.20),

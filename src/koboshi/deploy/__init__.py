@@ -1,0 +1,1 @@
+"""An exported controller at work: NumPy, ONNX Runtime and MuJoCo, and no torch."""

@@ -1,0 +1,174 @@
+"""An exported controller on its robot in plain MuJoCo, in real time or as fast as it goes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mujoco
+import numpy as np
+
+from koboshi.deploy.contract import MODEL, check_robot
+from koboshi.deploy.program import Program
+from koboshi.deploy.senses import Array, Senses
+from koboshi.errors import KoboshiError, unknown
+
+SPIN_S = 0.001
+"""Before a step is due the loop stops sleeping and looks at the clock, s: sleeping ends late."""
+
+
+class World:
+    """The robot of an export alone on a plane, as it was trained but for what training draws at random."""
+
+    def __init__(self, folder: Path, program: Program) -> None:
+        path = folder / MODEL
+        try:
+            self.model = mujoco.MjModel.from_xml_path(str(path))
+        except (ValueError, OSError) as error:
+            raise KoboshiError(f"{path} cannot be read: {error}") from error
+        self._contract = program.contract
+        self.joints = [self.model.actuator(i).name for i in range(self.model.nu)]
+        self._qpos = np.array([self.model.joint(name).qposadr[0] for name in self.joints])
+        self._dof = np.array([self.model.joint(name).dofadr[0] for name in self.joints])
+        self.reset()
+
+    @property
+    def physics_dt(self) -> float:
+        return float(self.model.opt.timestep)
+
+    def reset(self) -> None:
+        """Upright in the default pose at the height it stands at, at rest."""
+        self.data = mujoco.MjData(self.model)
+        self.data.qpos[2], self.data.qpos[3] = self._contract["base_height"], 1.0
+        default = np.array(self._contract["default_joint_pos"])
+        self.data.qpos[self._qpos] = default
+        self.data.ctrl[:] = np.where(np.array(self._contract["targets"]) == "position", default, 0.0)
+        mujoco.mj_forward(self.model, self.data)
+
+    def senses(self, command: Sequence[float]) -> Senses:
+        """What its sensors say, without noise."""
+        data, rotation = self.data, np.zeros(9)
+        mujoco.mju_quat2Mat(rotation, data.qpos[3:7])
+        to_base = rotation.reshape(3, 3).T
+        return Senses(
+            to_base @ data.qvel[:3],
+            data.qvel[3:6].copy(),
+            -to_base[:, 2],
+            np.array(command, dtype=np.float64),
+            data.qpos[self._qpos],
+            data.qvel[self._dof],
+            data.actuator_force.copy(),
+        )
+
+    def step(self, targets: Sequence[Array]) -> None:
+        """Physics steps, one under each of the targets."""
+        for each in targets:
+            self.data.ctrl[:] = each
+            mujoco.mj_step(self.model, self.data)
+
+    def kill(self, joint: str) -> None:
+        """The joint's drive gives no torque from now on."""
+        if joint not in self.joints:
+            raise unknown("joint", joint, self.joints)
+        i = self.joints.index(joint)
+        self.model.actuator_gainprm[i] = self.model.actuator_biasprm[i] = 0.0
+
+    @property
+    def fallen(self) -> bool:
+        """Tilted by more than 60°, low, or no longer finite."""
+        up = 1 - 2 * float(self.data.qpos[4] ** 2 + self.data.qpos[5] ** 2)
+        low = self.data.qpos[2] < self._contract["fall_height"]
+        return bool(low or up < 0.5 or not np.isfinite(self.data.qpos).all())
+
+
+@dataclass
+class Drive:
+    """What came of a run; times in s."""
+
+    seconds: float = 0.0
+    fell_at: float | None = None
+    errors: list[float] = field(default_factory=list)
+    """Of v_x in each step after the first second, m/s."""
+    late: list[float] = field(default_factory=list)
+    """How long after it was due each step began; only in real time."""
+    decided: list[float] = field(default_factory=list)
+    """How long each decision took."""
+    switches: list[tuple[float, int]] = field(default_factory=list)
+    """When another acted, and who."""
+
+    @property
+    def vx_rmse(self) -> float:
+        """m/s; NaN where it fell within a second."""
+        return math.sqrt(sum(e * e for e in self.errors) / len(self.errors)) if self.errors else math.nan
+
+
+def drive(
+    program: Program,
+    world: World,
+    command: Sequence[float],
+    seconds: float,
+    *,
+    rate: float | None = None,
+    anyway: bool = False,
+    delay_s: float = 0.0,
+    breaks: Sequence[tuple[str, float]] = (),
+    real_time: bool = True,
+) -> Drive:
+    """Runs the loop until `seconds` or a fall, at `rate` Hz (None: the program's own).
+
+    `anyway`: at another rate than the program's, to see what that does. Targets reach the drives `delay_s` late.
+    `breaks`: joints, and when they die. KoboshiError where the robot or, but for `anyway`, the rate is another.
+    """
+    made_for = program.contract["control_dt"]
+    dt = made_for if rate is None else 1 / rate
+    check_robot(program.contract, world.joints, made_for if anyway else dt)
+    decimation = round(dt / world.physics_dt)
+    if decimation < 1 or abs(decimation * world.physics_dt - dt) > 1e-9:
+        raise KoboshiError(f"a loop of {1 / dt:g} Hz is no multiple of physics steps of {world.physics_dt:g} s")
+    program.reset()
+    world.reset()
+    late = round(delay_s / world.physics_dt)
+    queue = deque([world.data.ctrl.copy()] * late)
+    found, pending, acts = Drive(), sorted(breaks, key=lambda each: each[1]), -1
+    began = time.perf_counter()
+    for k in range(round(seconds / dt)):
+        if real_time:
+            found.late.append(_wait_until(began + k * dt))
+        while pending and pending[0][1] <= k * dt:
+            world.kill(pending.pop(0)[0])
+        start = time.perf_counter()
+        told = program.step(world.senses(command))
+        found.decided.append(time.perf_counter() - start)
+        if told.member != acts:
+            acts = told.member
+            found.switches.append((k * dt, acts))
+        queue.extend([told.targets] * decimation)
+        world.step([queue.popleft() for _ in range(decimation)])
+        found.seconds = (k + 1) * dt
+        if world.fallen:
+            found.fell_at = found.seconds
+            break
+        if found.seconds > 1.0:
+            found.errors.append(command[0] - _forward_speed(world))
+    return found
+
+
+def _forward_speed(world: World) -> float:
+    """m/s along the heading, in the horizontal plane."""
+    w, x, y, z = world.data.qpos[3:7]
+    heading = math.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+    return float(math.cos(heading) * world.data.qvel[0] + math.sin(heading) * world.data.qvel[1])
+
+
+def _wait_until(due: float) -> float:
+    """How late it is in the end, s."""
+    left = due - time.perf_counter()
+    if left > SPIN_S:
+        time.sleep(left - SPIN_S)
+    while (now := time.perf_counter()) < due:
+        pass
+    return now - due

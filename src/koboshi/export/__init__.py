@@ -1,0 +1,1 @@
+"""Controllers as files that run without torch, checked before they leave."""
