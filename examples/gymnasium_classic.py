@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 
 from koboshi.algos.ppo import PPO, ActorCritic, MlpCfg, NetworkCfg, PPOCfg, TrainerCfg
-from koboshi.envs.gymnasium_adapter import GymnasiumVecEnv
+from koboshi.adapters.from_gymnasium import GymnasiumVecEnv
 from koboshi.errors import unknown
 
 CARTPOLE = PPOCfg(

@@ -1,4 +1,4 @@
-"""Our environments in rsl_rl's words, to time its PPO beside ours on the very same work. Needs the extra `bench`."""
+"""rsl_rl's PPO on our environments, to time it beside ours on the very same work. Needs the extra `bench`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
-
+from koboshi.adapters.to_rsl_rl import RslVecEnv
 from koboshi.errors import KoboshiError
-from koboshi.vec_env import Obs, VecEnv
+from koboshi.vec_env import VecEnv
 
 HIDDEN = (128, 128, 128)
 EPOCHS, MINIBATCHES, ROLLOUT = 5, 4, 24
@@ -20,37 +19,6 @@ EPOCHS, MINIBATCHES, ROLLOUT = 5, 4, 24
 def installed() -> bool:
     """Whether rsl_rl can be imported."""
     return all(importlib.util.find_spec(name) is not None for name in ("rsl_rl", "tensordict"))
-
-
-class RslVecEnv:
-    """A `VecEnv` of ours as rsl_rl's `VecEnv`, with the groups that actor and critic see."""
-
-    cfg: dict[str, Any] = {}
-
-    def __init__(self, env: VecEnv, groups: tuple[str, ...], max_episode_length: int, seed: int = 0) -> None:
-        import torch
-
-        self._env, self._groups = env, groups
-        self.num_envs, self.num_actions, self.device = env.num_envs, env.action_space.dim, env.device
-        self.max_episode_length = max_episode_length
-        self.episode_length_buf = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
-        self._obs = self._given(env.reset(seed))
-
-    def _given(self, obs: Obs) -> Any:
-        """A copy: rsl_rl stores an observation only after the next step, when ours may be overwritten."""
-        from tensordict import TensorDict
-
-        return TensorDict({group: obs[group].clone() for group in self._groups}, batch_size=[self.num_envs])
-
-    def get_observations(self) -> Any:
-        """The observation to act on next."""
-        return self._obs
-
-    def step(self, actions: Tensor) -> tuple[Any, Tensor, Tensor, dict[str, Any]]:
-        """One control step; time-outs are told apart, so that rsl_rl bootstraps their values."""
-        step = self._env.step(actions)
-        self._obs = self._given(step.obs)
-        return self._obs, step.reward, step.terminated | step.truncated, {"time_outs": step.truncated}
 
 
 def learner(env: VecEnv, max_episode_length: int, rollout: int = ROLLOUT) -> Callable[[], None]:

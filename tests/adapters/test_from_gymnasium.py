@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from koboshi.envs.gymnasium_adapter import GymnasiumVecEnv
+from koboshi.adapters.from_gymnasium import GymnasiumVecEnv
 from koboshi.errors import KoboshiError
 from koboshi.vec_env import ActionSpace, ObsSpec, VecEnv
 

@@ -1,0 +1,1 @@
+"""Our environments in other libraries' words, and theirs in ours."""

@@ -1,0 +1,8 @@
+"""These tests use the learners' toy environment."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "algos"))
