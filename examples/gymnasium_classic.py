@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import torch
 
-from koboshi.algos.ppo import PPO, ActorCritic, MlpCfg, NetworkCfg, PPOCfg, TrainerCfg
 from koboshi.adapters.from_gymnasium import GymnasiumVecEnv
+from koboshi.algos.ppo import PPO, ActorCritic, MlpCfg, NetworkCfg, PPOCfg, TrainerCfg
 from koboshi.errors import unknown
 
 CARTPOLE = PPOCfg(

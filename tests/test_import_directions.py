@@ -82,8 +82,8 @@ def test_files_stay_short(path: Path) -> None:
 
 
 def test_importing_koboshi_imports_nothing_heavy() -> None:
-    # Only the GPU backend may import Warp at its top, and only what is a Gymnasium environment Gymnasium: nobody imports
-    # either without asking for it.
+    # Only the GPU backend may import Warp at its top, and only a Gymnasium environment Gymnasium: nobody imports them
+    # without asking for them.
     # __main__ is no module to import: it is the command.
     modules = [
         ".".join(["koboshi", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
