@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from koboshi.errors import unknown
 from koboshi.sim import Backend, anyone
 from koboshi.terrain import Ground, Windows
 
@@ -22,6 +23,17 @@ class Levels:
         self.column = torch.arange(num_envs, device=device) * columns // num_envs
         self.level = torch.zeros_like(self.column)
         self._pinned = False
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Types of ground, each once, in the order of their columns."""
+        return tuple(dict.fromkeys(self._types))
+
+    def column_of(self, kind: str) -> int:
+        """The first column of a type; KoboshiError where there is none."""
+        if kind not in self._types:
+            raise unknown("type of ground", kind, self.types, "types")
+        return self._types.index(kind)
 
     @property
     def origins(self) -> Tensor:

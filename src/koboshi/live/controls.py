@@ -38,6 +38,8 @@ class Controls:
         self._joint()
         self._command(session)
         self._shove()
+        if session.levels > 1 or len(session.kinds) > 1:
+            self._ground(session)
         self._world(session)
 
     def _ask(self, event: Any, change: Change) -> None:
@@ -162,6 +164,19 @@ class Controls:
         def _(event: Any) -> None:
             forward, left = (_within(strength) * part for part in _DIRECTIONS[event.target.value])
             self._ask(event, lambda session: session.shove(forward, left))
+
+    def _ground(self, session: Session) -> None:
+        gui = self._server.gui
+        with gui.add_folder("Ground"):
+            level, kind = session.cell
+            kinds = gui.add_dropdown("type", session.kinds, initial_value=kind)
+            levels = gui.add_slider("level", 0, max(session.levels - 1, 1), 1, level, hint="0 is the easiest")
+            put = gui.add_button("Put it there")
+            if session.trained:
+                reached = (f"{name.replace('_', ' ')} {value:.1f}" for name, value in session.trained.items())
+                gui.add_markdown(f"Training had come to levels: {', '.join(reached)}")
+
+        put.on_click(self._asks(lambda session: session.place(int(_within(levels)), kinds.value)))
 
     def _world(self, session: Session) -> None:
         gui = self._server.gui

@@ -76,15 +76,24 @@ class Session:
 
     drivers: name -> controller, the first one in force; all must have been made for this robot and its senses.
     history: the moments of the last KEPT_S; notes: what happened in them and before, the newest last.
-    A reset gives a whole robot in the same world, under the same command and controller.
+    A reset gives a whole robot in the same world and cell of the ground, under the same command and controller.
+    trained: type of ground -> mean level that training had come to, where the first controller's run says so.
     """
 
-    def __init__(self, cfg: EnvCfg, drivers: Mapping[str, Driver], seed: int = 0) -> None:
+    def __init__(
+        self, cfg: EnvCfg, drivers: Mapping[str, Driver], seed: int = 0, trained: Mapping[str, float] | None = None
+    ) -> None:
         if not drivers:
             raise KoboshiError("a session needs at least one controller")
         self._fallen = [term for term in cfg.terminations.values() if term is not None and not term.time_out]
         self.cfg = session_cfg(cfg)
         self.env = Env(self.cfg)
+        self.trained = dict(trained or {})
+        levels = self.env.scene.levels
+        self.kinds, self.levels = levels.types, levels.count
+        self.cell = (0, self.kinds[0])
+        """Level and type of the ground that the robot begins on."""
+        levels.pin(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
         self.quantities = _quantities(self.env)
         self.drivers = dict(drivers)
         self.controller = next(iter(self.drivers))
@@ -237,6 +246,18 @@ class Session:
         velocity = self.env.qvel[:, self.env.joints.base_lin_vel]
         self.env.place(self._everyone, "base_lin_vel", velocity + change.to(velocity.dtype))
         self._note("shove", f"shoved at {math.hypot(forward, left):.1f} m/s")
+
+    def place(self, level: int, kind: str) -> None:
+        """A whole robot in the middle of a cell of the ground; KoboshiError where there is no such cell."""
+        levels = self.env.scene.levels
+        column = levels.column_of(kind)
+        if not 0 <= level < self.levels:
+            raise KoboshiError(f"the ground has levels from 0 to {self.levels - 1}, not {level}")
+        levels.pin(torch.tensor([level]), torch.tensor([column]))
+        self.cell = (level, kind)
+        self._stand_up()
+        self.now = self.now._replace(actor=NOBODY)
+        self._note("reset", f"on {kind.replace('_', ' ')}, level {level}")
 
     def set_world(self, name: str, value: float) -> None:
         """One of `quantities`; KoboshiError outside its range."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from koboshi import config, robots
+from koboshi import config, robots, runs
 from koboshi.envs.scene import visual_scene
 from koboshi.errors import KoboshiError
 from koboshi.live.page import LOCAL, Page, serve
@@ -42,7 +42,20 @@ def session(path: Path, against: Sequence[Path] = (), overrides: Sequence[str] =
         for name, driver in drivers(each, task).items():
             # Two runs of one name lie in different folders.
             found[name if name not in found else f"{name} ({each})"] = driver
-    return Session(task.env, found), task
+    return Session(task.env, found, trained=_levels(path)), task
+
+
+def _levels(path: Path) -> dict[str, float]:
+    """Type of ground -> the mean level to which a checkpoint's run had come by then; of other files nothing."""
+    log = path.parent.parent / "metrics.jsonl"
+    if path.parent.name != "checkpoints" or not log.is_file():
+        return {}
+    step = runs.load_checkpoint(path)[1].get("step")
+    rows = [row for row in runs.read_jsonl(log) if step is None or row["step"] <= step]
+    prefix = "terrain/level/"
+    return {
+        key.removeprefix(prefix): value for key, value in (rows[-1] if rows else {}).items() if key.startswith(prefix)
+    }
 
 
 def film(task: TaskCfg, tape: Tape, path: Path) -> Path:
