@@ -21,6 +21,7 @@ from koboshi.nets.actors import Mlp
 class PlainCfg:
     groups: tuple[str, ...] = ("policy",)
     gain: float = 0.01
+    loss_groups: tuple[str, ...] = ()
 
     def build(self, members, specs, outputs):
         return Mlp(members, specs, (), outputs, self.gain)

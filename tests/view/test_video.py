@@ -224,7 +224,7 @@ def test_a_robot_without_a_free_base_is_refused() -> None:
         next(render_frames(fixed, [t], [0.0]))
 
 
-@pytest.mark.parametrize("name", robots.known())
+@pytest.mark.parametrize("name", [name for name in robots.known() if name != "wheelbiped"])  # which has no mesh
 def test_a_robot_on_stage_stands_where_it_stood(name: str) -> None:
     spec = visual_spec(robots.find(name))
     plain, stage = spec.compile(), scene(spec)

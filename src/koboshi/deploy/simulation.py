@@ -21,6 +21,16 @@ SPIN_S = 0.001
 """Before a step is due the loop stops sleeping and looks at the clock, s: sleeping ends late."""
 
 
+class _Base:
+    """Columns of the free joint in `qpos` and `qvel` (`robots.JointMap` says the same, with torch)."""
+
+    def __init__(self, model: mujoco.MjModel) -> None:
+        free = int(np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)[0])
+        q, v = int(model.jnt_qposadr[free]), int(model.jnt_dofadr[free])
+        self.pos, self.quat = slice(q, q + 3), slice(q + 3, q + 7)
+        self.lin_vel, self.ang_vel = slice(v, v + 3), slice(v + 3, v + 6)
+
+
 class World:
     """The robot of an export alone on a plane, as it was trained but for what training draws at random."""
 
@@ -34,6 +44,8 @@ class World:
         self.joints = [self.model.actuator(i).name for i in range(self.model.nu)]
         self._qpos = np.array([self.model.joint(name).qposadr[0] for name in self.joints])
         self._dof = np.array([self.model.joint(name).dofadr[0] for name in self.joints])
+        self._base = _Base(self.model)
+        self._drives = self.model.actuator_gainprm.copy(), self.model.actuator_biasprm.copy()
         self.reset()
 
     @property
@@ -41,9 +53,11 @@ class World:
         return float(self.model.opt.timestep)
 
     def reset(self) -> None:
-        """Upright in the default pose at the height it stands at, at rest."""
+        """Upright in the default pose at the height it stands at, at rest, its drives whole."""
+        self.model.actuator_gainprm[:], self.model.actuator_biasprm[:] = self._drives
         self.data = mujoco.MjData(self.model)
-        self.data.qpos[2], self.data.qpos[3] = self._contract["base_height"], 1.0
+        self.data.qpos[self._base.pos] = (0.0, 0.0, self._contract["base_height"])
+        self.data.qpos[self._base.quat] = (1.0, 0.0, 0.0, 0.0)
         default = np.array(self._contract["default_joint_pos"])
         self.data.qpos[self._qpos] = default
         self.data.ctrl[:] = np.where(np.array(self._contract["targets"]) == "position", default, 0.0)
@@ -51,13 +65,11 @@ class World:
 
     def senses(self, command: Sequence[float]) -> Senses:
         """What its sensors say, without noise."""
-        data, rotation = self.data, np.zeros(9)
-        mujoco.mju_quat2Mat(rotation, data.qpos[3:7])
-        to_base = rotation.reshape(3, 3).T
+        data, to_base = self.data, self._to_world.T
         return Senses(
-            to_base @ data.qvel[:3],
-            data.qvel[3:6].copy(),
-            -to_base[:, 2],
+            to_base @ data.qvel[self._base.lin_vel],
+            data.qvel[self._base.ang_vel].copy(),
+            to_base @ (0.0, 0.0, -1.0),
             np.array(command, dtype=np.float64),
             data.qpos[self._qpos],
             data.qvel[self._dof],
@@ -78,11 +90,26 @@ class World:
         self.model.actuator_gainprm[i] = self.model.actuator_biasprm[i] = 0.0
 
     @property
+    def _to_world(self) -> Array:
+        """(3, 3) rotation of the base."""
+        rotation = np.zeros(9)
+        mujoco.mju_quat2Mat(rotation, self.data.qpos[self._base.quat])
+        return rotation.reshape(3, 3)
+
+    @property
+    def forward_speed(self) -> float:
+        """m/s along the heading, in the horizontal plane."""
+        ahead = self._to_world @ (1.0, 0.0, 0.0) * (1.0, 1.0, 0.0)
+        return float(ahead @ self.data.qvel[self._base.lin_vel] / max(np.linalg.norm(ahead), 1e-6))
+
+    @property
     def fallen(self) -> bool:
         """Tilted by more than 60°, low, or no longer finite."""
-        up = 1 - 2 * float(self.data.qpos[4] ** 2 + self.data.qpos[5] ** 2)
-        low = self.data.qpos[2] < self._contract["fall_height"]
-        return bool(low or up < 0.5 or not np.isfinite(self.data.qpos).all())
+        if not np.isfinite(self.data.qpos).all():
+            return True
+        upwards = np.array((0.0, 0.0, 1.0))
+        up, height = upwards @ self._to_world @ upwards, upwards @ self.data.qpos[self._base.pos]
+        return bool(height < self._contract["fall_height"] or up < 0.5)
 
 
 @dataclass
@@ -153,15 +180,8 @@ def drive(
             found.fell_at = found.seconds
             break
         if found.seconds > 1.0:
-            found.errors.append(command[0] - _forward_speed(world))
+            found.errors.append(command[0] - world.forward_speed)
     return found
-
-
-def _forward_speed(world: World) -> float:
-    """m/s along the heading, in the horizontal plane."""
-    w, x, y, z = world.data.qpos[3:7]
-    heading = math.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
-    return float(math.cos(heading) * world.data.qvel[0] + math.sin(heading) * world.data.qvel[1])
 
 
 def _wait_until(due: float) -> float:

@@ -340,8 +340,8 @@ class Env:
     def pop_log(self) -> dict[str, float]:
         """Means over the episodes that ended since the last call, and NaNs counted so far; settles what was noted."""
         self.settle()
-        levels, values = self.scene.levels.summary(), self.rewards.values.pop()
-        return self.log.pop() | levels | values | {"episode/nan": float(self.nan_count)}
+        found = self.log.pop(self.rewards.values.pop())
+        return found | self.scene.levels.summary() | {"episode/nan": float(self.nan_count)}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that a later `load_state_dict` needs to continue with the same numbers."""

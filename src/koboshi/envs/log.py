@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -31,11 +31,14 @@ class EpisodeLog:
         """A number that is not an episode's: the latest counts."""
         self._latest[name] = value
 
-    def pop(self) -> dict[str, float]:
-        """Means since the last call, nothing where no episode ended."""
-        found = dict(self._latest)
+    def pop(self, beside: Mapping[str, Tensor] | None = None) -> dict[str, float]:
+        """Means since the last call, nothing where no episode ended; and `beside`, name -> (), which are read with them."""
+        found, given = dict(self._latest), beside or {}
         # One number read back after the other would make a GPU wait for each.
-        count, *totals = torch.cat([self._count[None], *self._sums.values()]).cpu().tolist()
+        row = [x.to(self._count.dtype)[None] for x in given.values()]
+        count, *numbers = torch.cat([self._count[None], *row, *self._sums.values()]).cpu().tolist()
+        found |= dict(zip(given, numbers, strict=False))
+        totals = numbers[len(given) :]
         if count:
             names = (name for group in self._sums for name in group)
             found |= {name: total / count for name, total in zip(names, totals, strict=True)}

@@ -51,17 +51,16 @@ class ValueStatistics:
         torch.maximum(most, values.abs().amax(1), out=most)
         self._count += values.shape[1]
 
-    def pop(self) -> dict[str, float]:
-        """`value/<term>/mean`, `/std` and `/most` over all steps since the last call; nothing where there was none."""
+    def pop(self) -> dict[str, Tensor]:
+        """`value/<term>/mean`, `/std` and `/most`, () each, of all steps since the last call; nothing without any."""
         if not self._count:
             return {}
         total, square, most = self._sums.double()
         mean = total / self._count
         deviation = (square / self._count - mean.square()).clamp(min=0).sqrt()
-        rows = torch.stack((mean, deviation, most), dim=1).cpu().tolist()
         self.clear()
-        pairs = [zip(("mean", "std", "most"), row, strict=True) for row in rows]
-        return {f"value/{n}/{kind}": x for n, pair in zip(self._names, pairs, strict=True) for kind, x in pair}
+        kinds = {"mean": mean, "std": deviation, "most": most}
+        return {f"value/{n}/{kind}": x for kind, row in kinds.items() for n, x in zip(self._names, row, strict=True)}
 
     def clear(self) -> None:
         self._sums.zero_()
