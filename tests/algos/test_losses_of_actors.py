@@ -13,12 +13,14 @@ from toy_env import PointEnv, small_cfg
 from koboshi.algos.ppo import PPO, NetworkCfg, TrainerCfg
 from koboshi.algos.ppo.batch import Batch
 from koboshi.algos.ppo.ppo import OWN_GRAD_NORM
-from koboshi.nets.actors import EstCfg, HimCfg, Mlp
+from koboshi.nets.actors import DreamWaqCfg, EstCfg, HimCfg, Mlp
 from koboshi.nets.stack import StackedLinear
 from koboshi.vec_env import Obs, ObsSpec, Place, Step
 
 EST = EstCfg(truth="far", targets=("distance",), encoder_hidden=(16,), hidden=(8,))
 HIM = HimCfg(truth="far", targets=("distance",), after=("distance",), latent=2, prototypes=4, hidden=(8,))
+
+DREAM = DreamWaqCfg(truth="far", targets=("distance",), after=("distance",), latent=2, hidden=(8,))
 
 
 class FarEnv(PointEnv):
@@ -92,7 +94,7 @@ class NamedFarEnv(FarEnv):
     obs_spec = FarEnv.obs_spec | {"far": ObsSpec((1,), terms=(Place("distance", 0, 1),))}
 
 
-def estimating(actor: EstCfg | HimCfg = EST, seed: int = 1, **settings: object) -> PPO:
+def estimating(actor: EstCfg | HimCfg | DreamWaqCfg = EST, seed: int = 1, **settings: object) -> PPO:
     network = NetworkCfg(actor, critic_hidden=(8,))
     trainer = TrainerCfg(rollout=12, seed=seed)
     return PPO(NamedFarEnv(8), small_cfg(network=network, trainer=trainer, **settings), members=2)
@@ -121,8 +123,8 @@ def test_a_clip_of_its_own_norm() -> None:
     assert (ppo.optimizer.mean.norm(dim=1) <= 0.1 * ppo.cfg.max_grad_norm + 1e-6).all()
 
 
-@pytest.mark.parametrize("actor", [EST, HIM], ids=["est", "him"])
-def test_a_killed_estimator_goes_on_with_the_same_numbers(actor: EstCfg | HimCfg) -> None:
+@pytest.mark.parametrize("actor", [EST, HIM, DREAM], ids=["est", "him", "dreamwaq"])
+def test_a_killed_estimator_goes_on_with_the_same_numbers(actor: EstCfg | HimCfg | DreamWaqCfg) -> None:
     whole = estimating(actor)
     whole.iterate()
     state = {name: x.clone() for name, x in whole.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Crossing rough ground: who crossed, who fell, how fast, by hand; and robots stay where they were put."""
+"""Crossing rough ground: who crossed, who fell, how fast, by hand; and robots begin in the cells they are meant for."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from typing import Any
 import pytest
 import torch
 
+from koboshi import config
 from koboshi.bench.crossing import Cells, crossing_figures, crossings, every_cell, straight_on
 from koboshi.bench.rollout import Recording
 from koboshi.errors import KoboshiError
+from koboshi.policies import ActorCritic
+from koboshi.stages import ground_benchmark
+from koboshi.stages.evaluate import healthy_alone, loading_env
+from koboshi.tasks import make_task
 from koboshi.terrain import GridCfg
 from koboshi.terrain.shapes import BoxesCfg, StairsCfg
 
@@ -86,3 +91,24 @@ def test_figures_by_type_and_level() -> None:
 def test_a_speed_that_goes_nowhere() -> None:
     with pytest.raises(KoboshiError, match="above 0 m/s, not 0"):
         straight_on("unitree_go2", 1, 0.0, 1)
+
+
+def test_robots_begin_in_their_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three levels of three columns: each robot's first place is the middle of its own cell."""
+    small = config.override(make_task("go2-rough"), ["env.scene.ground.levels=3", "env.scene.ground.columns=7"])
+    seen: list[tuple[Recording, Cells]] = []
+
+    def note(recording: Recording, cells: Cells) -> Any:
+        seen.append((recording, cells))
+        return crossings(recording, cells)
+
+    monkeypatch.setattr(ground_benchmark, "crossings", note)
+    env = loading_env(small)
+    policy = ActorCritic(1, env.obs_spec, env.action_space, small.agent.network)
+    ground_benchmark.cross(small, healthy_alone(policy.single(), 12), robots=1, speed=0.6, seconds=0.1)
+    (track, where), starts = seen[0], small.env.scene.ground.build().starts
+    assert len(where.level) == 21 and len(set(zip(where.level.tolist(), where.column.tolist(), strict=True))) == 21
+    away = (track.pose[0, :, :2] - starts[where.level, where.column][:, :2]).norm(dim=1)
+    assert away.max() < 0.05
+    with pytest.raises(KoboshiError, match="asks for v_x from -1 to 1 m/s, and never for 2"):
+        ground_benchmark.cross(small, healthy_alone(policy.single(), 12), robots=1, speed=2.0, seconds=0.1)

@@ -16,6 +16,7 @@ from koboshi import config
 from koboshi.envs import Env, EnvCfg
 from koboshi.envs.cfg import EventTerm
 from koboshi.envs.terms import events, observations
+from koboshi.errors import KoboshiError
 from koboshi.tasks import make_task, velocity
 
 N = 6
@@ -306,6 +307,11 @@ def test_a_force_moves_the_whole_robot_until_it_is_drawn_anew() -> None:
     torch.testing.assert_close(observations.external_force(env)[2], torch.tensor([6.0, -6.0, 6.0]))
     events.external_force(env, rows(3), (1.0, 1.0))
     assert env.external_force[:, 0].tolist() == [6.0, 6.0, 6.0, 1.0, 6.0, 6.0]
+
+
+def test_a_force_is_no_event_of_the_startup() -> None:
+    with pytest.raises(KoboshiError, match="'force' is undone by every reset: its mode is reset or interval"):
+        with_events(force=EventTerm(events.external_force, "startup"))
 
 
 def _momentum(env: Env) -> Tensor:

@@ -55,7 +55,8 @@ def every_cell(ground: GridCfg, robots: int) -> Cells:
 
 
 def straight_on(robot: str, count: int, speed: float, seed: int) -> Scenarios:
-    """Healthy episodes in which robots hold the heading that they begin with, at `speed` m/s."""
+    """Healthy episodes in which robots hold the heading that they begin with, as far as their task's yaw rates go, at
+    `speed` m/s."""
     if not speed > 0:
         raise KoboshiError(f"robots cross ground at a speed above 0 m/s, not {speed}")
     return Scenarios(robot, seed, (Scenario((), (speed, 0.0, 0.0), 0.0, heading=0.0),) * count)
@@ -63,7 +64,8 @@ def straight_on(robot: str, count: int, speed: float, seed: int) -> Scenarios:
 
 @dataclass(frozen=True)
 class Crossings:
-    """(N,) each: bool, bool, and the share of the commanded speed, NaN of robots that fell within the first second."""
+    """(N,) each: bool, bool, and the share of the commanded speed, NaN of robots that fell or had crossed within the
+    first second."""
 
     crossed: Tensor
     fell: Tensor
@@ -112,4 +114,5 @@ def _of_type(found: Crossings, cells: Cells, kind: int) -> dict[str, Any]:
 
 
 def _mean(values: Tensor) -> float | None:
-    return float(values.mean()) if len(values) else None
+    known = values[~values.isnan()]
+    return float(known.mean()) if len(known) else None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from koboshi.envs.cfg import EventTerm
+from koboshi.errors import KoboshiError
 from koboshi.sim import anyone
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ class EventManager:
     def __init__(self, terms: dict[str, EventTerm | None], env: Env) -> None:
         self._env = env
         self._terms = {name: term for name, term in terms.items() if term is not None and term.active}
-        for term in self._terms.values():
+        for name, term in self._terms.items():
+            if term.mode == "startup" and getattr(term.func, "of_an_episode", False):
+                raise KoboshiError(f"event '{name}' is undone by every reset: its mode is reset or interval")
             for field, derives in getattr(term.func, "randomises", ()):
                 env.fields.expand(field, derives)
         timed = [name for name, term in self._terms.items() if term.mode == "interval"]

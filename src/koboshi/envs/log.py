@@ -32,7 +32,7 @@ class EpisodeLog:
         self._latest[name] = value
 
     def pop(self, beside: Mapping[str, Tensor] | None = None) -> dict[str, float]:
-        """Means since the last call, nothing where no episode ended; and `beside`, name -> (), which are read with them."""
+        """Means since the last call, nothing where no episode ended; and `beside`, name -> (), read with them."""
         found, given = dict(self._latest), beside or {}
         # One number read back after the other would make a GPU wait for each.
         row = [x.to(self._count.dtype)[None] for x in given.values()]

@@ -116,13 +116,17 @@ class ActorCritic(nn.Module):
 
     @torch.no_grad()
     def estimate_errors(self, batch: LossBatch) -> dict[str, Tensor]:
-        """Name -> () root mean square error of the actor's estimates, in the units of the terms; () without any."""
+        """Name -> () root mean square error of the actor's estimates over the rows that teach, in the units of the
+        terms; nothing of an actor that estimates nothing."""
         if not isinstance(self.actor, Estimator):
             return {}
         error = self.actor.estimates(batch.obs) - self.actor.truths(batch)
         targets = self._targets()
         error = error * targets.take({targets.group: self.norm(targets.group).deviation})
-        return {name: part.square().mean().sqrt() for name, part in targets.split(error).items()}
+        counts = torch.ones(error.shape[:2], device=error.device) if batch.mask is None else batch.mask.to(error.dtype)
+        rows = counts.sum().clamp(min=1)
+        squares = {name: part.square().mean(-1) for name, part in targets.split(error).items()}
+        return {name: ((square * counts).sum() / rows).sqrt() for name, square in squares.items()}
 
     def _targets(self) -> Truth:
         assert isinstance(self.actor, Estimator) and self.actor.targets is not None

@@ -69,10 +69,14 @@ class JointMap:
         model = self._model
         found: dict[str, list[int]] = {}
         for i in range(model.nsensor):
-            if model.sensor(i).name.endswith(TOUCHES):
+            if self._is_contact(i) and model.sensor(i).name.endswith(TOUCHES):
                 body = model.body(model.geom_bodyid[model.sensor_objid[i]]).name
                 found.setdefault(body, []).append(int(model.sensor_adr[i]))
         return found
+
+    def _is_contact(self, sensor: int) -> bool:
+        """Whether it is of the kind that koboshi adds: a robot's own may have such a name too."""
+        return bool(self._model.sensor_type[sensor] == mujoco.mjtSensor.mjSENS_CONTACT)
 
     @cached_property
     def foot_force(self) -> dict[str, list[int]]:
@@ -80,7 +84,7 @@ class JointMap:
         model, found = self._model, {foot.name: list[int]() for foot in self._robot.feet}
         foot_of = {model.body(foot.body).id: foot.name for foot in self._robot.feet}
         for i in range(model.nsensor):
-            if model.sensor(i).name.endswith(FORCE):
+            if self._is_contact(i) and model.sensor(i).name.endswith(FORCE):
                 start = int(model.sensor_adr[i])
                 found[foot_of[model.geom_bodyid[model.sensor_objid[i]]]] += range(start, start + 3)
         return found

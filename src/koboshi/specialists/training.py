@@ -145,6 +145,8 @@ def check_divisible(settings: SpecialistsCfg, assignment: Assignment) -> None:
 def check_network(settings: SpecialistsCfg, healthy: NetworkCfg) -> None:
     """KoboshiError where specialists, which start as copies of the healthy policy, are to have another network."""
     mine = settings.agent.network
+    if settings.informed and isinstance(mine.actor, RmaCfg):
+        raise KoboshiError("specialists.informed adds a group to what an actor sees, which RmaCfg lacks")
     free = replace(healthy, init_log_std=mine.init_log_std, log_std_range=mine.log_std_range)
     differ = config.diff(free, mine)
     if differ:
@@ -302,8 +304,7 @@ def _network(settings: SpecialistsCfg) -> NetworkCfg:
     if not settings.informed:
         return network
     actor = network.actor
-    if isinstance(actor, RmaCfg):
-        raise KoboshiError("specialists.informed adds a group to what an actor sees, which RmaCfg lacks")
+    assert not isinstance(actor, RmaCfg), "see check_network"
     actor = replace(actor, groups=(*actor.groups, BELIEF))
     return replace(network, actor=actor, critic_groups=(*network.critic_groups, BELIEF))
 

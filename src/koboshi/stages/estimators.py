@@ -66,7 +66,8 @@ class Comparison:
         for variant in self.variants:
             if variant not in _ACTORS:
                 raise unknown("estimator", variant, VARIANTS)
-        ground_of(self.task)
+        if ground_of(self.task).levels == 1:
+            raise KoboshiError(f"estimators are compared by levels, and the ground of task '{self.task.name}' has one")
         policy = self.task.env.observations.get("policy")
         if policy is None or policy.history_length < 2:
             raise KoboshiError(
@@ -130,7 +131,10 @@ def _train(plan: Comparison, variant: str, seed: int) -> list[RunFolder]:
     taught = [text for text in taught if "acts_on" not in text] + [f"agent.trainer.seed={seed}"]
     teacher = _run(plan, f"{name}-teacher", [*taught, f"agent.trainer.timesteps={first}"])
     rest = f"agent.trainer.timesteps={trainer.timesteps - first}"
-    return [teacher, _run(plan, name, [*every, rest], Start(load=teacher.final))]
+    # Weights alone are loaded: its robots begin about as high as the teacher's had come, at random levels.
+    ground, reached = ground_of(plan.task), runs.read_jsonl(teacher.metrics)[-1]["terrain/level"]
+    begin = f"env.scene.ground.first_level={min(ground.levels - 1, round(2 * reached))}"
+    return [teacher, _run(plan, name, [*every, rest, begin], Start(load=teacher.final))]
 
 
 def _run(plan: Comparison, name: str, overrides: list[str], start: Start = Start()) -> RunFolder:  # noqa: B008 (frozen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,12 @@ def benchmark(
 
 
 def cross(task: TaskCfg, controller: Controller, robots: int, speed: float, seconds: float) -> dict[str, Any]:
-    """The figures alone."""
+    """The figures alone. KoboshiError for a speed that the task never asks for."""
+    low, high = task.env.command.lin_vel_x
+    if not low <= speed <= high:
+        raise KoboshiError(f"task '{task.name}' asks for v_x from {low:g} to {high:g} m/s, and never for {speed:g}")
+    if not 0 < seconds < math.inf:
+        raise KoboshiError(f"robots cross ground in more than 0 s, not {seconds}")
     cells = every_cell(ground_of(task), robots)
     scenarios = straight_on(task.env.robot, len(cells.level), speed, SEED)
 

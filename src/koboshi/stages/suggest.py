@@ -8,11 +8,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from koboshi import config, runs
+from koboshi import runs
 from koboshi.envs.cfg import RewardTerm
 from koboshi.errors import KoboshiError
-from koboshi.stages.folders import CONFIG
-from koboshi.tasks import make_task
+from koboshi.stages.folders import task_of
 from koboshi.view.reward_plots import reward_shares
 
 SETTLED = 0.2
@@ -46,7 +45,7 @@ class Worth:
 
 def clips(run: Path, folder: Path) -> list[Worth]:
     """Every term's worth; draws their shares over the run to `folder/rewards.png`."""
-    task = config.load_yaml(run / CONFIG, make_task(run.parent.name, wanted_by=run))
+    task = task_of(runs.resolve_run(run))
     rows = runs.read_jsonl(run / "metrics.jsonl")
     terms = {name: term for name, term in task.env.rewards.items() if term is not None}
     if not rows or f"value/{next(iter(terms))}/mean" not in rows[-1]:
@@ -71,7 +70,7 @@ def _mean(rows: list[dict[str, Any]], key: str) -> float:
 
 def _worth(name: str, term: RewardTerm, earned: float, share: float, rows: list[dict[str, Any]]) -> Worth:
     average, deviation = (_mean(rows, f"value/{name}/{kind}") for kind in ("mean", "std"))
-    most = max(row[f"value/{name}/most"] for row in rows)
+    most = max((row[key] for row in rows if row.get(key := f"value/{name}/most") is not None), default=math.nan)
     bounds, why = _proposal(term, average, deviation, most)
     return Worth(name, earned, share, average, deviation, most, bounds, why)
 

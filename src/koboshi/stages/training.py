@@ -39,6 +39,8 @@ def train_loop(
     """
     first = ranks.is_first()
     seconds = _resume(run, learner, meta)
+    if done() and run.final.exists():
+        return  # finished before: its files say by which code
     with progress(title, iterations * steps_an_iteration, start=learner.iteration * steps_an_iteration) as update:
         while not done():
             began = time.monotonic()

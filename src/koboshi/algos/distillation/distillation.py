@@ -34,6 +34,9 @@ class Distillation:
         torch.manual_seed(cfg.trainer.seed)
         self.policy = ActorCritic(1, env.obs_spec, env.action_space, cfg.network).to(self.device)
         self._actor = self.policy.actor
+        if self._actor.auxiliary_loss is not None:
+            kind = type(cfg.network.actor).__name__
+            raise KoboshiError(f"distillation learns actions alone, and {kind} has a loss of its own, for PPO")
         self.parameters = FlatParameters([self._actor])
         self.optimizer = StackedAdam(self.parameters.value)
         self._seed, noise = seed_of(cfg.trainer, rank)

@@ -55,11 +55,13 @@ class PPO:
         self.learning_rate = torch.full((members,), cfg.learning_rate, device=self.device)
         self._seed, noise = seed_of(cfg.trainer, rank)
         self.generator = torch.Generator(self.device).manual_seed(noise)
+        self._actor.generator = self.generator
         self._mirror = mirror.to(self.device) if mirror is not None and cfg.mirror_coef else None
         self._objective = Objective(self.policy, self.parameters, cfg, self._mirror)
         self._room: Rollout | None = None
         self._carried: Carried | None = None
         self._old_log_std = torch.zeros(0)
+        self._errors: dict[str, Tensor] = {}
         self.iteration = 0
 
     def iterate(self) -> dict[str, float]:
@@ -176,9 +178,8 @@ class PPO:
         seen = policy.value_norm.count[:, 0] > 0
         policy.update_value_statistics(returns, mask)
         old_value, target = (policy.value_norm(x.unsqueeze(2)).squeeze(2) for x in (value, returns))
-        policy.update_statistics(flat, mask, self._mirror)
         action = self._by_member(rollout.action)
-        return Batch(
+        batch = Batch(
             obs,
             next_obs,
             action,
@@ -193,6 +194,9 @@ class PPO:
             rollout.state,
             rollout.mirrored_state,
         )
+        self._errors = policy.estimate_errors(batch)  # in the units of the statistics that normalised the batch
+        policy.update_statistics(flat, mask, self._mirror)
+        return batch
 
     def _advantage(self, rollout: Rollout, value: Tensor) -> Tensor:
         """(T, N)."""
@@ -205,7 +209,7 @@ class PPO:
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Several epochs over one rollout. Means over members and minibatches, for the log."""
         batch, steps = self._prepare(rollout), len(rollout.reward)
-        errors = self.policy.estimate_errors(batch)
+        errors = self._errors
         learning = torch.ones(self.members, dtype=torch.bool, device=self.device)
         logs: list[Tensor] = []
         for ids in self._minibatches(batch, steps):

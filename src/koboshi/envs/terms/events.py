@@ -30,6 +30,12 @@ def randomises(*fields: str, derives: bool = False) -> Callable[[Event], Event]:
     return note
 
 
+def of_an_episode(event: Event) -> Event:
+    """Notes on an event that a reset undoes what it does, so that it can't be one of the startup."""
+    event.of_an_episode = True  # type: ignore[attr-defined]
+    return event
+
+
 def reset_base(env: Env, mask: Tensor, velocity: float = 0.5, heading: Range = (-math.pi, math.pi)) -> None:
     """Upright at a random heading (rad), with a random velocity up to `velocity` m/s and rad/s in each direction."""
     half = env.uniform(env.num_envs, heading[0] / 2, heading[1] / 2)
@@ -55,9 +61,11 @@ def push(env: Env, mask: Tensor, velocity: float = 0.5) -> None:
     env.place(mask, "base_lin_vel", env.qvel[:, columns] + change)
 
 
+@of_an_episode
 @randomises()
 def external_force(env: Env, mask: Tensor, force: Range = (-30.0, 30.0)) -> None:
-    """A force on the base's centre of mass, N in each direction of the world, until it is drawn anew."""
+    """A force on the base's centre of mass, N in each direction of the world, until it is drawn anew or the episode
+    ends."""
     drawn = env.uniform((env.num_envs, 3), *force)
     env.external_force.copy_(torch.where(mask[:, None], drawn, env.external_force))
 

@@ -46,6 +46,8 @@ class Actor(nn.Module):
     """Whether it carries anything from step to step."""
     next_groups: tuple[str, ...] = ()
     """Groups whose true next observations its loss reads."""
+    generator: torch.Generator | None = None
+    """What a loss that draws draws from: the learner's, which is saved with it."""
     own_rate = 1e-3
     """Learning rate of what is `apart`."""
 

@@ -56,7 +56,7 @@ class DreamWaq(Estimator):
 
     def auxiliary_loss(self, batch: LossBatch) -> Tensor:
         guess, mean, log_var = self._encoded(batch.obs)
-        drawn = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
+        drawn = mean + (0.5 * log_var).exp() * torch.randn(mean.shape, generator=self.generator, device=mean.device)
         decoded = self.decoder(torch.cat((guess, drawn), dim=-1))
         error = (guess - self.truths(batch)).square().mean(-1)
         ahead = (decoded - self._after.take(batch.next_obs)).square().mean(-1)

@@ -57,6 +57,16 @@ class Present:
         return torch.cat([obs[group][..., place] for group, place in self._places.items()], dim=-1)
 
 
+def check_history(specs: Mapping[str, ObsSpec]) -> None:
+    """KoboshiError where groups whose numbers have names hold nothing of the past."""
+    if all(spec.terms for spec in specs.values()) and not any(term.is_past for s in specs.values() for term in s.terms):
+        names = ", ".join(specs)
+        raise KoboshiError(
+            f"an estimator looks at a history, and observation group {names} has none; "
+            f"give env.observations.{next(iter(specs))}.history_length=6"
+        )
+
+
 class Estimator(Actor):
     """Acts on the present step of its groups and on `insight(everything in them)`, which passes no gradient on.
 
@@ -73,6 +83,7 @@ class Estimator(Actor):
     ) -> None:
         """`specs`: of the groups that it acts on; `width`: of what `insight` gives."""
         super().__init__(members, specs)
+        check_history(specs)
         self._now = Present(specs)
         self.trunk = StackedMLP(members, self._now.width + width, hidden, outputs, last_gain=0.01)
 

@@ -44,7 +44,7 @@ class Him(Estimator):
         self.next_groups = (targets.group,)
         self.encoder = StackedMLP(members, self.features, encoder_hidden, targets.width + latent)
         self.target = StackedMLP(members, after.width, encoder_hidden, latent)
-        self.prototypes = nn.Parameter(torch.randn(members, prototypes, latent))
+        self.prototypes = nn.Parameter(normalize(torch.randn(members, prototypes, latent), dim=-1))
 
     @property
     def apart(self) -> tuple[Part, ...]:
@@ -65,7 +65,7 @@ class Him(Estimator):
         guess, source = self._encoded(batch.obs)
         target = normalize(self.target(self._after.take(batch.next_obs)), dim=-1)
         error = (guess - self.truths(batch)).square().mean(-1)
-        # The authors put the prototypes back to unit length after each step; here their length is without effect.
+        # The authors put the prototypes back to unit length after each step; here only their direction counts.
         directions = normalize(self.prototypes, dim=-1).transpose(1, 2)
         return error + swapped_prediction(source @ directions, target @ directions, batch.mask)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from koboshi.errors import KoboshiError
 from koboshi.nets.actors.base import Actor, ActorCfg, LossBatch
-from koboshi.nets.actors.estimator import Present
+from koboshi.nets.actors.estimator import Present, check_history
 from koboshi.nets.stack import Part, StackedMLP
 from koboshi.vec_env import ObsSpec, State
 
@@ -39,6 +39,7 @@ class Rma(Actor):
     ) -> None:
         self._senses, self._truth, self._of_teacher = tuple(senses), truth[0], acts_on == "truth"
         super().__init__(members, {**senses, truth[0]: truth[1]} if self._of_teacher else senses)
+        check_history(senses)
         self._now = Present(senses)
         seen = sum(spec.width for spec in senses.values())
         self.teacher = StackedMLP(members, truth[1].width, teacher_hidden, latent)
@@ -72,7 +73,8 @@ class RmaCfg(ActorCfg):
     """A multi-layer perceptron on the present step and on a latent of what no sensor shows (Kumar et al. 2021).
 
     Train the teacher (`acts_on=truth`), then begin with its weights (`--load`) and `acts_on=history`: PPO goes on with
-    the trunk (A-RMA, Kumar et al. 2022), or, with a learning rate of 0, the student alone learns (RMA).
+    the trunk (A-RMA, Kumar et al. 2022), or, with `agent.schedule=fixed agent.learning_rate=0`, the student alone
+    learns (RMA).
     """
 
     senses: tuple[str, ...] = ("policy",)
