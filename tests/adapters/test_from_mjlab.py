@@ -19,8 +19,10 @@ class Counter:
 
     device, num_envs = "cpu", 4
 
-    def __init__(self, auto_reset: bool = False) -> None:
-        self.cfg = SimpleNamespace(auto_reset=auto_reset)
+    def __init__(self, auto_reset: bool = False, lag: int = 0) -> None:
+        term = SimpleNamespace(history_length=0, delay_max_lag=lag)
+        group = SimpleNamespace(terms={"count": term}, history_length=None)
+        self.cfg = SimpleNamespace(auto_reset=auto_reset, observations={"actor": group})
         self.action_manager = SimpleNamespace(total_action_dim=2)
         self.count, self.pending = torch.zeros(4), torch.zeros(4, dtype=torch.bool)
 
@@ -30,14 +32,14 @@ class Counter:
     def reset(self, *, seed: int | None = None, env_ids: Tensor | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         ids = torch.arange(4) if env_ids is None else env_ids
         self.count[ids], self.pending[ids] = 0.0, False
-        return self._obs(), {}
+        return self._obs(), {"log": {"reward/a": float(len(ids))}}
 
     def step(self, action: Tensor) -> tuple[dict[str, Any], Tensor, Tensor, Tensor, dict[str, Any]]:
         assert not self.pending.any(), "must be reset before it is stepped"
         self.count += 1
         terminated, truncated = self.count >= 3 + torch.arange(4), self.count >= 5
         self.pending = terminated | truncated
-        return self._obs(), action.sum(1), terminated, truncated, {"log": {"reward/a": float(self.count.sum())}}
+        return self._obs(), action.sum(1), terminated, truncated, {"log": {}}
 
 
 def test_ends_and_true_last_observations() -> None:
@@ -57,9 +59,13 @@ def test_ends_and_true_last_observations() -> None:
     assert falls[2] == [True, False, False, False] and falls[4] == [False, False, True, False]
     assert cuts[4] == [False, False, False, True]  # who fell was not cut off
     assert step.reward.tolist() == [2.0] * 4
-    assert env.pop_log() == {"reward/a": pytest.approx((4 + 8 + 12 + 13 + 13) / 5)} and env.pop_log() == {}
+    assert env.pop_log() == {"reward/a": pytest.approx((1 + 1 + 2) / 3)} and env.pop_log() == {}
+    with pytest.raises(KoboshiError, match="cannot be saved"):
+        env.state_dict()
 
 
 def test_an_environment_that_resets_itself_is_refused() -> None:
     with pytest.raises(KoboshiError, match="set auto_reset=False"):
         MjlabVecEnv(Counter(auto_reset=True))
+    with pytest.raises(KoboshiError, match="'actor.count' has a history or a delay"):
+        MjlabVecEnv(Counter(lag=2))

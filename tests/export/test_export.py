@@ -25,7 +25,8 @@ from koboshi.envs import Env, EnvCfg
 from koboshi.envs.cfg import ObsTerm
 from koboshi.envs.terms import observations
 from koboshi.errors import KoboshiError
-from koboshi.export.contract import contract_of
+from koboshi.export.contract import contract_of, robot_xml
+from koboshi.export.graph import check_groups
 from koboshi.stages import exporting
 from koboshi.tasks import make_task
 
@@ -46,8 +47,7 @@ def test_it_walks_breaks_switches_and_walks_on(exported: Path) -> None:
     assert switched and 2.0 < switched[0][0] < 2.5
     names = load_contract(exported)["faults"]
     assert "thigh" in names[switched[0][1]] or names[switched[0][1]] == "any"
-    # The same again: nothing is left of the run before.
-    world = World(exported, program)  # whose drive is whole again
+    # The same again: nothing is left of the run before, not even the dead joint.
     again = drive(program, world, (0.5, 0.0, 0.0), 6.0, breaks=[("FL_thigh_joint", 2.0)], real_time=False)
     assert again.errors == found.errors
 
@@ -73,6 +73,9 @@ def test_without_torch(exported: Path) -> None:
         (lambda c: c.__setitem__("control_dt", 0.01), "control_dt"),
         (lambda c: c["observations"]["policy"]["terms"].reverse(), "observations"),
         (lambda c: c["observations"]["policy"].__setitem__("newest_first", True), "observations"),
+        (lambda c: c["default_joint_pos"].__setitem__(0, 0.2), "default_joint_pos"),
+        (lambda c: c["initial"].clear(), "initial"),
+        (lambda c: c["made"].__setitem__("commit", "another"), "made"),
     ],
 )
 def test_an_edited_contract_is_refused_by_name(exported: Path, tmp_path: Path, change: Any, named: str) -> None:
@@ -83,6 +86,51 @@ def test_an_edited_contract_is_refused_by_name(exported: Path, tmp_path: Path, c
     (folder / FILE).write_text(yaml.safe_dump(contract))
     with pytest.raises(KoboshiError, match=f"was exported with other {named} than deploy.yaml says"):
         Program(folder)
+
+
+def test_another_robots_model_is_refused(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "edited"
+    shutil.copytree(exported, folder)
+    (folder / MODEL).write_text((folder / MODEL).read_text().replace('timestep="0.005"', 'timestep="0.004"'))
+    with pytest.raises(KoboshiError, match="robot.xml is not the robot that deploy.yaml was exported with"):
+        World(folder, Program(folder))
+
+
+def test_a_contract_cut_at_any_line_is_refused(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cut"
+    shutil.copytree(exported, folder)
+    lines = (exported / FILE).read_text().splitlines(keepends=True)
+    last = next(i for i, line in enumerate(lines) if line.startswith("checked"))
+    for keep in range(0, last, 3):
+        (folder / FILE).write_text("".join(lines[:keep]))
+        with pytest.raises(KoboshiError, match="deploy.yaml|exported with other"):
+            Program(folder)
+
+
+def test_senses_that_are_none_are_refused_before_anything_is_remembered(exported: Path) -> None:
+    program = Program(exported)
+    world = World(exported, program)
+    good = world.senses((0.5, 0.0, 0.0))
+    first = program.step(good).targets
+    program.reset()
+    for wrong in (good._replace(joint_pos=good.joint_pos * np.nan), good._replace(joint_vel=good.joint_vel[:1])):
+        with pytest.raises(KoboshiError, match="finite numbers, not"):
+            program.step(wrong)
+    np.testing.assert_array_equal(program.step(good).targets, first)
+
+
+def test_settings_without_effect(exported: Path) -> None:
+    program = Program(exported)
+    world = World(exported, program)
+    for wrong, named in (
+        ({"seconds": 0.0}, "--seconds is above 0"),
+        ({"rate": 0.0}, "--rate is above 0"),
+        ({"delay_s": -0.1}, "--delay is at least 0"),
+        ({"breaks": [("FL_hip_joint", 9.0)]}, "between 0 and 1 s, not at 9"),
+        ({"breaks": [("FL_hip_joint", float("nan"))]}, "not at nan"),
+    ):
+        with pytest.raises(KoboshiError, match=named):
+            drive(program, world, (0, 0, 0), **({"seconds": 1.0, "real_time": False} | wrong))  # type: ignore[arg-type]
 
 
 def test_damaged_and_missing_files(exported: Path, tmp_path: Path) -> None:
@@ -99,6 +147,9 @@ def test_damaged_and_missing_files(exported: Path, tmp_path: Path) -> None:
         Program(folder)
     (folder / FILE).write_text("format: 99")
     with pytest.raises(KoboshiError, match="has format 99, not 1"):
+        Program(folder)
+    (folder / FILE).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(KoboshiError, match="is damaged"):
         Program(folder)
     (folder / FILE).write_text("joints: [")
     with pytest.raises(KoboshiError, match="is damaged"):
@@ -196,6 +247,18 @@ def test_what_no_robot_computes_is_refused() -> None:
     env = Env(replace(cfg, observations=cfg.observations | {"policy": told}))
     with pytest.raises(KoboshiError, match=r"observation 'policy.height_scan' \(height_scan\) is none that a robot"):
         contract_of(env, ("policy",), [], env.reset(0))
+
+
+def test_what_meshes_or_beliefs_are_needed_for_is_refused() -> None:
+    g1 = calm("g1-walk")
+    with pytest.raises(KoboshiError, match="collides with .* meshes, which no single file holds"):
+        robot_xml(Env(replace(g1, scene=replace(g1.scene, contacts="body"))))
+    told = SimpleNamespace(healthy=SimpleNamespace(actor=SimpleNamespace(groups=("policy", "belief"))), bank=None)
+    with pytest.raises(KoboshiError, match="is a specialist"):
+        check_groups(g1, told)  # type: ignore[arg-type]
+    told.healthy.actor.groups = ("eyes.left",)
+    with pytest.raises(KoboshiError, match="sees 'eyes.left', and only groups of numbers"):
+        check_groups(g1, told)  # type: ignore[arg-type]
 
 
 def test_nothing_is_written_where_a_check_fails(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ class MjlabVecEnv:
         """KoboshiError where `env.cfg.auto_reset` is on: with it, what a robot saw last is lost."""
         if env.cfg.auto_reset:
             raise KoboshiError("set auto_reset=False in the mjlab environment's settings: koboshi resets it itself")
+        _check_memoryless(env.cfg.observations)
         self._env = env
         self.num_envs, self.device = env.num_envs, torch.device(env.device)
         self.action_space = ActionSpace(env.action_manager.total_action_dim)
@@ -46,14 +47,15 @@ class MjlabVecEnv:
 
     def step(self, action: Tensor) -> Step:
         """One control step; those that ended are reset, and their true last observations are in `final_obs`."""
-        seen, reward, terminated, truncated, extras = self._env.step(action)
+        seen, reward, terminated, truncated, _ = self._env.step(action)
         final = {group: x.clone() for group, x in self._flat(seen).items()}
         truncated = truncated & ~terminated
-        self._note(extras)
         ended = (terminated | truncated).nonzero().squeeze(1)
         obs = final
         if len(ended):
-            fresh = self._flat(self._env.reset(env_ids=ended)[0])
+            seen, extras = self._env.reset(env_ids=ended)
+            fresh = self._flat(seen)
+            self._note(extras)
             rows = (terminated | truncated).view(-1)
             obs = {g: torch.where(rows.view(-1, *[1] * (x.ndim - 1)), fresh[g], x) for g, x in final.items()}
         self._obs = obs
@@ -70,8 +72,19 @@ class MjlabVecEnv:
         return found
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Nothing: mjlab's environments cannot be saved, so a resumed run begins new episodes."""
-        return {}
+        """KoboshiError: mjlab's environments cannot be saved."""
+        raise KoboshiError("an mjlab environment cannot be saved, so runs in it cannot be resumed")
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """New episodes; see `state_dict`."""
+        """KoboshiError; see `state_dict`."""
+        self.state_dict()
+
+
+def _check_memoryless(groups: Any) -> None:
+    """KoboshiError where an observation remembers: a reset of some appends to the memories of all."""
+    for name, group in groups.items():
+        for term, cfg in (group.terms or {}).items():
+            if getattr(cfg, "history_length", 0) or getattr(cfg, "delay_max_lag", 0) or (group.history_length or 0):
+                raise KoboshiError(
+                    f"mjlab's observation '{name}.{term}' has a history or a delay; resets disturb those"
+                )

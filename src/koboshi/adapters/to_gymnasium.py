@@ -36,6 +36,14 @@ class KoboshiVectorEnv(VectorEnv):
         found = {group: obs[group].cpu().numpy().copy() for group in self._groups}
         return found[self._groups[0]] if len(found) == 1 else found
 
+    def _rows(self, given: Any) -> Any:
+        """(N, …), or of several groups an array of one dict an environment, as Gymnasium has it."""
+        if len(self._groups) == 1:
+            return given
+        rows = np.empty(self.num_envs, dtype=object)
+        rows[:] = [{group: x[i] for group, x in given.items()} for i in range(self.num_envs)]
+        return rows
+
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
@@ -46,10 +54,11 @@ class KoboshiVectorEnv(VectorEnv):
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """actions: (N, A), or (N,) where discrete."""
-        step = self._env.step(torch.as_tensor(np.asarray(actions)).to(self._env.device))
+        given = torch.as_tensor(np.asarray(actions)).to(self._env.device)
+        step = self._env.step(given if self._env.action_space.discrete else given.float())
         terminated, truncated = (x.cpu().numpy().copy() for x in (step.terminated, step.truncated))
         infos: dict[str, Any] = {}
         done = terminated | truncated
         if done.any():
-            infos = {"final_obs": self._given(step.final_obs), "_final_obs": done}
+            infos = {"final_obs": self._rows(self._given(step.final_obs)), "_final_obs": done}
         return self._given(step.obs), step.reward.cpu().numpy().copy(), terminated, truncated, infos

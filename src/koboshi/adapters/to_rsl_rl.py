@@ -16,7 +16,8 @@ class RslVecEnv:
     cfg: dict[str, Any] = {}
 
     def __init__(self, env: VecEnv, groups: tuple[str, ...], max_episode_length: int, seed: int = 0) -> None:
-        """`max_episode_length`: control steps, which rsl_rl may spread first episodes over."""
+        """`max_episode_length`: control steps. First episodes are spread by `env.random_initial_length`, not by
+        rsl_rl's `init_at_random_ep_len`."""
         self._env, self._groups = env, groups
         self.num_envs, self.num_actions, self.device = env.num_envs, env.action_space.dim, env.device
         self.max_episode_length = max_episode_length

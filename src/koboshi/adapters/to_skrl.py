@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from koboshi.adapters.spaces import action_space, observation_space
+from koboshi.errors import unknown
 from koboshi.vec_env import VecEnv
 
 LOG_EVERY = 24
@@ -25,7 +26,9 @@ class SkrlEnv:
 
     def __init__(self, env: VecEnv, policy: str = "policy", critic: str | None = "critic", seed: int = 0) -> None:
         self._env, self._policy, self._seed = env, policy, seed
-        self._critic = critic if critic in env.obs_spec else None
+        if critic is not None and critic not in env.obs_spec:
+            raise unknown("observation group", critic, env.obs_spec)
+        self._critic = critic
         self.num_envs, self.device = env.num_envs, env.device
         self.observation_space = observation_space(env.obs_spec, policy)
         self.state_space = None if self._critic is None else observation_space(env.obs_spec, self._critic)

@@ -67,8 +67,8 @@ def learner(
 ) -> tuple[Callable[[], float], Callable[[Tensor], Tensor]]:
     """One iteration of skrl's PPO, which gives the mean reward of its steps; and the policy's most likely actions.
 
-    Observations, states and values are normalised and the rate follows the KL divergence, as ours do; skrl's own
-    defaults otherwise. KoboshiError without skrl.
+    Observations, states and values are normalised, the rate follows the KL divergence, time-outs are bootstrapped, and
+    weights of losses and the gradient's clip are as ours; skrl's own defaults otherwise. KoboshiError without skrl.
     """
     if not installed():
         raise KoboshiError("skrl is not installed: pip install 'koboshi[bench]'")
@@ -84,6 +84,7 @@ def learner(
         rollouts=rollout,
         learning_epochs=EPOCHS,
         mini_batches=MINIBATCHES,
+        time_limit_bootstrap=True,
         entropy_loss_scale=0.01,
         value_loss_scale=1.0,
         grad_norm_clip=1.0,

@@ -186,10 +186,10 @@ def export(
 ) -> None:
     """Write a controller as ONNX with its contract, and check that it does what it did (extra export)."""
     from koboshi.stages import exporting
-    from koboshi.stages.folders import find, label
+    from koboshi.stages.folders import find, label, task_of
 
     path = find(run, root)
-    folder = out or root / "export" / label(path)
+    folder = out or root / "export" / f"{task_of(path).name}-{label(path)}"
     found = exporting.export(path, folder, overrides or [])
     print(f"against torch: actions differ by {found['action_error']:.1e} at most")
     print(f"against training: poses differ by {found['pose_error']:.1e} m or rad after a second in plain MuJoCo")

@@ -33,6 +33,8 @@ def deploy(
     program = Program(folder)
     world = World(folder, program)
     if compare:
+        if rate is not None or anyway or delay or dies:
+            raise KoboshiError("--compare chooses rates and delays; --rate, --anyway, --delay and --dies have no use")
         print(report.compared(program, world, command, seconds))
         return
     breaks = [report.parse_break(text) for text in dies or []]

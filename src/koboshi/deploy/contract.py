@@ -14,8 +14,13 @@ from koboshi.errors import KoboshiError
 
 FILE, PROGRAM, MODEL = "deploy.yaml", "policy.onnx", "robot.xml"
 FORMAT = 1
-PARTS = ("joints", "control_dt", "physics_dt", "action", "observations", "inputs", "carried")
-"""What the program was made for; each part's fingerprint lies in the program itself."""
+PARTS = (
+    "robot", "joints", "default_joint_pos", "targets", "actuators", "base_height", "fall_height", "control_dt",
+    "physics_dt", "delay_s", "action", "observations", "commands", "inputs", "carried", "initial", "faults", "model",
+    "made",
+)  # fmt: skip
+"""What the program was made for and from; each part's fingerprint lies in the program itself. `model` is that of
+`robot.xml`."""
 
 Contract = dict[str, Any]
 
@@ -33,11 +38,11 @@ def fingerprints(contract: Contract) -> dict[str, str]:
 def load_contract(folder: Path) -> Contract:
     """KoboshiError where the folder holds no contract of this format."""
     path = folder / FILE
+    if not path.is_file():
+        raise KoboshiError(f"{folder} is no exported controller: it has no {FILE}")
     try:
         contract = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise KoboshiError(f"{folder} is no exported controller: it has no {FILE}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise KoboshiError(f"{path} is damaged: {error}") from error
     if not isinstance(contract, dict) or contract.get("format") != FORMAT:
         found = contract.get("format") if isinstance(contract, dict) else None
@@ -53,6 +58,12 @@ def check_program(contract: Contract, metadata: Mapping[str, str], path: Path) -
     differ = [name.partition(".")[2] for name, mine in fingerprints(contract).items() if metadata.get(name) != mine]
     if differ:
         raise KoboshiError(f"{path} was exported with other {', '.join(differ)} than {FILE} says; export it again")
+
+
+def check_model(contract: Contract, xml: str, path: Path) -> None:
+    """KoboshiError where the robot's model is not the one that was exported."""
+    if fingerprint(xml) != contract["model"]:
+        raise KoboshiError(f"{path} is not the robot that {FILE} was exported with; export it again")
 
 
 def check_robot(contract: Contract, joint_names: Sequence[str], control_dt: float) -> None:

@@ -64,7 +64,12 @@ class Program:
         self._first = True
 
     def step(self, senses: Senses) -> Told:
-        """One control step."""
+        """One control step. KoboshiError, before anything is remembered, for senses of another robot or no numbers."""
+        joints = len(self._default)
+        for name, value in senses._asdict().items():
+            size = joints if name.startswith("joint") else 3
+            if np.shape(value) != (size,) or not np.isfinite(value).all():
+                raise KoboshiError(f"senses: {name} is {size} finite numbers, not {value}")
         told = self.decide(self._observer.observe(senses, self.action))
         targets = self._default.copy()
         targets[self._joints] = self._offset + self._scale * self.action
@@ -78,6 +83,8 @@ class Program:
         # What a program has no use for (the memory of one without any) is not among its inputs.
         feed = {each.name: feed[each.name] for each in self._session.get_inputs()}
         action, member, probability, *self._carried = self._session.run(None, feed)
+        if not np.isfinite(action).all():
+            raise KoboshiError("the program gave actions that are not finite")
         self.action = action[0].astype(np.float64).clip(self._low, self._high)
         self._first = False
         return int(member[0]), probability[0]

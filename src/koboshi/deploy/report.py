@@ -62,6 +62,9 @@ def compared(program: Program, world: World, command: Sequence[float], seconds: 
     low, high = (1e3 * d for d in program.contract["delay_s"])
     rows = [("rate, Hz", "delay, ms", "")]
     for factor in RATES:
+        if (1 / (own * factor)) % world.physics_dt > 1e-9 and -(1 / (own * factor)) % world.physics_dt > 1e-9:
+            rows.append((f"{own * factor:g}", "0", "no multiple of physics steps"))
+            continue
         found = drive(program, world, command, seconds, rate=own * factor, anyway=True, real_time=False)
         rows.append((f"{own * factor:g}", "0", _fate(found)))
     for delay in DELAYS_MS[1:]:

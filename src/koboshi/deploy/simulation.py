@@ -12,7 +12,7 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from koboshi.deploy.contract import MODEL, check_robot
+from koboshi.deploy.contract import MODEL, check_model, check_robot
 from koboshi.deploy.program import Program
 from koboshi.deploy.senses import Array, Senses
 from koboshi.errors import KoboshiError, unknown
@@ -37,7 +37,9 @@ class World:
     def __init__(self, folder: Path, program: Program) -> None:
         path = folder / MODEL
         try:
-            self.model = mujoco.MjModel.from_xml_path(str(path))
+            xml = path.read_text()
+            check_model(program.contract, xml, path)
+            self.model = mujoco.MjModel.from_xml_string(xml)
         except (ValueError, OSError) as error:
             raise KoboshiError(f"{path} cannot be read: {error}") from error
         self._contract = program.contract
@@ -83,9 +85,7 @@ class World:
             mujoco.mj_step(self.model, self.data)
 
     def kill(self, joint: str) -> None:
-        """The joint's drive gives no torque from now on."""
-        if joint not in self.joints:
-            raise unknown("joint", joint, self.joints)
+        """The joint's drive gives no torque until the next reset."""
         i = self.joints.index(joint)
         self.model.actuator_gainprm[i] = self.model.actuator_biasprm[i] = 0.0
 
@@ -150,6 +150,7 @@ def drive(
     `anyway`: at another rate than the program's, to see what that does. Targets reach the drives `delay_s` late.
     `breaks`: joints, and when they die. KoboshiError where the robot or, but for `anyway`, the rate is another.
     """
+    _check_run(world, seconds, rate, delay_s, breaks)
     made_for = program.contract["control_dt"]
     dt = made_for if rate is None else 1 / rate
     check_robot(program.contract, world.joints, made_for if anyway else dt)
@@ -182,6 +183,22 @@ def drive(
         if found.seconds > 1.0:
             found.errors.append(command[0] - world.forward_speed)
     return found
+
+
+def _check_run(
+    world: World, seconds: float, rate: float | None, delay_s: float, breaks: Sequence[tuple[str, float]]
+) -> None:
+    """KoboshiError for what would have no effect, or come too late to be noticed."""
+    for name, value in (("seconds", seconds), ("rate", 1.0 if rate is None else rate)):
+        if not 0 < value < math.inf:
+            raise KoboshiError(f"--{name} is above 0, not {value}")
+    if not 0 <= delay_s < math.inf:
+        raise KoboshiError(f"--delay is at least 0 ms, not {1e3 * delay_s}")
+    for joint, when in breaks:
+        if joint not in world.joints:
+            raise unknown("joint", joint, world.joints)
+        if not 0 <= when < seconds:
+            raise KoboshiError(f"{joint} is to die between 0 and {seconds:g} s, not at {when:g}")
 
 
 def _wait_until(due: float) -> float:

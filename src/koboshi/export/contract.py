@@ -86,8 +86,11 @@ def _term(env: Env, group: str, name: str, cfg: ObsTerm) -> dict[str, Any]:
 
 
 def robot_xml(env: Env) -> str:
-    """MJCF of what is stepped, on a plane, with nothing else around."""
+    """MJCF of what is stepped, on a plane, with nothing else around. KoboshiError where that needs files of meshes."""
     scene = Scene(SceneCfg(contacts=env.cfg.scene.contacts), env.robot, env.cfg.sim)
-    spec = scene.spec
-    spec.compile()
-    return str(spec.to_xml())
+    if scene.model.nmesh:
+        raise KoboshiError(
+            f"{env.robot.name} collides with {scene.model.nmesh} meshes, which no single file holds; "
+            "export it with env.scene.contacts=feet"
+        )
+    return str(scene.spec.to_xml())

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from koboshi.envs import EnvCfg
 from koboshi.errors import KoboshiError
 from koboshi.nets import state_tree
 from koboshi.specialists.controller import Controller
@@ -31,6 +32,15 @@ def groups_of(controller: Controller, routed: bool) -> tuple[str, ...]:
 def _actor_groups(policy: Any) -> tuple[str, ...]:
     stack = getattr(policy, "stack", policy)
     return tuple(stack.actor.groups)
+
+
+def check_groups(cfg: EnvCfg, controller: Controller) -> None:
+    """KoboshiError where a policy sees what a deployed robot cannot give it."""
+    if BELIEF in _actor_groups(controller.healthy):
+        raise KoboshiError(f"this policy is a specialist, told what a detector believes ('{BELIEF}'); export its bank")
+    for group in groups_of(controller, False):
+        if group not in cfg.observations or not cfg.observations[group].concatenate:
+            raise KoboshiError(f"the policy sees '{group}', and only groups of numbers side by side are exported")
 
 
 class Graph(nn.Module):
@@ -69,9 +79,12 @@ def to_onnx(graph: Graph, obs: Obs, metadata: Mapping[str, str]) -> bytes:
     names = [*graph.groups, "reset", *(f"carried.{i}" for i in range(len(graph.carried)))]
     given = (*(obs[group] for group in graph.groups), torch.ones(1, dtype=torch.bool), *graph.carried)
     outputs = [*OUTPUTS, *(f"next.{i}" for i in range(len(graph.carried)))]
-    with torch.no_grad(), _quietly():
-        program = torch.export.export(graph, given, strict=False)
-        found = torch.onnx.export(program, given, input_names=names, output_names=outputs, dynamo=True)
+    try:
+        with torch.no_grad(), _quietly():
+            program = torch.export.export(graph, given, strict=False)
+            found = torch.onnx.export(program, given, input_names=names, output_names=outputs, dynamo=True)
+    except Exception as error:  # the exporter's own, of many kinds
+        raise KoboshiError(f"this controller cannot be traced: {str(error).splitlines()[0]}") from error
     assert found is not None
     proto = found.model_proto
     onnx.helper.set_model_props(proto, dict(metadata))
