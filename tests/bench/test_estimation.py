@@ -20,7 +20,7 @@ TERMS = ("base_lin_vel",)
 
 def cfg() -> EnvCfg:
     base = make_task("go2-flat").env
-    groups = {name: base.observations[name] for name in ("policy", "critic")}
+    groups = {"policy": replace(base.observations["policy"], history_length=2), "critic": base.observations["critic"]}
     return replace(base, num_envs=3, observations=groups)
 
 
