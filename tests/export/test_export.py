@@ -269,3 +269,46 @@ def test_nothing_is_written_where_a_check_fails(shipped: Path, tmp_path: Path, m
     with pytest.raises(KoboshiError, match="actions differ from torch's by 0.5, more than 1e-05; nothing was written"):
         exporting.export(shipped, tmp_path / "out")
     assert not (tmp_path / "out").exists() and not list(tmp_path.iterdir())
+
+
+def test_observer_scales_clips_and_remembers_by_hand() -> None:
+    """A term scaled, clipped and kept three steps, oldest first; and a group kept two steps, oldest first."""
+    plain = {"joints": None, "scale": 1.0, "clip": None, "history": 1}
+    kept = plain | {"name": "command", "func": "velocity_command", "scale": 2.0, "clip": 3.0, "history": 3}
+    speeds = plain | {"name": "joint_vel", "func": "joint_vel", "joints": [1]}
+    group = {"base": None, "newest_first": False}
+    groups = {
+        "a": group | {"history_length": 1, "terms": [kept]},
+        "b": group | {"history_length": 2, "terms": [speeds]},
+    }
+    observer, zero = Observer(groups, np.zeros(2)), np.zeros(3)
+    found = []
+    for k in (1.0, 2.0, -5.0):
+        command = np.array([k, 0.0, 0.0])
+        senses = Senses(zero, zero, zero, command, np.zeros(2), np.array([9.0, k]), np.zeros(2))
+        found.append(observer.observe(senses, np.zeros(2)))
+    assert found[0]["a"][0].tolist() == [2, 0, 0] * 3 and found[0]["b"][0].tolist() == [1, 1]
+    assert found[2]["a"][0].tolist() == [2, 0, 0, 3, 0, 0, -3, 0, 0] and found[2]["b"][0].tolist() == [2, -5]
+    observer.reset()
+    assert observer.observe(senses, np.zeros(2))["b"][0].tolist() == [-5, -5]
+
+
+def test_a_memory_wheels_and_joints_out_of_order(koboshi: Any, tmp_path: Path) -> None:
+    """A recurrent policy of a robot whose wheels' actions come after all legs'."""
+    small = [
+        "env.num_envs=4", "agent.trainer.timesteps=4", "agent.trainer.rollout=2", "agent.network.actor.type=GruCfg",
+        "agent.network.actor.units=6", "agent.network.actor.hidden=[6]", "agent.network.critic_hidden=[6]",
+    ]  # fmt: skip
+    assert koboshi("train", "wheelbiped-flat", "--name", "r", "--root", tmp_path, *small).code == 0
+    done = koboshi("export", "wheelbiped-flat/r", "--root", tmp_path)
+    assert done.code == 0 and "against torch" in done.out, done.err
+    folder = tmp_path / "export" / "wheelbiped-flat-r"
+    program = Program(folder)
+    assert program.contract["carried"] and program.contract["action"]["joints"] == [0, 1, 2, 4, 5, 6, 3, 7]
+    told = program.step(World(folder, program).senses((0.5, 0.0, 0.0)))
+    names, targets = program.contract["joints"], dict(zip(program.contract["joints"], told.targets, strict=True))
+    default = dict(zip(names, program.contract["default_joint_pos"], strict=True))
+    number = dict(zip(program.contract["action"]["joints"], program.action, strict=True))
+    for j, name in enumerate(names):
+        scale = 5.0 if "wheel" in name else 0.25
+        assert targets[name] == pytest.approx(default[name] + scale * number[j], abs=1e-6)
