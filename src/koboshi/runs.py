@@ -113,6 +113,11 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return rows
 
 
+def settled(rows: list[dict[str, Any]], share: float) -> list[dict[str, Any]]:
+    """The last `share` of a run's rows, one at least."""
+    return rows[-max(1, round(share * len(rows))) :]
+
+
 def digest(path: str | os.PathLike[str]) -> str:
     """The sha256 of a file, in hex."""
     try:

@@ -133,6 +133,12 @@ class Drive:
         return math.sqrt(sum(e * e for e in self.errors) / len(self.errors)) if self.errors else math.nan
 
 
+def physics_steps(control_dt: float, physics_dt: float) -> int | None:
+    """How many a control step has; None where it is no multiple of them."""
+    count = round(control_dt / physics_dt)
+    return count if count >= 1 and abs(count * physics_dt - control_dt) <= 1e-9 else None
+
+
 def drive(
     program: Program,
     world: World,
@@ -154,8 +160,8 @@ def drive(
     made_for = program.contract["control_dt"]
     dt = made_for if rate is None else 1 / rate
     check_robot(program.contract, world.joints, made_for if anyway else dt)
-    decimation = round(dt / world.physics_dt)
-    if decimation < 1 or abs(decimation * world.physics_dt - dt) > 1e-9:
+    decimation = physics_steps(dt, world.physics_dt)
+    if decimation is None:
         raise KoboshiError(f"a loop of {1 / dt:g} Hz is no multiple of physics steps of {world.physics_dt:g} s")
     program.reset()
     world.reset()

@@ -304,7 +304,7 @@ def _mirror_of(term: _Term, env: Env) -> tuple[object, object]:
         ids, signs = env.mirror_of_joints(_joints_of(term, env))
         return ids, signs.abs() if kind == "joint_magnitude" else signs
     if kind == "joint_kinds":
-        ids, _ = env.mirror_of_joints(range(len(env.robot.joint_names)))
+        ids, _ = env.joint_mirror
         return torch.arange(term.dim).view(-1, len(ids))[:, ids.cpu()].flatten(), [1.0] * term.dim
     if kind in ("scan", "foot_scan"):
         return _mirror_of_scan(term, env, feet=kind == "foot_scan")

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from koboshi.errors import unknown
 from koboshi.nets.actors import AnyActorCfg, Estimator, Mlp, MlpCfg
 from koboshi.nets.actors.base import LossBatch
-from koboshi.nets.actors.estimator import Truth
 from koboshi.nets.distributions import Categorical, Distribution, Gaussian
 from koboshi.nets.normalizer import Normalizer
 from koboshi.nets.stack import StackedLinear
@@ -101,18 +100,15 @@ class ActorCritic(nn.Module):
         """(K, B) in the value normaliser's unit, from normalised observations."""
         return self.critic.network(self.critic.encode(normalized)).squeeze(2)
 
-    def in_units(self, estimates: Tensor) -> dict[str, Tensor]:
-        """What an `Estimator` gives (K, B, d), as name -> (K, B, its width) in the units of the observed terms."""
-        targets = self._targets()
-        norm = self.norm(targets.group)
-        whole = estimates * targets.take({targets.group: norm.deviation}) + targets.take({targets.group: norm.mean})
-        return targets.split(whole)
-
     @torch.no_grad()
     def estimates(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Name -> (K, B, its width): what the actor guesses from raw observations, in the units of the terms."""
         assert isinstance(self.actor, Estimator)
-        return self.in_units(self.actor.estimates(self._seen(obs, self.actor.groups)))
+        targets, guess = self.actor.targets, self.actor.estimates(self._seen(obs, self.actor.groups))
+        norm = self.norm(targets.group)
+        return targets.split(
+            guess * targets.take({targets.group: norm.deviation}) + targets.take({targets.group: norm.mean})
+        )
 
     @torch.no_grad()
     def estimate_errors(self, batch: LossBatch) -> dict[str, Tensor]:
@@ -120,17 +116,12 @@ class ActorCritic(nn.Module):
         terms; nothing of an actor that estimates nothing."""
         if not isinstance(self.actor, Estimator):
             return {}
-        error = self.actor.estimates(batch.obs) - self.actor.truths(batch)
-        targets = self._targets()
+        targets, error = self.actor.targets, self.actor.estimates(batch.obs) - self.actor.truths(batch)
         error = error * targets.take({targets.group: self.norm(targets.group).deviation})
         counts = torch.ones(error.shape[:2], device=error.device) if batch.mask is None else batch.mask.to(error.dtype)
         rows = counts.sum().clamp(min=1)
         squares = {name: part.square().mean(-1) for name, part in targets.split(error).items()}
         return {name: ((square * counts).sum() / rows).sqrt() for name, square in squares.items()}
-
-    def _targets(self) -> Truth:
-        assert isinstance(self.actor, Estimator) and self.actor.targets is not None
-        return self.actor.targets
 
     @torch.no_grad()
     def update_statistics(self, flat: Mapping[str, Tensor], mask: Tensor | None, mirror: MirrorMap | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 import mujoco
@@ -66,28 +66,27 @@ class JointMap:
     @cached_property
     def touching(self) -> dict[str, list[int]]:
         """Body -> columns of `sensordata` that count the contacts of its geoms; soles are not among them."""
-        model = self._model
         found: dict[str, list[int]] = {}
-        for i in range(model.nsensor):
-            if self._is_contact(i) and model.sensor(i).name.endswith(TOUCHES):
-                body = model.body(model.geom_bodyid[model.sensor_objid[i]]).name
-                found.setdefault(body, []).append(int(model.sensor_adr[i]))
+        for body, column in self._contact_sensors(TOUCHES):
+            found.setdefault(body, []).append(column)
         return found
-
-    def _is_contact(self, sensor: int) -> bool:
-        """Whether it is of the kind that koboshi adds: a robot's own may have such a name too."""
-        return bool(self._model.sensor_type[sensor] == mujoco.mjtSensor.mjSENS_CONTACT)
 
     @cached_property
     def foot_force(self) -> dict[str, list[int]]:
         """Foot -> columns of `sensordata`, three a geom, with the contact force on its soles; see `model.FORCE`."""
-        model, found = self._model, {foot.name: list[int]() for foot in self._robot.feet}
-        foot_of = {model.body(foot.body).id: foot.name for foot in self._robot.feet}
-        for i in range(model.nsensor):
-            if self._is_contact(i) and model.sensor(i).name.endswith(FORCE):
-                start = int(model.sensor_adr[i])
-                found[foot_of[model.geom_bodyid[model.sensor_objid[i]]]] += range(start, start + 3)
+        found = {foot.name: list[int]() for foot in self._robot.feet}
+        foot_of = {foot.body: foot.name for foot in self._robot.feet}
+        for body, column in self._contact_sensors(FORCE):
+            found[foot_of[body]] += range(column, column + 3)
         return found
+
+    def _contact_sensors(self, ending: str) -> Iterator[tuple[str, int]]:
+        """The body and the first column of each sensor that koboshi added under such names; a robot's own may have such
+        a name too."""
+        model = self._model
+        for i in range(model.nsensor):
+            if model.sensor_type[i] == mujoco.mjtSensor.mjSENS_CONTACT and model.sensor(i).name.endswith(ending):
+                yield model.body(model.geom_bodyid[model.sensor_objid[i]]).name, int(model.sensor_adr[i])
 
     def _sensors(self, kind: str) -> Index:
         return self._columns(sensor_ids(self._model, [f"{foot.name}_{kind}" for foot in self._robot.feet]))

@@ -52,7 +52,7 @@ def physics_spec(robot: Robot, collisions: Collisions | None = None) -> mujoco.M
         _add_foot_site(spec, foot, feet[foot.name])
     _add_foot_sensors(spec, robot)
     if collisions == "body":
-        _add_contact_sensors(spec, {name: foot for foot, names in feet.items() for name in names})
+        _add_contact_sensors(spec, {name for names in feet.values() for name in names})
     # Pyramids step fastest, and the published solvers differ from robot to robot.
     spec.option.cone, spec.option.impratio = mujoco.mjtCone.mjCONE_PYRAMIDAL, 1.0
     if collisions != "all":
@@ -182,9 +182,9 @@ def _add_foot_sensors(spec: mujoco.MjSpec, robot: Robot) -> None:
             spec.add_sensor(name=f"{foot.name}_{kind}", type=sensor, objtype=mujoco.mjtObj.mjOBJ_SITE, objname=site)
 
 
-def _add_contact_sensors(spec: mujoco.MjSpec, soles: dict[str, str]) -> None:
-    """`{geom}_touches` of every geom that collides and is no sole: the number of its contacts; `{geom}_force` of soles,
-    which are geom -> foot: the force of all its contacts together."""
+def _add_contact_sensors(spec: mujoco.MjSpec, soles: set[str]) -> None:
+    """`{geom}_touches` of every geom that collides and is no sole: the number of its contacts; `{geom}_force` of soles:
+    the force of all its contacts together."""
     found, force = mujoco.mjtConDataField.mjCONDATA_FOUND, mujoco.mjtConDataField.mjCONDATA_FORCE
     for body in spec.bodies[1:]:
         for i, geom in enumerate(body.geoms):

@@ -16,9 +16,9 @@ from koboshi.policies.storage import load_single
 from koboshi.runs import RunFolder
 from koboshi.stages import healthy
 from koboshi.stages.evaluate import healthy_alone, loading_env
-from koboshi.stages.folders import Start
+from koboshi.stages.folders import Start, task_of
 from koboshi.stages.ground_benchmark import cross, ground_of
-from koboshi.stages.training import training_seconds
+from koboshi.stages.training import levels_by_type, training_seconds
 from koboshi.tasks import TaskCfg
 from koboshi.view.estimator_plots import estimator_curves
 
@@ -26,7 +26,6 @@ TEACHER = 0.7
 """Share of the steps that RMA's teacher takes; its student has the rest."""
 SETTLED = 0.1
 """Share of a run, its last, over which its level is averaged."""
-_RMA = "agent.network.actor.type=RmaCfg"
 _ACTORS: dict[str, tuple[str, ...]] = {
     "plain": (
         "env.observations.policy.history_length=1",
@@ -37,7 +36,7 @@ _ACTORS: dict[str, tuple[str, ...]] = {
     "est": ("agent.network.actor.type=EstCfg",),
     "him": ("agent.network.actor.type=HimCfg",),
     "dreamwaq": ("agent.network.actor.type=DreamWaqCfg",),
-    "rma": (_RMA, "agent.network.actor.acts_on=history"),
+    "rma": ("agent.network.actor.type=RmaCfg", "agent.network.actor.acts_on=history"),
 }
 VARIANTS = tuple(_ACTORS)
 LABELS = {
@@ -90,11 +89,12 @@ def compare(plan: Comparison) -> dict[str, Any]:
     """Trains what is not trained yet and measures what is not measured; writes and gives `estimators.json`."""
     plan.check()
     found: dict[str, dict[str, Any]] = {}
+    figures: dict[str, Any] = {}
     for seed in plan.seeds:
         for variant in plan.variants:
             found.setdefault(variant, {})[str(seed)] = _one(plan, variant, seed)
-            _write(plan, found)
-    return _write(plan, found)
+            figures = _write(plan, found)
+    return figures
 
 
 def _one(plan: Comparison, variant: str, seed: int) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _one(plan: Comparison, variant: str, seed: int) -> dict[str, Any]:
     known = runs.read_json(file) if file.exists() else {}
     if known.get("made_of") == made_of:
         return dict(known)
-    task = config.load_yaml(parts[-1].path / "config.yaml", plan.task)
+    task = task_of(parts[-1].final)
     env = loading_env(task)
     policy = load_single(parts[-1].final, env)[0]
     walker = healthy_alone(policy.single(), len(env.robot.joint_names))
@@ -127,9 +127,8 @@ def _train(plan: Comparison, variant: str, seed: int) -> list[RunFolder]:
     if variant != "rma":
         return [_run(plan, name, every)]
     first = round(TEACHER * trainer.timesteps)
-    taught = settings(plan.task, variant)
-    taught = [text for text in taught if "acts_on" not in text] + [f"agent.trainer.seed={seed}"]
-    teacher = _run(plan, f"{name}-teacher", [*taught, f"agent.trainer.timesteps={first}"])
+    taught = [*every, "agent.network.actor.acts_on=truth", f"agent.trainer.timesteps={first}"]
+    teacher = _run(plan, f"{name}-teacher", taught)
     rest = f"agent.trainer.timesteps={trainer.timesteps - first}"
     # Weights alone are loaded: its robots begin about as high as the teacher's had come, at random levels.
     ground, reached = ground_of(plan.task), runs.read_jsonl(teacher.metrics)[-1]["terrain/level"]
@@ -146,17 +145,13 @@ def _curve(task: TaskCfg, parts: Sequence[RunFolder]) -> dict[str, Any]:
     an_iteration = task.agent.trainer.rollout * task.env.num_envs
     rows = [row for part in parts for row in runs.read_jsonl(part.metrics)]
     levels = [row["terrain/level"] for row in rows]
-    last = rows[-max(1, round(SETTLED * len(rows))) :]
+    last = runs.settled(rows, SETTLED)
     seconds = sum(training_seconds(part) for part in parts)
     return {
         "steps": [(i + 1) * an_iteration for i in range(len(rows))],
         "level": levels,
         "level_at_end": mean(row["terrain/level"] for row in last),
-        "level_by_type": {
-            key.removeprefix("terrain/level/"): mean(row[key] for row in last)
-            for key in rows[-1]
-            if key.startswith("terrain/level/")
-        },
+        "level_by_type": levels_by_type(last),
         "seconds": seconds,
         "steps_per_s": len(rows) * an_iteration / seconds,
     }

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from koboshi import config, robots, runs
+from koboshi.bench.rollout import scenario_cfg
 from koboshi.deploy.contract import FILE, MODEL, PROGRAM, Contract, check_robot, fingerprint, fingerprints
 from koboshi.deploy.program import HEALTHY, Program
 from koboshi.deploy.simulation import World
@@ -92,27 +93,18 @@ def _check(what: str, error: float, most: float) -> None:
 def _calm(task: TaskCfg, breaks_at: float | None) -> EnvCfg:
     """One robot as a deployed one is: no noise, nothing random, no delay of its own, on level ground, one command; and
     where anything may break, the first joint that does dies at `breaks_at`."""
-    cfg = task.env
-    groups = {name: replace(group, noise=False) for name, group in cfg.observations.items()}
-    for name, group in groups.items():
-        terms = {t: None if c is None else replace(c, delay=(0, 0)) for t, c in group.terms.items()}
-        groups[name] = replace(group, terms=terms)
-    robot = robots.find(cfg.robot)
+    robot = robots.find(task.env.robot)
     faults: tuple[Fault, ...] = ()
     if task.faults is not None and breaks_at is not None:
         faults = (Fault(robot.fault_candidates[0], "torque_loss", onset_s=breaks_at),)
+    cfg = scenario_cfg(task.env, Scenarios(robot.name, 1, (Scenario(faults, COMMAND, 0.0),)), "nominal")
     return replace(
         cfg,
-        num_envs=1,
         scene=SceneCfg(contacts=cfg.scene.contacts),
-        observations=groups,
-        actions=replace(cfg.actions, delay=(0, 0)),
+        observations={name: replace(group, noise=False) for name, group in cfg.observations.items()},
         events={},
         rewards={"alive": RewardTerm(rewards.alive, 0.0)},
         terminations={},
-        curriculum={},
-        faults=Scenarios(robot.name, 1, (Scenario(faults, COMMAND, 0.0),)),
-        random_initial_length=False,
     )
 
 

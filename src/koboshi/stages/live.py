@@ -16,6 +16,7 @@ from koboshi.live.tape import Tape
 from koboshi.specialists.routing import OracleRouter
 from koboshi.stages import evaluate as evaluating
 from koboshi.stages.folders import label, task_of
+from koboshi.stages.training import levels_by_type
 from koboshi.tasks import TaskCfg
 from koboshi.view.gl import choose_gl, gl_hint
 
@@ -52,10 +53,7 @@ def _levels(path: Path) -> dict[str, float]:
         return {}
     step = runs.load_checkpoint(path)[1].get("step")
     rows = [row for row in runs.read_jsonl(log) if step is None or row["step"] <= step]
-    prefix = "terrain/level/"
-    return {
-        key.removeprefix(prefix): value for key, value in (rows[-1] if rows else {}).items() if key.startswith(prefix)
-    }
+    return levels_by_type(rows[-1:]) if rows else {}
 
 
 def film(task: TaskCfg, tape: Tape, path: Path) -> Path:

@@ -53,8 +53,7 @@ def clips(run: Path, folder: Path) -> list[Worth]:
     ended = [row for row in rows if f"reward/{next(iter(terms))}" in row]
     earned = {name: [row[f"reward/{name}"] for row in ended] for name in terms}
     reward_shares([row["step"] for row in ended], earned, folder / "rewards.png")
-    last = rows[-max(1, round(SETTLED * len(rows))) :]
-    return _worths(terms, last)
+    return _worths(terms, runs.settled(rows, SETTLED))
 
 
 def _worths(terms: dict[str, RewardTerm], rows: list[dict[str, Any]]) -> list[Worth]:

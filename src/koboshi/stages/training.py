@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from statistics import mean
 from typing import Any
 
 from torch import Tensor
@@ -80,6 +81,13 @@ def _resume(run: RunFolder, learner: Learner, meta: dict[str, Any]) -> float:
     if ranks.is_first():
         run.truncate_metrics(learner.iteration)
     return 0.0 if found is None else float(found[1]["seconds"])
+
+
+def levels_by_type(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Type of ground -> its mean level over these rows of a run's log, one at least; nothing without types."""
+    prefix = "terrain/level/"
+    names = [key for key in rows[-1] if key.startswith(prefix)]
+    return {name.removeprefix(prefix): mean(row[name] for row in rows) for name in names}
 
 
 def training_seconds(run: RunFolder) -> float:

@@ -18,10 +18,9 @@ from koboshi.envs.cfg import (
     ObsTerm,
     RewardTerm,
     SceneCfg,
-    TerminationTerm,
     VelocityCommandCfg,
 )
-from koboshi.envs.terms import curriculum, events, observations, rewards, terminations
+from koboshi.envs.terms import curriculum, events, observations, rewards
 from koboshi.robots import UNITREE_GO2
 from koboshi.tasks import velocity
 from koboshi.tasks.go2_flat import DIAGONALS
@@ -48,7 +47,7 @@ _HEIGHT = {"target": 0.3, "size": (0.6, 0.4), "resolution": 0.2}
 
 def env_cfg() -> EnvCfg:
     """Policy 6 steps of 45 numbers, critic 64 and 187 heights."""
-    sensed = {name: term for name, term in velocity.senses().items() if name != "base_lin_vel"}
+    sensed = velocity.blind_senses()
     seen = velocity.privileged() | {
         "foot_height": ObsTerm(observations.foot_height),
         "external_force": ObsTerm(observations.external_force),
@@ -78,7 +77,7 @@ def env_cfg() -> EnvCfg:
             "undesired_contacts": RewardTerm(rewards.undesired_contacts, -0.1, {"bodies": (".*_thigh", ".*_calf")}),
             "termination": RewardTerm(rewards.termination, -20.0),
         },
-        terminations=_falls(),
+        terminations=velocity.falls_by_contact(UNITREE_GO2, ("base",)),
         events=velocity.resets() | velocity.randomisations() | _differing_worlds(),
         curriculum={"terrain_levels": CurriculumTerm(curriculum.terrain_levels)},
         command=VelocityCommandCfg((-1.0, 1.0), (-0.5, 0.5), (-1.0, 1.0), heading=HeadingCfg()),
@@ -99,12 +98,6 @@ def _differing_worlds() -> dict[str, EventTerm | None]:
         "force": EventTerm(events.external_force, params={"force": (-30.0, 30.0)}),
         "push": EventTerm(events.push, "interval", {"velocity": 1.0}, interval_s=(16.0, 16.0)),
     }
-
-
-def _falls() -> dict[str, TerminationTerm | None]:
-    """On stairs a base may be near the ground under it and stand well: it falls where it touches."""
-    usual = {name: term for name, term in velocity.falls(UNITREE_GO2).items() if name != "base_low"}
-    return usual | {"base_contact": TerminationTerm(terminations.illegal_contact, {"bodies": ("base",)})}
 
 
 def go2_rough() -> TaskCfg:

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from koboshi.envs.cfg import ActionsCfg, ActionTerm, EventTerm, ObsGroup, ObsTerm, RewardTerm, SceneCfg, TerminationTerm
-from koboshi.envs.terms import actions, events, observations, rewards, terminations
-from koboshi.robots import Robot
+from koboshi.envs.cfg import ActionsCfg, ActionTerm, EventTerm, ObsGroup, ObsTerm, RewardTerm, SceneCfg
+from koboshi.envs.terms import actions, events, observations, rewards
 from koboshi.tasks import velocity
 from koboshi.terrain import GridCfg
 from koboshi.terrain.shapes import SlopeCfg, StairsCfg
@@ -30,7 +29,7 @@ def legs_and_wheels(
 
 def groups(legs: tuple[str, ...]) -> dict[str, ObsGroup]:
     """A blind policy with a history, and a critic that sees everything but wheels' angles, and the ground."""
-    sensed = {name: term for name, term in velocity.senses().items() if name != "base_lin_vel"}
+    sensed = velocity.blind_senses()
     seen = velocity.privileged() | {
         "foot_height": ObsTerm(observations.foot_height),
         "height_scan": ObsTerm(observations.height_scan, clip=1.5),
@@ -61,12 +60,6 @@ def costs(legs: tuple[str, ...], wheels: tuple[str, ...]) -> dict[str, RewardTer
         "flat_orientation": RewardTerm(rewards.flat_orientation, -1.0, shape="l2"),
         "termination": RewardTerm(rewards.termination, -20.0),
     }
-
-
-def falls(robot: Robot, bodies: tuple[str, ...]) -> dict[str, TerminationTerm | None]:
-    """Time-out, these bodies on the ground, or a base tilted by more than 60°."""
-    usual = {name: term for name, term in velocity.falls(robot).items() if name != "base_low"}
-    return usual | {"base_contact": TerminationTerm(terminations.illegal_contact, {"bodies": bodies})}
 
 
 def straight_on() -> dict[str, EventTerm | None]:

@@ -46,6 +46,11 @@ def senses() -> dict[str, ObsTerm | None]:
     }
 
 
+def blind_senses() -> dict[str, ObsTerm | None]:
+    """The same without the base's velocity, which no sensor shows."""
+    return {name: term for name, term in senses().items() if name != "base_lin_vel"}
+
+
 def privileged() -> dict[str, ObsTerm | None]:
     """The critic's clean, undelayed view, and what no sensor shows."""
     return {
@@ -121,6 +126,13 @@ def falls(robot: Robot) -> dict[str, TerminationTerm | None]:
         "base_low": TerminationTerm(terminations.base_low, {"height": robot.fall_height}),
         "bad_orientation": TerminationTerm(terminations.bad_orientation, {"limit": 0.5}),
     }
+
+
+def falls_by_contact(robot: Robot, bodies: tuple[str, ...]) -> dict[str, TerminationTerm | None]:
+    """Time-out, these bodies (patterns) on the ground, or a base tilted by more than 60°: on stairs a base may be near
+    the ground under it and stand well."""
+    usual = {name: term for name, term in falls(robot).items() if name != "base_low"}
+    return usual | {"base_contact": TerminationTerm(terminations.illegal_contact, {"bodies": bodies})}
 
 
 def specialists_cfg(final_kl: float | None = None) -> SpecialistsCfg:

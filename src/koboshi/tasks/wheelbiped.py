@@ -38,7 +38,7 @@ def _env_cfg() -> EnvCfg:
             "flat_orientation": RewardTerm(rewards.flat_orientation, -5.0, shape="l2"),
             "undesired_contacts": RewardTerm(rewards.undesired_contacts, -1.0, {"bodies": (".*_(hip|knee)",)}),
         },
-        terminations=rolling.falls(WHEELBIPED, ("base", ".*_abad")),
+        terminations=velocity.falls_by_contact(WHEELBIPED, ("base", ".*_abad")),
         events=velocity.resets(velocity=0.2) | velocity.randomisations(),
         command=VelocityCommandCfg(COMMANDS.lin_vel_x, COMMANDS.lin_vel_y, COMMANDS.ang_vel_z),
         num_envs=512,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from koboshi.nets.actors.base import ActorCfg, LossBatch
-from koboshi.nets.actors.estimator import Estimator, Truth
+from koboshi.nets.actors.base import LossBatch
+from koboshi.nets.actors.estimator import Estimator, EstimatorCfg, Truth
 from koboshi.nets.stack import Part, StackedMLP
 from koboshi.vec_env import ObsSpec
 
@@ -32,8 +32,8 @@ class DreamWaq(Estimator):
         hidden: Sequence[int],
         outputs: int,
     ) -> None:
-        super().__init__(members, specs, targets.width + latent, hidden, outputs)
-        self.targets, self._after, self._beta = targets, after, beta
+        super().__init__(members, specs, targets, latent, hidden, outputs)
+        self._after, self._beta = after, beta
         self._widths = [targets.width, latent, latent]
         self.next_groups = (after.group,)
         self.encoder = StackedMLP(members, self.features, encoder_hidden, sum(self._widths))
@@ -69,29 +69,19 @@ def divergence(mean: Tensor, log_var: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class DreamWaqCfg(ActorCfg):
-    """A multi-layer perceptron on the present step, the guessed velocity and a context (Nahrendra et al. 2023)."""
+class DreamWaqCfg(EstimatorCfg):
+    """A multi-layer perceptron on the present step, the guessed velocity and a context (Nahrendra et al. 2023).
 
-    groups: tuple[str, ...] = ("policy",)
-    truth: str = "critic"
-    """The group that the targets are in."""
-    targets: tuple[str, ...] = ("base_lin_vel",)
-    """Terms that are guessed."""
+    The decoder is as wide as the encoder, the last layer first.
+    """
+
     after: tuple[str, ...] = ("base_ang_vel", "projected_gravity", "joint_pos", "joint_vel", "last_action")
     """Terms of the next step that are decoded."""
     latent: int = 16
     beta: float = 1.0
     """Weight of the latent's divergence from a standard normal one."""
-    encoder_hidden: tuple[int, ...] = (128, 64)
-    """The decoder's are the same, the last one first."""
-    hidden: tuple[int, ...] = (128, 128, 128)
-
-    @property
-    def loss_groups(self) -> tuple[str, ...]:
-        return (self.truth,)
 
     def build(self, members: int, specs: Mapping[str, ObsSpec], outputs: int) -> DreamWaq:
-        acts_on = {group: specs[group] for group in self.groups}
-        targets, after = (Truth.of(specs, self.truth, names) for names in (self.targets, self.after))
+        targets, after = (self.truths(specs, names) for names in (self.targets, self.after))
         sizes = (self.latent, self.beta, self.encoder_hidden, self.hidden, outputs)
-        return DreamWaq(members, acts_on, targets, after, *sizes)
+        return DreamWaq(members, self.acts_on(specs), targets, after, *sizes)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from koboshi.nets.actors.base import ActorCfg, LossBatch
-from koboshi.nets.actors.estimator import Estimator, Truth
+from koboshi.nets.actors.base import LossBatch
+from koboshi.nets.actors.estimator import Estimator, EstimatorCfg, Truth
 from koboshi.nets.stack import Part, StackedMLP
 from koboshi.vec_env import ObsSpec
 
@@ -25,8 +25,7 @@ class Est(Estimator):
         hidden: Sequence[int],
         outputs: int,
     ) -> None:
-        super().__init__(members, specs, targets.width, hidden, outputs)
-        self.targets = targets
+        super().__init__(members, specs, targets, 0, hidden, outputs)
         self.estimator = StackedMLP(members, self.features, encoder_hidden, targets.width)
 
     @property
@@ -43,22 +42,13 @@ class Est(Estimator):
 
 
 @dataclass(frozen=True)
-class EstCfg(ActorCfg):
+class EstCfg(EstimatorCfg):
     """A multi-layer perceptron on the present step and on estimates from the whole history (Ji et al. 2022)."""
 
-    groups: tuple[str, ...] = ("policy",)
-    truth: str = "critic"
-    """The group that the targets are in."""
     targets: tuple[str, ...] = ("base_lin_vel", "foot_height", "foot_contact")
     """Terms that are guessed; a contact, which is 0 or 1, becomes its probability."""
     encoder_hidden: tuple[int, ...] = (256, 128)
-    hidden: tuple[int, ...] = (128, 128, 128)
-
-    @property
-    def loss_groups(self) -> tuple[str, ...]:
-        return (self.truth,)
 
     def build(self, members: int, specs: Mapping[str, ObsSpec], outputs: int) -> Est:
-        acts_on = {group: specs[group] for group in self.groups}
-        targets = Truth.of(specs, self.truth, self.targets)
-        return Est(members, acts_on, targets, self.encoder_hidden, self.hidden, outputs)
+        targets = self.truths(specs, self.targets)
+        return Est(members, self.acts_on(specs), targets, self.encoder_hidden, self.hidden, outputs)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from koboshi.errors import KoboshiError
-from koboshi.nets.actors.base import Actor, LossBatch
+from koboshi.nets.actors.base import Actor, ActorCfg, LossBatch
 from koboshi.nets.stack import StackedMLP
 from koboshi.vec_env import ObsSpec, State
 
@@ -73,22 +73,28 @@ class Estimator(Actor):
     It carries nothing: its groups have the history that it looks at (`ObsGroup.history_length`).
     """
 
-    targets: Truth | None = None
-    """What `estimates` guesses."""
     looks_ahead = False
     """Whether it guesses them at the next step."""
 
     def __init__(
-        self, members: int, specs: Mapping[str, ObsSpec], width: int, hidden: Sequence[int], outputs: int
+        self,
+        members: int,
+        specs: Mapping[str, ObsSpec],
+        targets: Truth,
+        latent: int,
+        hidden: Sequence[int],
+        outputs: int,
     ) -> None:
-        """`specs`: of the groups that it acts on; `width`: of what `insight` gives."""
+        """`specs`: of the groups that it acts on; `targets`: what `estimates` guesses; `latent`: how many numbers
+        `insight` gives besides."""
         super().__init__(members, specs)
         check_history(specs)
-        self._now = Present(specs)
-        self.trunk = StackedMLP(members, self._now.width + width, hidden, outputs, last_gain=0.01)
+        self.targets, self._now = targets, Present(specs)
+        width = self._now.width + targets.width + latent
+        self.trunk = StackedMLP(members, width, hidden, outputs, last_gain=0.01)
 
     def insight(self, obs: Mapping[str, Tensor]) -> Tensor:
-        """(K, B, width) from (K, B, d) of the groups that it acts on."""
+        """(K, B, targets.width + latent) from (K, B, d) of the groups that it acts on."""
         raise NotImplementedError
 
     def estimates(self, obs: Mapping[str, Tensor]) -> Tensor:
@@ -97,10 +103,34 @@ class Estimator(Actor):
 
     def truths(self, batch: LossBatch) -> Tensor:
         """(K, B, targets.width): what `estimates` should have been."""
-        assert self.targets is not None
         return self.targets.take(batch.next_obs if self.looks_ahead else batch.obs)
 
     def forward(self, obs: Mapping[str, Tensor], state: State, reset: Tensor) -> tuple[Tensor, State]:
         with torch.no_grad():
             insight = self.insight(obs)
         return self.trunk(torch.cat((insight, self._now(obs)), dim=-1)), ()
+
+
+@dataclass(frozen=True)
+class EstimatorCfg(ActorCfg):
+    """What the settings of all estimators share."""
+
+    groups: tuple[str, ...] = ("policy",)
+    truth: str = "critic"
+    """The group that the targets are in."""
+    targets: tuple[str, ...] = ("base_lin_vel",)
+    """Terms that are guessed."""
+    encoder_hidden: tuple[int, ...] = (128, 64)
+    hidden: tuple[int, ...] = (128, 128, 128)
+
+    @property
+    def loss_groups(self) -> tuple[str, ...]:
+        return (self.truth,)
+
+    def acts_on(self, specs: Mapping[str, ObsSpec]) -> dict[str, ObsSpec]:
+        """Those of the groups that it acts on."""
+        return {group: specs[group] for group in self.groups}
+
+    def truths(self, specs: Mapping[str, ObsSpec], names: Iterable[str]) -> Truth:
+        """Terms of the group `truth`; KoboshiError for one that it lacks."""
+        return Truth.of(specs, self.truth, names)

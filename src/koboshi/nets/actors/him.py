@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, normalize
 
-from koboshi.nets.actors.base import ActorCfg, LossBatch
-from koboshi.nets.actors.estimator import Estimator, Truth
+from koboshi.nets.actors.base import LossBatch
+from koboshi.nets.actors.estimator import Estimator, EstimatorCfg, Truth
 from koboshi.nets.stack import Part, StackedMLP
 from koboshi.vec_env import ObsSpec
 
@@ -39,8 +39,8 @@ class Him(Estimator):
         hidden: Sequence[int],
         outputs: int,
     ) -> None:
-        super().__init__(members, specs, targets.width + latent, hidden, outputs)
-        self.targets, self._after = targets, after
+        super().__init__(members, specs, targets, latent, hidden, outputs)
+        self._after = after
         self.next_groups = (targets.group,)
         self.encoder = StackedMLP(members, self.features, encoder_hidden, targets.width + latent)
         self.target = StackedMLP(members, after.width, encoder_hidden, latent)
@@ -51,7 +51,6 @@ class Him(Estimator):
         return (self.encoder, self.target, self.prototypes)
 
     def _encoded(self, obs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        assert self.targets is not None
         whole = self.encoder(self.encode(obs))
         return whole[..., : self.targets.width], normalize(whole[..., self.targets.width :], dim=-1)
 
@@ -93,14 +92,10 @@ def sinkhorn(scores: Tensor, mask: Tensor | None) -> Tensor:
 
 
 @dataclass(frozen=True)
-class HimCfg(ActorCfg):
-    """A multi-layer perceptron on the present step, the guessed velocity and a latent (Long et al. 2024)."""
+class HimCfg(EstimatorCfg):
+    """A multi-layer perceptron on the present step, the velocity guessed at the next step and a latent (Long et al.
+    2024)."""
 
-    groups: tuple[str, ...] = ("policy",)
-    truth: str = "critic"
-    """The group that the targets are in."""
-    targets: tuple[str, ...] = ("base_lin_vel",)
-    """Terms that are guessed, at the next step."""
     after: tuple[str, ...] = (
         "base_lin_vel",
         "base_ang_vel",
@@ -112,15 +107,8 @@ class HimCfg(ActorCfg):
     """Terms that the latent foretells: one step without its command."""
     latent: int = 16
     prototypes: int = 32
-    encoder_hidden: tuple[int, ...] = (128, 64)
-    hidden: tuple[int, ...] = (128, 128, 128)
-
-    @property
-    def loss_groups(self) -> tuple[str, ...]:
-        return (self.truth,)
 
     def build(self, members: int, specs: Mapping[str, ObsSpec], outputs: int) -> Him:
-        acts_on = {group: specs[group] for group in self.groups}
-        targets, after = (Truth.of(specs, self.truth, names) for names in (self.targets, self.after))
+        targets, after = (self.truths(specs, names) for names in (self.targets, self.after))
         sizes = (self.latent, self.prototypes, self.encoder_hidden, self.hidden, outputs)
-        return Him(members, acts_on, targets, after, *sizes)
+        return Him(members, self.acts_on(specs), targets, after, *sizes)
