@@ -112,7 +112,7 @@ def test_a_state_resumes_in_mid_delay() -> None:
     env.reset(0), other.reset(1)
     worlds.random_steps(env, 5)
     saved = env.state_dict()
-    assert saved["actions.lag"].unique().numel() > 2
+    assert saved["fields.actuator_delay"].unique().numel() > 2
     expected = worlds.random_steps(env, 10, seed=1)
     other.load_state_dict(saved)
     worlds.assert_same_steps(expected, worlds.random_steps(other, 10, seed=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import mujoco
 import torch
 from torch import Tensor
 
@@ -32,7 +33,8 @@ class ActionManager:
     """value, previous, before_previous (N, A): the policy's numbers in force, clipped, and those of two steps before.
 
     Every actuated joint is driven by one term; a delay of d physics steps leaves the old targets in force for the
-    first d physics steps of a control step (for longer ones, whole control steps too).
+    first d physics steps of a control step (for longer ones, whole control steps too). MuJoCo's own actuator delay
+    holds them back, so that a control step stays one call of physics; `ctrl` is what was asked last.
     """
 
     def __init__(self, cfg: ActionsCfg, env: Env) -> None:
@@ -53,9 +55,11 @@ class ActionManager:
         self._low, self._high = (torch.tensor(side, device=env.device) for side in zip(*bounds, strict=True))
         n, width = env.num_envs, self.space.dim
         self.value, self.previous, self.before_previous = (torch.zeros(n, width, device=env.device) for _ in range(3))
-        longest = -(-cfg.delay[1] // self._decimation)
-        self._past = self.offset.repeat(n, longest + 1, 1) if cfg.delay[1] else None
-        self._lag = torch.zeros(n, 1, dtype=torch.int64, device=env.device)
+        self._timestep, self._fields = env.cfg.sim.timestep, env.fields
+        if cfg.delay[1]:
+            self._fields.expand("actuator_delay")
+            self._history = env.backend.read("history")
+            self._past = _past_columns(env.model).to(env.device)[env.joints.actuator]
 
     def take(self, action: Tensor) -> None:
         """The policy's numbers (N, A) for the control step that begins."""
@@ -69,20 +73,8 @@ class ActionManager:
 
     def drive(self) -> None:
         """`decimation` physics steps under the targets."""
-        targets = self.targets()
-        if self._past is None:
-            self._ctrl[:, self._columns] = targets.to(self._ctrl.dtype)
-            self._backend.step(self._decimation)
-            return
-        self._past = torch.cat((self._past[:, 1:], targets[:, None]), dim=1)
-        newest = self._past.shape[1] - 1
-        rows = torch.arange(len(targets), device=targets.device)
-        for k in range(self._decimation):
-            # In physics step k the targets of (delay − k) steps ago are in force.
-            late = (self._lag[:, 0] - k).clamp(min=0)
-            age = (late + self._decimation - 1) // self._decimation
-            self._ctrl[:, self._columns] = self._past[rows, newest - age].to(self._ctrl.dtype)
-            self._backend.step(1)
+        self._ctrl[:, self._columns] = self.targets().to(self._ctrl.dtype)
+        self._backend.step(self._decimation)
 
     def restart(self, mask: Tensor, generator: torch.Generator) -> None:
         """New episodes: actions of zero, and a delay of their own."""
@@ -90,25 +82,35 @@ class ActionManager:
         for name in _VALUES:
             setattr(self, name, getattr(self, name).masked_fill(rows, 0.0))
         self._ctrl[:, self._columns] = torch.where(rows, self.offset.to(self._ctrl.dtype), self._ctrl[:, self._columns])
-        if self._past is not None:
-            self._past = torch.where(mask[:, None, None], self.offset, self._past)
-            low, high = self._cfg.delay
-            lag = torch.randint(low, high + 1, self._lag.shape, generator=generator, device=mask.device)
-            self._lag = torch.where(rows, lag, self._lag)
+        if self._cfg.delay[1]:
+            self._delay(mask, generator)
+
+    def _delay(self, mask: Tensor, generator: torch.Generator) -> None:
+        old = self._history[:, self._past]
+        self._history[:, self._past] = torch.where(mask[:, None, None], self.offset[:, None].to(old.dtype), old)
+        low, high = self._cfg.delay
+        lag = torch.randint(low, high + 1, (len(mask), 1), generator=generator, device=mask.device)
+        # Half a step short of its sample's time, which was summed up: rounding must not choose the one before.
+        late = ((lag - 0.5) * self._timestep).clamp(min=0)
+        self._fields.randomise("actuator_delay", mask, late.expand_as(self._fields.live("actuator_delay")))
 
     def state_dict(self) -> dict[str, Tensor]:
-        own = {name: getattr(self, name) for name in _VALUES} | {"lag": self._lag}
-        if self._past is not None:
-            own["past"] = self._past
-        return {name: x.clone() for name, x in own.items()}
+        return {name: getattr(self, name).clone() for name in _VALUES}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         device = self.value.device
         for name in _VALUES:
             setattr(self, name, state[name].to(device, copy=True))
-        self._lag = state["lag"].to(device, copy=True)
-        if self._past is not None:
-            self._past = state["past"].to(device, copy=True)
+
+
+def _past_columns(model: mujoco.MjModel) -> Tensor:
+    """(nu, n) columns of `history` in which MuJoCo keeps each actuator's last n controls.
+
+    Each has [user's number, place of the newest, n times, n controls] there.
+    """
+    samples = model.actuator_history[:, 0]
+    first = torch.from_numpy(model.actuator_historyadr + 2 + samples).long()
+    return first[:, None] + torch.arange(int(samples.max()))
 
 
 def _check_joints(joints: list[int], names: tuple[str, ...]) -> None:

@@ -47,7 +47,7 @@ class Env:
         self.num_envs, self.step_dt = cfg.num_envs, cfg.step_dt
         self.robot = robots.find(cfg.robot)
         self.robot.check_mirror()
-        self.scene = Scene(cfg.scene, self.robot, cfg.sim)
+        self.scene = Scene(cfg.scene, self.robot, cfg.sim, cfg.actions.delay[1])
         self.model = self.scene.model
         self.backend = make_backend(cfg.sim.backend, self.model, cfg.num_envs, cfg.sim.device)
         self.device = self.backend.device

@@ -34,19 +34,22 @@ class Scene:
 
     levels: Levels
 
-    def __init__(self, cfg: SceneCfg, robot: Robot, sim: SimCfg) -> None:
+    def __init__(self, cfg: SceneCfg, robot: Robot, sim: SimCfg, delay: int = 0) -> None:
+        """`delay`: how many physics steps late actuators may get their targets."""
         self._bodies = _present(cfg)
         self.ground = cfg.ground.build()
         self.spec = physics_spec(robot, cfg.contacts)
-        self.model = self._build(self.spec, sim)
+        self.model = self._build(self.spec, sim, delay)
         self._window: WindowView | None = None
         self._grids: dict[tuple[float, ...], tuple[Tensor, Tensor]] = {}
 
-    def _build(self, spec: mujoco.MjSpec, sim: SimCfg) -> mujoco.MjModel:
+    def _build(self, spec: mujoco.MjSpec, sim: SimCfg, delay: int) -> mujoco.MjModel:
         """MuJoCo's own reset at NaN is off: the environment detects, counts and resets instead."""
         self.ground.add_to(spec)
         _add_bodies(spec, self.ground, self._bodies)
         spec.option.timestep = sim.timestep
+        for actuator in spec.actuators:
+            actuator.nsample, actuator.delay = delay, delay * sim.timestep
         spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
         spec.option.iterations, spec.option.ls_iterations = sim.iterations, sim.ls_iterations
         spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
