@@ -171,3 +171,8 @@ def reading_is_free(tensor: Tensor) -> bool:
 def anyone(mask: Tensor) -> bool:
     """Whether any is set; elsewhere than on the CPU True without asking, for asking would wait for the device."""
     return bool(mask.any()) if reading_is_free(mask) else True
+
+
+def rows_of(mask: Tensor) -> Tensor:
+    """Indices of at least the rows that are set: those alone on the CPU; elsewhere all, for looking would wait."""
+    return mask.nonzero()[:, 0] if reading_is_free(mask) else torch.arange(len(mask), device=mask.device)

@@ -75,6 +75,22 @@ def test_a_robot_meets_the_ground_within_its_reach(ground: GridCfg) -> None:
         np.testing.assert_allclose(ends, env.scene.height(torch.from_numpy(points)), atol=2e-5)
 
 
+def test_a_scan_is_of_where_the_robot_is_after_falls_and_resets() -> None:
+    """It is looked up once a step, and after resets for the robots that were placed anew alone."""
+    sizes = ((1.6, 1.0), (0.4, 0.2))
+    terms = {f"scan {size[0]}": ObsTerm(observations.height_scan, {"size": size}) for size in sizes}
+    env = on(n=20, episode_length_s=0.3, random_initial_length=True, observations={"policy": ObsGroup(terms)})
+    env.reset(0)
+    some = 0
+    for _ in range(20):
+        step = env.step(torch.randn(20, env.action_space.dim))
+        some += bool(0 < (step.terminated | step.truncated).sum() < 20)
+        for size in sizes:
+            now = env.scene.scan(env.state.base_pos, env.state.heading, size, 0.1)
+            assert torch.equal(env.state.ground_scan(size, 0.1), now)
+    assert some > 5
+
+
 def test_contacts_are_those_with_all_of_the_ground() -> None:
     """Robots dropped all over four cells: after each control step velocities are those of plain MuJoCo with every box
     at once. Cells' edges, where boxes overlap, are left out."""

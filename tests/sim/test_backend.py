@@ -14,7 +14,7 @@ import torch
 
 from koboshi.errors import KoboshiError
 from koboshi.robots import UNITREE_H1, physics_spec
-from koboshi.sim import Backend, CpuBackend, anyone, make_backend, make_generator
+from koboshi.sim import Backend, CpuBackend, anyone, make_backend, make_generator, rows_of
 
 N = 3
 DEVICES = {"cpu": "cpu", "warp": os.environ.get("KOBOSHI_TEST_DEVICE", "cpu")}
@@ -340,6 +340,11 @@ def test_anyone_asks_only_the_cpu() -> None:
     assert anyone(torch.tensor([False, True]))
     assert not anyone(torch.tensor([False, False]))
     assert anyone(torch.zeros(2, dtype=torch.bool, device="meta"))
+
+
+def test_rows_are_looked_for_on_the_cpu_alone() -> None:
+    assert rows_of(torch.tensor([False, True, True])).tolist() == [1, 2]
+    assert rows_of(torch.zeros(3, dtype=torch.bool, device="meta")).shape == (3,)
 
 
 def test_generators_are_functions_of_their_seed() -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from koboshi.errors import unknown
-from koboshi.sim import Backend, anyone
+from koboshi.sim import Backend, anyone, rows_of
 from koboshi.terrain import Ground, Windows
 
 
@@ -103,9 +103,9 @@ class WindowView:
         if not anyone(moved):
             return
         self._tile = torch.where(moved, tile, self._tile)
+        which = rows_of(moved)
         for live, ids, rows in self._tables:
-            # Others' rows get what they have: indexing by a mask would wait for a GPU.
-            live[:, ids] = rows[self._tile].to(live.dtype)
+            live[which[:, None], ids] = rows[self._tile[which]].to(live.dtype)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"tile": self._tile.clone()}

@@ -8,7 +8,7 @@ from torch import Tensor
 from koboshi.envs import math
 from koboshi.envs.scene import Scene
 from koboshi.robots import JointMap, Robot
-from koboshi.sim import Backend, anyone
+from koboshi.sim import Backend, anyone, rows_of
 
 CONTACT_FORCE = 1.0
 """A foot that presses with more than this touches the ground, N."""
@@ -63,7 +63,15 @@ class RobotState:
         pos = self.foot_pos
         return pos[..., 2] - self._scene.height(pos)
 
+    def ground_scan(self, size: tuple[float, float], resolution: float) -> Tensor:
+        """(N, P) height of the ground about the base, m, the grid of points turned with it; see `Scene.scan`."""
+        key = (*size, resolution)
+        if key not in self._scans:
+            self._scans[key] = self._scene.scan(self.base_pos, self.heading, size, resolution)
+        return self._scans[key]
+
     def _take_motion(self, qpos: Tensor, qvel: Tensor) -> None:
+        self._scans: dict[tuple[float, float, float], Tensor] = {}
         at = self._joints
         self.base_pos, self.base_quat, self.joint_pos = qpos[:, at.base_pos], qpos[:, at.base_quat], qpos[:, at.qpos]
         self.joint_vel, self.base_ang_vel = qvel[:, at.dof], qvel[:, at.base_ang_vel]
@@ -107,7 +115,12 @@ class RobotState:
         """New episodes: `mask` (N,) was placed and its derived fields are true; the others' readings stay."""
         rows = mask[:, None]
         before = [getattr(self, name) for name in _LAGGING]
+        scans = self._scans
         self._read()
+        which = rows_of(mask)
+        for (along, across, resolution), scan in scans.items():
+            new = self._scene.scan(self.base_pos[which], self.heading[which], (along, across), resolution)
+            self._scans[along, across, resolution] = scan.index_copy(0, which, new)
         after = (getattr(self, name) for name in _LAGGING)
         self._take_lagging(*(torch.where(rows, new, old) for new, old in zip(after, before, strict=True)))
         for name in ("joint_acc", *_CLOCKS):

@@ -10,7 +10,7 @@ from koboshi.errors import unknown
 from koboshi.sim.backend import Backend, make_generator
 from koboshi.sim.cpu import CpuBackend
 from koboshi.sim.fields import ModelFields
-from koboshi.vec_env import anyone
+from koboshi.vec_env import anyone, rows_of
 
 BACKENDS = ("cpu", "warp")
 
@@ -22,6 +22,7 @@ __all__ = [
     "anyone",
     "make_backend",
     "make_generator",
+    "rows_of",
     "warp_installed",
 ]
 

@@ -30,10 +30,14 @@ class HeightMap:
         """(…) world x and y -> (…) m."""
         rows, columns = self._tops.shape
         # Truncation is the floor, for nothing is below 0 by then.
-        column = (x / RASTER_STEP + columns / 2).clamp_(0, columns - 1).long()
-        row = (y / RASTER_STEP + rows / 2).clamp_(0, rows - 1).long()
-        height = self._tops.view(-1)[row.mul_(columns).add_(column)]
-        return height if self._field is None else torch.where(height > NO_BOX, height, self._of_field(x, y))
+        column = (x / RASTER_STEP + columns / 2).clamp_(0, columns - 1).int()
+        row = (y / RASTER_STEP + rows / 2).clamp_(0, rows - 1).int()
+        top = _at(self._tops, row.mul_(columns).add_(column))
+        if self._field is None:
+            return top
+        # Sums and products are vectorised on a CPU, `where` is not and takes as long as a look-up.
+        box = (top > NO_BOX).float()
+        return self._of_field(x, y).mul_(1 - box).add_(top.mul_(box))
 
     def _of_field(self, x: Tensor, y: Tensor) -> Tensor:
         assert self._field is not None
@@ -43,7 +47,12 @@ class HeightMap:
         column, row = x.floor(), y.floor()
         x -= column
         y -= row
-        flat, corner = self._field.view(-1), row.long().mul_(columns).add_(column.long())
-        beside = torch.where(x >= y, corner + 1, corner + columns)
-        h00, h11, between = flat[corner], flat[corner + columns + 1], flat[beside]
+        corner = row.int().mul_(columns).add_(column.int())
+        beside = (x < y).int().mul_(columns - 1).add_(corner).add_(1)
+        h00, h11, between = (_at(self._field, each) for each in (corner, corner + columns + 1, beside))
         return h00 + torch.maximum(x, y) * (between - h00) + torch.minimum(x, y) * (h11 - between)
+
+
+def _at(table: Tensor, index: Tensor) -> Tensor:
+    """The numbers at `index` of all of a table's; twice as fast as `table.view(-1)[index]`."""
+    return table.view(-1).index_select(0, index.reshape(-1)).view(index.shape)

@@ -111,7 +111,7 @@ def base_height(env: Env) -> Tensor:
 def height_scan(env: Env, size: tuple[float, float] = (1.6, 1.0), resolution: float = 0.1) -> Tensor:
     """(N, P) height of the base above the ground under a grid of points around it, m, the grid turned with the robot
     (Isaac Lab's height scan, which takes 0.5 m off). By a look-up: it sees the ground, not the scene's other bodies."""
-    return env.state.base_pos[:, 2:] - env.scene.scan(env.state.base_pos, env.state.heading, size, resolution)
+    return env.state.base_pos[:, 2:] - env.state.ground_scan(size, resolution)
 
 
 @mirrored("scan")

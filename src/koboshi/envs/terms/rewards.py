@@ -186,7 +186,7 @@ def base_height_error(
     state = env.state
     if size == (0.0, 0.0):
         return state.base_height - target
-    ground = env.scene.scan(state.base_pos, state.heading, size, resolution).mean(1)
+    ground = state.ground_scan(size, resolution).mean(1)
     return state.base_pos[:, 2] - ground - target
 
 
