@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -136,3 +137,21 @@ def test_the_state_holds_more_than_the_weights(tmp_path: Path) -> None:
     assert whole.iterate()["clock"] == ITERATIONS + 1
     only_weights.iterate()
     assert not torch.equal(whole.policy.weight, only_weights.policy.weight)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_and_nothing_of_it_is_kept(tmp_path: Path) -> None:
+    class Diverges(Toy):
+        def iterate(self) -> dict[str, float]:
+            log = super().iterate()
+            bad = self.iteration == 4
+            return log | {"loss/value": math.inf if bad else 0.5, "loss/kl": math.nan if bad else 0.0, "fell": math.nan}
+
+    run, learner = RunFolder(tmp_path), Diverges()
+    with pytest.raises(KoboshiError, match=r"in iteration 4 loss/value, loss/kl is not finite; .*000000002.* before"):
+        training.train_loop(run, learner, lambda: learner.iteration >= 5, 5, 1, 2, META, "toy", {})
+    assert checkpoints(tmp_path) == ["000000002.safetensors"]
+    assert [step for step, _ in logged(tmp_path)] == [1, 2, 3]
+    (tmp_path / "other").mkdir()
+    first = Diverges()
+    with pytest.raises(KoboshiError, match="no checkpoint was written before"):
+        training.train_loop(RunFolder(tmp_path / "other"), first, lambda: False, 5, 1, 9, META, "toy", {})

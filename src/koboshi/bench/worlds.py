@@ -109,7 +109,7 @@ def in_world(cfg: EnvCfg, name: str) -> EnvCfg:
 def nominal(cfg: EnvCfg) -> EnvCfg:
     """Without randomisations, shoves and delays: what places a robot at a reset stays, and so does sensors' noise."""
     kept: dict[str, EventTerm | None] = {}
-    kept |= {name: term for name, term in cfg.events.items() if term is not None and not _is_change(term)}
+    kept |= {name: term for name, term in cfg.events.items() if term is not None and not is_change(term)}
     sure = {
         name: replace(group, terms={n: t if t is None else replace(t, delay=(0, 0)) for n, t in group.terms.items()})
         for name, group in cfg.observations.items()
@@ -117,5 +117,6 @@ def nominal(cfg: EnvCfg) -> EnvCfg:
     return replace(cfg, events=kept, actions=replace(cfg.actions, delay=(0, 0)), observations=sure)
 
 
-def _is_change(term: EventTerm) -> bool:
+def is_change(term: EventTerm) -> bool:
+    """Whether an event makes worlds differ, and does more than to place a robot."""
     return term.mode == "interval" or hasattr(term.func, "randomises")

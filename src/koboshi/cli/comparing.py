@@ -96,6 +96,43 @@ def ground(
     print(f"{out}/ground.json  {out}/ground.png")
 
 
+@app.command("ablate")
+def ablate(
+    run: Annotated[str, typer.Argument(help="Run whose training is repeated: TASK/NAME, a folder or a checkpoint.")],
+    overrides: Overrides = None,
+    group: Annotated[str, typer.Option(help="events, delays or noise.")] = "events",
+    term: Annotated[
+        list[str] | None, typer.Option(help="Change these alone; several times. Without it: all of the group.")
+    ] = None,
+    by: Annotated[list[str] | None, typer.Option(help="remove or shrink; both may be given. remove.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Training seeds; several times. 1.")] = None,
+    episodes: Annotated[int, typer.Option(help="Robots that walk in each world.")] = 128,
+    name: Annotated[str, typer.Option(help="Folder of its runs under the task's.")] = "ablation",
+    root: Root = RUNS,
+) -> None:
+    """Train a run again without each of its randomisations, and rank them by what worlds that differ then cost.
+
+    The budget is the run's own, or agent.trainer.timesteps=…. Killed, it goes on.
+    """
+    from koboshi import config
+    from koboshi.stages import ablation as stage
+    from koboshi.stages import tables
+    from koboshi.stages.folders import find, task_of
+
+    plan = stage.Ablation(
+        task=config.override(task_of(find(run, root)), overrides or []),
+        root=root,
+        name=name,
+        group=group,
+        terms=tuple(dict.fromkeys(term or ())),
+        modes=tuple(dict.fromkeys(by or ("remove",))),
+        seeds=tuple(dict.fromkeys(seed or (1,))),
+        episodes=episodes,
+    )
+    tables.show_ablation(stage.ablate(plan))
+    print(f"{plan.folder}/ablation.json  {plan.folder}/ablation.png")
+
+
 @compare_app.callback()
 def compare() -> None:
     """Compare ways to learn, with equal budgets."""

@@ -18,7 +18,7 @@ from koboshi.stages import healthy
 from koboshi.stages.evaluate import healthy_alone, loading_env
 from koboshi.stages.folders import Start, task_of
 from koboshi.stages.ground_benchmark import cross, ground_of
-from koboshi.stages.training import levels_by_type, training_seconds
+from koboshi.stages.training import levels_by_type, measured_once, training_seconds
 from koboshi.tasks import TaskCfg
 from koboshi.view.estimator_plots import estimator_curves
 
@@ -100,23 +100,19 @@ def compare(plan: Comparison) -> dict[str, Any]:
 def _one(plan: Comparison, variant: str, seed: int) -> dict[str, Any]:
     """The figures of one run; those that are on disk are taken where run and test are the same."""
     parts = _train(plan, variant, seed)
-    file = parts[-1].path / "compared.json"
-    made_of = {"policy": runs.digest(parts[-1].final), "test": [plan.robots, plan.speed, plan.seconds]}
-    known = runs.read_json(file) if file.exists() else {}
-    if known.get("made_of") == made_of:
-        return dict(known)
+    return measured_once(parts[-1], [plan.robots, plan.speed, plan.seconds], lambda: _measure(plan, parts, seed))
+
+
+def _measure(plan: Comparison, parts: Sequence[RunFolder], seed: int) -> dict[str, Any]:
     task = task_of(parts[-1].final)
     env = loading_env(task)
     policy = load_single(parts[-1].final, env)[0]
     walker = healthy_alone(policy.single(), len(env.robot.joint_names))
-    figures = (
-        {"made_of": made_of}
-        | _curve(task, parts)
+    return (
+        _curve(task, parts)
         | estimation(task.env, policy, plan.seconds, seed)
         | {"crossing": cross(task, walker, plan.robots, plan.speed, plan.seconds)}
     )
-    runs.write_json(file, figures)
-    return figures
 
 
 def _train(plan: Comparison, variant: str, seed: int) -> list[RunFolder]:

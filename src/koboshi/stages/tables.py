@@ -17,6 +17,7 @@ from koboshi.robots import Robot
 from koboshi.runs import RunFolder
 from koboshi.specialists.assignment import COVER_RULES, SHARINGS, Assignment
 from koboshi.specialists.charge import served_joints
+from koboshi.stages.ablation import ranking
 from koboshi.stages.check import Finding
 from koboshi.stages.estimators import LABELS, variant_row
 from koboshi.stages.folders import CONTROLLER, names
@@ -176,6 +177,19 @@ def show_estimators(figures: Mapping[str, Any]) -> None:
         table.add_column(name, justify="right")
     for name, row in rows.items():
         table.add_row(name, *("–" if v is None else f"{v[0]:.3g} ({v[1]:.3g}–{v[2]:.3g})" for v in row.values()))
+    console.print(table)
+
+
+def show_ablation(figures: Mapping[str, Any]) -> None:
+    """The changes from the costliest on; what they cost over the seeds, as mean and range."""
+    about = f"{figures['steps'] / 1e6:.1f} M steps each, seeds {', '.join(figures['seeds'])}"
+    table = Table(title=f"{figures['task']} ablated ({about}): survival lost against the unchanged, points")
+    for name in ("change", "mean of worlds", "most", "in", "v_x RMSE gained, m/s"):
+        table.add_column(name, justify="left" if name in ("change", "in") else "right")
+    for loss in ranking(figures):
+        lost = "{:+.1f} ({:+.1f} – {:+.1f})".format(*(100 * share for share in loss.survival))
+        gained = "–" if loss.vx_rmse is None else f"{loss.vx_rmse:+.3f}"
+        table.add_row(loss.name, lost, f"{100 * loss.by_world[loss.worst]:+.1f}", loss.worst, gained)
     console.print(table)
 
 

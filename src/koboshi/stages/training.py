@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from statistics import mean
@@ -11,9 +12,14 @@ from torch import Tensor
 
 from koboshi.algos.learner import Learner
 from koboshi.devices import local_device
-from koboshi.runs import RunFolder, load_checkpoint
+from koboshi.errors import KoboshiError
+from koboshi.runs import RunFolder, digest, load_checkpoint, read_json, write_json
 from koboshi.stages import ranks, resume
 from koboshi.stages.progress import progress
+
+
+LEARNT = ("loss/", "estimate/")
+"""What a log calls the figures of learning; a missing figure of episodes may be NaN for good reasons."""
 
 
 def check_devices(*names: str) -> None:
@@ -46,6 +52,7 @@ def train_loop(
         while not done():
             began = time.monotonic()
             log = learner.iterate()
+            _refuse_nan(run, learner.iteration, log)
             elapsed = time.monotonic() - began
             seconds += elapsed
             if first:
@@ -59,6 +66,15 @@ def train_loop(
     if first:
         run.save_final(learner.iteration, weights(learner), meta | {"seconds": seconds})
         run.close()
+
+
+def _refuse_nan(run: RunFolder, iteration: int, log: dict[str, float]) -> None:
+    """KoboshiError where learning gave a number that is not finite: nothing of this iteration is kept."""
+    names = [name for name, value in log.items() if name.startswith(LEARNT) and not math.isfinite(value)]
+    if names:
+        newest = run.latest()
+        before = "no checkpoint was written before" if newest is None else f"{newest} is from before it"
+        raise KoboshiError(f"in iteration {iteration} {', '.join(names)} is not finite; {before}")
 
 
 def weights(learner: Learner) -> dict[str, Tensor]:
@@ -88,6 +104,16 @@ def levels_by_type(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     prefix = "terrain/level/"
     names = [key for key in rows[-1] if key.startswith(prefix)]
     return {name.removeprefix(prefix): mean(row[name] for row in rows) for name in names}
+
+
+def measured_once(run: RunFolder, test: list[Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `measure` finds of a finished run, from its folder where the policy and the test's numbers are the same."""
+    file, made_of = run.path / "compared.json", {"policy": digest(run.final), "test": test}
+    known = read_json(file) if file.exists() else {}
+    if known.get("made_of") != made_of:
+        known = {"made_of": made_of} | measure()
+        write_json(file, known)
+    return dict(known)
 
 
 def training_seconds(run: RunFolder) -> float:
