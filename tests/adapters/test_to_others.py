@@ -10,9 +10,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from toy_env import PointEnv
 
 from koboshi.adapters.from_gymnasium import GymnasiumVecEnv
+from koboshi.adapters.log import EVERY
 from koboshi.adapters.spaces import observation_space
 from koboshi.adapters.to_gymnasium import KoboshiVectorEnv
-from koboshi.adapters.to_skrl import LOG_EVERY, SkrlEnv
+from koboshi.adapters.to_skrl import SkrlEnv
 from koboshi.errors import KoboshiError
 from koboshi.vec_env import ObsSpec
 
@@ -69,7 +70,7 @@ def test_what_skrl_is_told() -> None:
     assert torch.equal(obs, first["policy"]) and torch.equal(mine.state(), first["critic"])
     assert mine.reset()[0] is obs  # episodes go on
     logged = []
-    for _ in range(2 * LOG_EVERY):
+    for _ in range(2 * EVERY):
         action = 0.5 * torch.randn(4, 1)
         obs, reward, terminated, truncated, info = mine.step(action)
         step = twin.step(action)
@@ -77,8 +78,27 @@ def test_what_skrl_is_told() -> None:
         assert reward.shape == terminated.shape == truncated.shape == (4, 1)
         assert torch.equal(reward[:, 0], step.reward) and torch.equal(truncated[:, 0], step.truncated)
         logged.append("log" in info)
-    assert logged.count(True) == 2 and logged[LOG_EVERY - 1]
+    assert logged.count(True) == 2 and logged[EVERY - 1]
     assert SkrlEnv(PointEnv(2), critic=None).state_space is None
+
+
+def test_what_rsl_rl_is_told() -> None:
+    pytest.importorskip("tensordict")
+    from koboshi.adapters.to_rsl_rl import RslVecEnv
+
+    mine, twin = RslVecEnv(PointEnv(4), ("policy", "critic"), 20, seed=3), PointEnv(4)
+    first = twin.reset(3)
+    assert torch.equal(mine.get_observations()["critic"], first["critic"])
+    told = []
+    for _ in range(2 * EVERY):
+        action = 0.5 * torch.randn(4, 1)
+        obs, reward, done, extras = mine.step(action)
+        step = twin.step(action)
+        assert torch.equal(obs["policy"], step.obs["policy"]) and torch.equal(reward, step.reward)
+        assert torch.equal(done, step.terminated | step.truncated)
+        assert torch.equal(extras["time_outs"], step.truncated)
+        told.append(extras.get("log"))
+    assert [t for t, log in enumerate(told) if log is not None] == [EVERY - 1, 2 * EVERY - 1]
 
 
 def test_skrls_ppo_learns_in_our_environment() -> None:

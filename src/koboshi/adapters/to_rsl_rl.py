@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from koboshi.adapters.log import EpisodeLog
 from koboshi.vec_env import Obs, VecEnv
 
 
@@ -23,6 +24,7 @@ class RslVecEnv:
         self.max_episode_length = max_episode_length
         self.episode_length_buf = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
         self._obs = self._given(env.reset(seed))
+        self._log = EpisodeLog(env)
 
     def _given(self, obs: Obs) -> Any:
         """A copy: rsl_rl stores an observation only after the next step, when ours may be overwritten."""
@@ -35,7 +37,8 @@ class RslVecEnv:
         return self._obs
 
     def step(self, actions: Tensor) -> tuple[Any, Tensor, Tensor, dict[str, Any]]:
-        """One control step; time-outs are told apart, so that rsl_rl bootstraps their values."""
+        """One control step; time-outs are told apart, so that rsl_rl bootstraps their values, and episodes logged."""
         step = self._env.step(actions)
         self._obs = self._given(step.obs)
-        return self._obs, step.reward, step.terminated | step.truncated, {"time_outs": step.truncated}
+        extras = {"time_outs": step.truncated} | self._log.after_step()
+        return self._obs, step.reward, step.terminated | step.truncated, extras

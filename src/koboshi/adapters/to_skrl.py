@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from koboshi.adapters.log import EpisodeLog
 from koboshi.adapters.spaces import action_space, observation_space
 from koboshi.errors import unknown
 from koboshi.vec_env import VecEnv
-
-LOG_EVERY = 24
-"""Steps between two looks at what there is to log."""
 
 
 class SkrlEnv:
@@ -35,7 +32,7 @@ class SkrlEnv:
         self.action_space = action_space(env.action_space)
         self._obs: Tensor | None = None
         self._state: Tensor | None = None
-        self._steps = 0
+        self._log = EpisodeLog(env)
 
     def _seen(self, obs: dict[str, Tensor]) -> Tensor:
         """(N, d): a copy, for ours may be overwritten by the next step."""
@@ -53,14 +50,7 @@ class SkrlEnv:
         step = self._env.step(actions.flatten() if self._env.action_space.discrete else actions)
         self._obs = self._seen(step.obs)
         reward, terminated, truncated = (x.clone()[:, None] for x in (step.reward, step.terminated, step.truncated))
-        return self._obs, reward, terminated, truncated, self._info()
-
-    def _info(self) -> dict[str, Any]:
-        """What happened in the episodes that ended, now and then: to ask waits for the device."""
-        self._steps += 1
-        if self._steps % LOG_EVERY:
-            return {}
-        return {"log": {name: torch.tensor(value) for name, value in self._env.pop_log().items()}}
+        return self._obs, reward, terminated, truncated, self._log.after_step()
 
     def state(self) -> Tensor | None:
         """(N, d) what the critic sees of the present observation."""

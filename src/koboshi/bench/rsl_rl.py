@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from koboshi.adapters.to_rsl_rl import RslVecEnv
 from koboshi.errors import KoboshiError
-from koboshi.vec_env import VecEnv
+from koboshi.vec_env import Obs, VecEnv
 
 HIDDEN = (128, 128, 128)
 EPOCHS, MINIBATCHES, ROLLOUT = 5, 4, 24
@@ -21,26 +25,30 @@ def installed() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("rsl_rl", "tensordict"))
 
 
-def learner(env: VecEnv, max_episode_length: int, rollout: int = ROLLOUT) -> Callable[[], None]:
-    """rsl_rl's `OnPolicyRunner` on `env`: a function that makes one iteration of plain PPO.
+def learner(
+    env: VecEnv, max_episode_length: int, rollout: int = ROLLOUT, init_log_std: float = 0.0, seed: int = 0
+) -> tuple[Callable[[], None], Callable[[Obs], Tensor]]:
+    """rsl_rl's `OnPolicyRunner` on `env`: one iteration of plain PPO; and the policy's most likely actions (N, A).
 
     Networks of 128 × 3, observations normalised as ours are, its own defaults otherwise. KoboshiError without rsl_rl.
     """
     if not installed():
         raise KoboshiError("rsl_rl is not installed: pip install 'koboshi[bench]'")
     from rsl_rl.runners import OnPolicyRunner
+    from tensordict import TensorDict
 
     critic = "critic" if "critic" in env.obs_spec else "policy"
-    wrapped: Any = RslVecEnv(env, tuple(dict.fromkeys(("policy", critic))), max_episode_length)
+    wrapped: Any = RslVecEnv(env, tuple(dict.fromkeys(("policy", critic))), max_episode_length, seed)
     network = {
         "class_name": "rsl_rl.models:MLPModel", "hidden_dims": list(HIDDEN), "activation": "elu",
         "obs_normalization": True,
     }  # fmt: skip
+    noise = {"class_name": "rsl_rl.modules:GaussianDistribution", "init_std": math.exp(init_log_std)}
     cfg: dict[str, Any] = {
         "num_steps_per_env": rollout,
         "save_interval": 10**9,
         "obs_groups": {"actor": ["policy"], "critic": [critic]},
-        "actor": network | {"distribution_cfg": {"class_name": "rsl_rl.modules:GaussianDistribution"}},
+        "actor": network | {"distribution_cfg": noise},
         "critic": dict(network),
         "algorithm": {
             "class_name": "rsl_rl.algorithms:PPO", "num_learning_epochs": EPOCHS, "num_mini_batches": MINIBATCHES,
@@ -48,6 +56,12 @@ def learner(env: VecEnv, max_episode_length: int, rollout: int = ROLLOUT) -> Cal
             "learning_rate": 1e-3, "max_grad_norm": 1.0, "schedule": "adaptive", "desired_kl": 0.01,
         },
     }  # fmt: skip
+    torch.manual_seed(seed)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its networks
         runner = OnPolicyRunner(wrapped, cfg, log_dir=None, device=str(env.device))
-    return lambda: runner.learn(1)
+
+    def act(obs: Obs) -> Tensor:
+        actions: Tensor = runner.get_inference_policy()(TensorDict({"policy": obs["policy"]}, [len(obs["policy"])]))
+        return actions
+
+    return lambda: runner.learn(1), act

@@ -126,7 +126,7 @@ def rsl_rl_speed(cfg: EnvCfg, agent: PPOCfg, iterations: int = 8) -> dict[str, f
         trainer=replace(agent.trainer, rollout=rsl_rl.ROLLOUT),
     )  # fmt: skip
     ours = plain.build(Env(cfg), None)
-    theirs = rsl_rl.learner(Env(cfg), cfg.max_episode_length)
+    theirs, _ = rsl_rl.learner(Env(cfg), cfg.max_episode_length)
     mine, other = by_turns([ours.iterate, theirs], iterations)
     samples = cfg.num_envs * rsl_rl.ROLLOUT
     return {

@@ -17,7 +17,6 @@ from koboshi.runs import RunFolder, digest, load_checkpoint, read_json, write_js
 from koboshi.stages import ranks, resume
 from koboshi.stages.progress import progress
 
-
 LEARNT = ("loss/", "estimate/")
 """What a log calls the figures of learning; a missing figure of episodes may be NaN for good reasons."""
 
