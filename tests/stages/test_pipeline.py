@@ -28,6 +28,7 @@ from koboshi.stages.detector import train as train_detector
 from koboshi.stages.evaluate import frozen_scenarios
 from koboshi.stages.folders import find, task_of
 from koboshi.stages.healthy import train
+from koboshi.stages.pipeline import Pipeline
 from koboshi.stages.specialists import bank_assignment
 from koboshi.stages.specialists import train as train_specialists
 from koboshi.tasks import make_task
@@ -335,3 +336,26 @@ def test_another_seed_draws_all_numbers_anew() -> None:
     assert all(len(set(column)) == 3 for column in zip(*map(drawn, (1, 2, 3)), strict=True))
     assert drawn(2)[2] - drawn(1)[2] > task.rounds, "rounds count on from the seed"
     assert pipelines.seeds(make_task("h1-velocity"), 3) == ["agent.trainer.seed=3"]
+
+
+def test_a_pipeline_that_starts_from_other_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy of the rough ground is taken to its lower levels; its weights are part of what the pipeline is."""
+    small = ["env.num_envs=4", "agent.trainer.timesteps=4", "agent.trainer.rollout=2", "agent.schedule=fixed"]
+    before = train(config.override(make_task("go2-rough"), small), tmp_path, "r", small).final
+    still = [*small, "agent.learning_rate=0", "agent.entropy_coef=0"]
+    task = config.override(make_task("go2-rough-faults"), still)
+    monkeypatch.setattr(Pipeline, "_gate", lambda self: {})
+    monkeypatch.setattr(Pipeline, "_fault_stages", lambda self: None)
+    monkeypatch.setattr(Pipeline, "_evaluate", lambda self: runs.write_json(self.folder / "metrics.json", {}) or {})
+    pipeline = Pipeline(task, tmp_path, "p", still, before)
+    pipeline.run()
+    old, new = (
+        runs.load_checkpoint(path)[0] for path in (before, pipeline.folder / "healthy/checkpoints/final.safetensors")
+    )
+    for name, value in old.items():
+        if name.startswith("policy.actor."):
+            assert torch.equal(value, new[name]), name
+    for folder in (pipeline.folder, pipeline.folder / "healthy"):
+        assert strict_json(folder / "made_from.json")["load"] == runs.digest(before)
+    with pytest.raises(KoboshiError, match="p was made with other settings"):
+        Pipeline(task, tmp_path, "p", still).run()

@@ -165,6 +165,7 @@ def pipeline(
     overrides: Overrides = None,
     name: Annotated[str, typer.Option(help="The pipeline's name; one of that name is resumed.")] = "pipeline",
     seed: Annotated[int, typer.Option(min=1, help="Draws all numbers of all stages anew.")] = 1,
+    load: Load = None,
     root: Root = RUNS,
 ) -> None:
     """Everything: train, gate, collect, detect, specialists, again, switch, evaluate. Killed, it goes on."""
@@ -173,7 +174,7 @@ def pipeline(
     from koboshi.stages.progress import console
 
     settings = [*(seeds(task_named(task, None), seed) if seed > 1 else ()), *(overrides or [])]
-    metrics = Pipeline(task_named(task, settings), root, name, settings).run()
+    metrics = Pipeline(task_named(task, settings), root, name, settings, start_of(load, False, root).load).run()
     console.print(playing.controllers_table(metrics))
 
 

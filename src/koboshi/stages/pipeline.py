@@ -25,7 +25,7 @@ from koboshi.stages import evaluate as evaluating
 from koboshi.stages import healthy as walking
 from koboshi.stages import specialists as banking
 from koboshi.stages import switch as switching
-from koboshi.stages.folders import CONTROLLER, held
+from koboshi.stages.folders import CONTROLLER, Start, held
 from koboshi.stages.progress import console
 from koboshi.stages.training import check_devices, training_seconds
 from koboshi.tasks import TaskCfg
@@ -52,8 +52,9 @@ def seeds(task: TaskCfg, seed: int) -> list[str]:
 class Pipeline:
     """One run of all stages under `root/<task>/<name>/`; `stages.json` remembers what is done."""
 
-    def __init__(self, task: TaskCfg, root: Path, name: str, overrides: list[str]) -> None:
-        self.task, self.overrides, self._root = task, overrides, root
+    def __init__(self, task: TaskCfg, root: Path, name: str, overrides: list[str], load: Path | None = None) -> None:
+        """`load`: a checkpoint whose weights the healthy policy's training starts from."""
+        self.task, self.overrides, self._root, self._start = task, overrides, root, Start(load)
         self.folder = root / task.name / name
         self._record = self.folder / "stages.json"
         self.done: dict[str, Any] = {}
@@ -61,7 +62,7 @@ class Pipeline:
     def run(self) -> dict[str, Any]:
         """Goes through the stages that are not done; gives the evaluation's metrics."""
         self._check()
-        with held(self.folder, self.task, self.overrides, {"verb": "pipeline"}):
+        with held(self.folder, self.task, self.overrides, {"verb": "pipeline"} | self._start.origin()):
             self.done = runs.read_json(self._record) if self._record.exists() else {}
             return self._run()
 
@@ -119,7 +120,7 @@ class Pipeline:
         return self._healthy if self.task.faults is None else self.folder / CONTROLLER
 
     def _train(self) -> dict[str, Any]:
-        run = walking.train(self.task, self._root, f"{self.folder.name}/healthy", self.overrides)
+        run = walking.train(self.task, self._root, f"{self.folder.name}/healthy", self.overrides, self._start)
         return {"run": str(run.path.relative_to(self.folder)), "seconds": training_seconds(run)}
 
     def _gate(self) -> dict[str, Any]:
@@ -203,6 +204,7 @@ class Pipeline:
             "sha256": metrics["controller_sha256"],
             "scenario": metrics["scenario"],
             "trained_under": self._trained_under(),
+            "loaded": self._start.origin().get("load"),
             "stages": self.done,
             "figures": figures,
         }

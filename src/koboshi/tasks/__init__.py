@@ -8,7 +8,7 @@ from pathlib import Path
 from koboshi.errors import KoboshiError, unknown
 from koboshi.tasks.g1_walk import g1_walk
 from koboshi.tasks.go2_flat import go2_flat
-from koboshi.tasks.go2_rough import go2_rough
+from koboshi.tasks.go2_rough import go2_rough, go2_rough_faults
 from koboshi.tasks.go2w import go2w_rough, go2w_stairs
 from koboshi.tasks.h1_dead_joint import h1_dead_joint
 from koboshi.tasks.h1_velocity import h1_velocity
@@ -24,6 +24,7 @@ TASKS: dict[str, MakeTask] = {
     "h1-walk": h1_walk,
     "go2-flat": go2_flat,
     "go2-rough": go2_rough,
+    "go2-rough-faults": go2_rough_faults,
     "go2w-stairs": go2w_stairs,
     "go2w-rough": go2w_rough,
     "wheelbiped-flat": wheelbiped_flat,

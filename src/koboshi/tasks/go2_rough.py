@@ -21,10 +21,11 @@ from koboshi.envs.cfg import (
     VelocityCommandCfg,
 )
 from koboshi.envs.terms import curriculum, events, observations, rewards
+from koboshi.faults import FaultsCfg
 from koboshi.robots import UNITREE_GO2
 from koboshi.tasks import velocity
-from koboshi.tasks.go2_flat import DIAGONALS
-from koboshi.tasks.task import TaskCfg
+from koboshi.tasks.go2_flat import COMMANDS, DIAGONALS
+from koboshi.tasks.task import CollectCfg, DetectorStageCfg, EvaluateCfg, GateCfg, TaskCfg
 from koboshi.terrain import GridCfg
 from koboshi.terrain.shapes import BoxesCfg, SlopeCfg, StairsCfg
 
@@ -42,6 +43,8 @@ GROUND = GridCfg(
     columns=20,
 )
 
+LAST_FAULTY = 3
+"""The highest of the levels on which joints die."""
 _HEIGHT = {"target": 0.3, "size": (0.6, 0.4), "resolution": 0.2}
 
 
@@ -102,8 +105,35 @@ def _differing_worlds() -> dict[str, EventTerm | None]:
 
 def go2_rough() -> TaskCfg:
     """`koboshi … go2-rough`."""
-    return TaskCfg(
-        "go2-rough",
-        env_cfg(),
-        PPOCfg(trainer=TrainerCfg(timesteps=20000), network=NetworkCfg(init_log_std=0.0)),
+    return TaskCfg("go2-rough", env_cfg(), _agent(20000))
+
+
+def go2_rough_faults() -> TaskCfg:
+    """`koboshi pipeline go2-rough-faults --load` a run of go2-rough: joints die on the first of its levels, up to
+    `LAST_FAULTY`. The policy settles there for a short while before anything breaks."""
+    env = env_cfg()
+    groups = velocity.fault_groups(UNITREE_GO2)
+    # A detector has a memory of its own, and so no use for the policy's history.
+    groups["detector"] = ObsGroup(velocity.blind_senses() | groups["detector"].terms)
+    ground = replace(GROUND, levels=LAST_FAULTY + 1, difficulty=(0.0, LAST_FAULTY / (GROUND.levels - 1)))
+    easier = replace(
+        env,
+        scene=replace(env.scene, ground=replace(ground, first_level=None)),
+        observations=env.observations | groups,
+        curriculum={},
     )
+    return TaskCfg(
+        "go2-rough-faults",
+        easier,
+        _agent(480),
+        faults=FaultsCfg(),
+        collect=CollectCfg(),
+        detector=DetectorStageCfg(),
+        specialists=velocity.specialists_cfg(),
+        gate=GateCfg(commands=COMMANDS, survival=0.95, vx_rmse=None, duty_difference=None),
+        evaluate=EvaluateCfg(commands=COMMANDS),
+    )
+
+
+def _agent(timesteps: int) -> PPOCfg:
+    return PPOCfg(trainer=TrainerCfg(timesteps=timesteps), network=NetworkCfg(init_log_std=0.0))
