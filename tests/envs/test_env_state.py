@@ -170,8 +170,10 @@ def test_the_first_episodes_begin_at_random_ages() -> None:
 
 
 def test_the_warp_backend_walks_the_same() -> None:
-    """Float32 on Warp's CPU device: same random numbers, nearly the same physics, its own exact resume."""
-    cfg = worlds.h1(num_envs=2, command=VelocityCommandCfg(resampling_time_s=(0.1, 0.4)))
+    """Float32 on Warp's CPU device: same random numbers and delays, nearly the same physics, its own exact resume."""
+    cfg = worlds.h1(
+        num_envs=2, actions=worlds.positions(delay=(0, 6)), command=VelocityCommandCfg(resampling_time_s=(0.1, 0.4))
+    )
     cpu, warp = Env(cfg), Env(replace(cfg, sim=replace(cfg.sim, backend="warp")))
     first, second = cpu.reset(0), warp.reset(0)
     assert warp.qpos.dtype == torch.float32
