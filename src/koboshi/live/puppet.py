@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from koboshi.view.scene import floor_of
+from koboshi.view.scene import floor_of, has_floor
 from koboshi.view.shapes import shapes
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ _NOTICED = 1e-5
 """m, and parts of a quaternion: what moved less is not sent."""
 _PALE = 0.35
 """Share of white that a dark body's colour gets, so that its shape shows on a page with little light."""
+_SHADE = 0.8
+"""Of the ground's colours: lit as the page is, steps of light ones would not be seen."""
 
 
 class Puppet:
@@ -54,10 +56,11 @@ class Puppet:
 
     def _add_meshes(self, pick: Callable[[int], None]) -> None:
         for i, shape in enumerate(shapes(self._model)):
-            colour = _on_page(shape.rgba)
+            ground = shape.body == 0
+            colour = _on_page(shape.rgba, _SHADE if ground else 1.0)
             mesh = self._server.scene.add_mesh_simple(
                 f"{_path(self._model, shape.body)}/shape{i}", shape.vertices, shape.faces, color=colour,
-                opacity=None if shape.rgba[3] == 1 else shape.rgba[3],
+                opacity=None if shape.rgba[3] == 1 else shape.rgba[3], flat_shading=ground,
             )  # fmt: skip
             joint = self._joint_of(shape.body)
             if joint is not None:
@@ -74,6 +77,10 @@ class Puppet:
         return None
 
     def _add_ground(self) -> None:
+        """The floor; a ground of boxes and fields is among the meshes, and lines would cross it."""
+        self._grid = None
+        if not has_floor(self._model):
+            return
         rotation = np.empty(4)
         mujoco.mju_quatZ2Vec(rotation, np.asarray(self._floor.normal, float))
         self._grid = self._server.scene.add_grid(
@@ -121,6 +128,8 @@ class Puppet:
 
     def _place_ground(self) -> None:
         """Under the robot, its lines where they would be if there were ground everywhere."""
+        if self._grid is None:
+            return
         near = np.round(self._middle[:2] / _GRID) * _GRID
         self._grid.position = np.array([*near, float(self._floor.height(near))]) - self._middle
 
@@ -152,8 +161,8 @@ def _turned_back(parent: NDArray[np.float64], own: NDArray[np.float64]) -> NDArr
     return np.hstack((w * v - (x * y).sum(1, keepdims=True), w * y + v * x + np.cross(x, y)))
 
 
-def _on_page(rgba: tuple[float, float, float, float]) -> Colour:
-    """0..255, dark colours made paler."""
+def _on_page(rgba: tuple[float, float, float, float], shade: float) -> Colour:
+    """0..255, dark colours made paler, all of them times `shade`."""
     dark = _PALE * max(0.0, 0.5 - max(rgba[:3]))
-    red, green, blue = (round(255 * (dark + (1 - dark) * value)) for value in rgba[:3])
+    red, green, blue = (round(255 * shade * (dark + (1 - dark) * value)) for value in rgba[:3])
     return red, green, blue

@@ -31,13 +31,20 @@ class Floor(NamedTuple):
         return self.point[2] - rise
 
 
-def floor_of(model: Any) -> Floor:
-    """Of a model made by `scene`; z = 0 where a height field lies instead."""
+def has_floor(model: Any) -> bool:
+    """Whether a model made by `scene` stands on our floor; otherwise it brought a ground of its own."""
     import mujoco
 
-    found = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, _FLOOR)
-    if found < 0:
+    return int(mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, _FLOOR)) >= 0
+
+
+def floor_of(model: Any) -> Floor:
+    """Of a model made by `scene`; z = 0 where another ground lies instead."""
+    import mujoco
+
+    if not has_floor(model):
         return Floor(np.zeros(3), np.array([0.0, 0.0, 1.0]))
+    found = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, _FLOOR)
     normal = np.empty(3)
     mujoco.mju_rotVecQuat(normal, np.array([0.0, 0.0, 1.0]), model.geom_quat[found])
     return Floor(model.geom_pos[found].copy(), normal)
@@ -111,7 +118,7 @@ def _paint(spec: Any, ground: list[Any]) -> None:
         warm = 0.0
         if geom.type == mujoco.mjtGeom.mjGEOM_BOX:
             warm = (geom.pos[2] + geom.size[2]) / reach
-        geom.rgba = [0.74 + 0.12 * warm, 0.76, 0.79 - 0.12 * warm, 1.0]
+        geom.rgba = [0.72 + 0.2 * warm, 0.73 + 0.02 * warm, 0.75 - 0.2 * warm, 1.0]
         geom.group = 0
 
 
