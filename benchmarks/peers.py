@@ -6,16 +6,20 @@ file of its own, so it can be made in parts; those that are there already are no
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from koboshi import runs
+from koboshi import config, runs
+from koboshi.cli import run
 from koboshi.cli.options import Overrides, task_named
+from koboshi.errors import KoboshiError
 from koboshi.stages import peers
 from koboshi.stages.progress import console, progress
+from koboshi.tasks import TaskCfg
 from koboshi.view.peer_plots import race_curves
 
 
@@ -27,18 +31,25 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the parts and of their table.")] = Path("benchmarks/peers"),
 ) -> None:
     """Races the learners and shows the table of all parts."""
-    chosen, names = task_named(task, overrides), tuple(peer or peers.PEERS)
-    parts = []
-    for each in seed or (1, 2, 3):
-        file = out / task / f"seed-{each}.json"
-        if not file.exists():
-            with progress(f"race {task}, seed {each}", chosen.agent.trainer.iterations, "iterations") as update:
-                found = peers.race(chosen, names, each, report=lambda n, figures: update(n, **figures))  # noqa: B023
-            about = {"task": task, "seed": each, "num_envs": chosen.env.num_envs, "commit": runs.git_commit()}
-            runs.write_json(file, about | {"settings": list(overrides or ()), "found": found})
-        parts.append(runs.read_json(file)["found"])
+    chosen, names = task_named(task, overrides), tuple(dict.fromkeys(peer or peers.PEERS))
+    peers.check(chosen, names)
+    parts = [_part(chosen, names, each, out / task / f"seed-{each}.json") for each in dict.fromkeys(seed or (1, 2, 3))]
     race_curves(parts, out / task / "peers.png")
     _show(task, peers.table(parts))
+
+
+def _part(task: TaskCfg, names: tuple[str, ...], seed: int, file: Path) -> dict[str, Any]:
+    """A seed's race, from its file where it was run with the same settings and peers; KoboshiError with others."""
+    made_with = {"task": config.to_dict(task), "peers": list(names)}
+    if file.exists():
+        known = runs.read_json(file)
+        if known["made_with"] != json.loads(json.dumps(made_with)):
+            raise KoboshiError(f"{file} was raced with other settings or peers; give another --out")
+        return dict(known["found"])
+    with progress(f"race {task.name}, seed {seed}", task.agent.trainer.iterations, "iterations") as update:
+        found = peers.race(task, names, seed, report=lambda n, figures: update(n, **figures))
+    runs.write_json(file, {"seed": seed, "commit": runs.git_commit(), "found": found, "made_with": made_with})
+    return found
 
 
 def _show(task: str, rows: dict[str, dict[str, object]]) -> None:
@@ -54,4 +65,4 @@ def _show(task: str, rows: dict[str, dict[str, object]]) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(lambda: typer.run(main))

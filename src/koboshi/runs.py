@@ -17,7 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
@@ -267,6 +267,15 @@ class RunFolder:
             else:
                 return path
         return None
+
+    def measured_once(self, test: Any, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `measure` finds of the finished run; from `compared.json` where policy and test (JSON) were the same."""
+        file, made_of = self.path / "compared.json", {"policy": digest(self.final), "test": test}
+        known: dict[str, Any] = read_json(file) if file.exists() else {}
+        if known.get("made_of") != made_of:
+            known = {"made_of": made_of, "commit": git_commit()} | measure()
+            write_json(file, known)
+        return known
 
     def close(self) -> None:
         """Flushes the TensorBoard events; a later `log` opens a new file of them."""

@@ -82,7 +82,8 @@ def test_what_skrl_is_told() -> None:
     assert SkrlEnv(PointEnv(2), critic=None).state_space is None
 
 
-def test_what_rsl_rl_is_told() -> None:
+def test_what_rsl_rl_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PointEnv, "pop_log", lambda self: {"fell": 0.25})
     pytest.importorskip("tensordict")
     from koboshi.adapters.to_rsl_rl import RslVecEnv
 
@@ -99,6 +100,7 @@ def test_what_rsl_rl_is_told() -> None:
         assert torch.equal(extras["time_outs"], step.truncated)
         told.append(extras.get("log"))
     assert [t for t, log in enumerate(told) if log is not None] == [EVERY - 1, 2 * EVERY - 1]
+    assert told[-1] == {"fell": 0.25}
 
 
 def test_skrls_ppo_learns_in_our_environment() -> None:

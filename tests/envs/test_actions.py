@@ -173,6 +173,22 @@ def test_each_episode_has_a_delay_of_its_own() -> None:
     assert not torch.equal(delays[0], delays[0][:1].expand(32)), "and for each environment"
 
 
+def test_who_goes_on_keeps_late_targets() -> None:
+    """One of two robots begins anew while the other's targets are on their way."""
+    cfg = worlds.h1(num_envs=2, episode_length_s=0.1, actions=worlds.positions(delay=(6, 6)))
+    env, alone = (Env(replace(cfg, events={}, terminations=terms)) for terms in (cfg.terminations, {}))
+    for each in (env, alone):
+        each.reset(0)
+    env.episode_step[0] = 2  # its time is up two steps sooner
+    for t in range(5):
+        action = torch.full((2, 19), 0.2 * t)
+        first = env.step(action)
+        alone.step(action)
+        assert first.truncated.tolist() == [t == 2, t == 4]
+        if t < 4:
+            assert torch.equal(env.qpos[1], alone.qpos[1]) and torch.equal(env.qvel[1], alone.qvel[1])
+
+
 def test_a_reset_forgets_late_targets() -> None:
     """What was asked before an episode's end never reaches the next one."""
     cfg = worlds.h1(episode_length_s=0.1, actions=worlds.positions(delay=(6, 6)))

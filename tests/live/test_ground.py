@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import MagicMock
 
+import mujoco
+import numpy as np
 import pytest
 import torch
 
 from koboshi.envs import Env
 from koboshi.errors import KoboshiError
 from koboshi.live import Session
+from koboshi.live.puppet import Puppet
 from koboshi.live.session import Driver, session_cfg
 from koboshi.policies import ActorCritic
 from koboshi.runs import save_checkpoint
 from koboshi.stages.evaluate import healthy_alone
 from koboshi.stages.live import _levels
 from koboshi.tasks import make_task
+from koboshi.terrain import GridCfg, PlaneCfg
+from koboshi.terrain.shapes import StairsCfg
+from koboshi.view.scene import scene
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +55,30 @@ def test_cells_that_are_not_there(session: Session) -> None:
         session.place(0, "stairs")
     with pytest.raises(KoboshiError, match="levels from 0 to 9, not 10"):
         session.place(10, "boxes")
+
+
+def toy(ground: GridCfg | PlaneCfg) -> mujoco.MjModel:
+    """A ball with a hinge on this ground, to look at."""
+    spec = mujoco.MjSpec()
+    ball = spec.worldbody.add_body(name="ball", pos=(0, 0, 1))
+    ball.add_freejoint()
+    arm = ball.add_body()
+    arm.add_joint(name="hinge")
+    for body in (ball, arm):
+        body.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=(0.1, 0, 0))
+    ground.build().draw_on(spec)
+    return scene(spec)
+
+
+@pytest.mark.parametrize("ground", [PlaneCfg(), GridCfg({"up": StairsCfg()}, levels=1, columns=1)])
+def test_a_ground_of_its_own_has_flat_faces_and_no_lines_across_it(ground: GridCfg | PlaneCfg) -> None:
+    model, server = toy(ground), MagicMock()
+    puppet = Puppet(server, model, [model.joint("hinge").id], lambda joint: None)
+    puppet.pose(np.array(model.qpos0), [], 0)
+    drawn = {call.args[0].split("/")[1:][-2]: call.kwargs for call in server.scene.add_mesh_simple.call_args_list}
+    own = isinstance(ground, GridCfg)
+    assert server.scene.add_grid.called != own and ("world" in drawn) == own
+    assert [name for name, how in drawn.items() if how["flat_shading"]] == (["world"] if own else [])
 
 
 def test_levels_of_a_run_up_to_the_checkpoint(tmp_path: Path) -> None:

@@ -328,6 +328,37 @@ def serial(env: int, set_const: bool) -> np.ndarray:
     return data.qpos.copy()
 
 
+def test_each_simulation_has_its_own_delay_and_a_history_that_can_be_written(name: str) -> None:
+    """0, 1 and 3 steps late; what is in force before the first control comes through is what was put there."""
+    spec = mujoco.MjSpec.from_string(LEG)
+    for actuator in spec.actuators:
+        actuator.gaintype, actuator.biastype, actuator.gainprm[0] = 0, 0, 1.0  # the control is the torque
+        actuator.delay, actuator.nsample = 0.015, 3
+    model = spec.compile()
+    backend = make_backend(name, model, N, DEVICES[name])
+    delay, history, torque = backend.expand("actuator_delay"), backend.read("history"), backend.read("actuator_force")
+    late = torch.tensor([0, 1, 3])
+    delay[:] = ((late - 0.5) * 0.005).clamp(min=0)[:, None].to(delay.dtype)
+    backend.reset()
+    past = [int(model.actuator_historyadr[1]) + 2 + 3 + i for i in range(3)]
+    history[:, past] = 9.0
+    for step in range(6):
+        backend.read("ctrl")[:] = 1.0 + step
+        backend.step()
+        expected = torch.where(late <= step, 1.0 + step - late, 9.0)
+        torch.testing.assert_close(torque[:, 1].float(), expected.float())
+    saved = backend.snapshot()
+    backend.step(2)
+    after = torque.clone()
+    backend.restore(saved)
+    backend.step(2)
+    assert torch.equal(torque, after)
+    backend.reset(torch.tensor([False, False, True]))
+    history[2, past] = 4.0
+    backend.step()
+    assert torque[:, 1].tolist() == [6.0, 6.0, 4.0], "the others' late controls stay"
+
+
 def test_sleeping_models_are_refused(name: str) -> None:
     model = mujoco.MjModel.from_xml_string(LEG)
     model.opt.enableflags |= mujoco.mjtEnableBit.mjENBL_SLEEP

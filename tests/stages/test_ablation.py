@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from koboshi import config
-from koboshi.envs.cfg import EnvCfg
 from koboshi.errors import KoboshiError
 from koboshi.runs import resolve_run
 from koboshi.stages import ablation
 from koboshi.stages.ablation import Ablation, ablate, changes, ranking
 from koboshi.stages.folders import task_of
 from koboshi.tasks import make_task
+from koboshi.tasks.task import TaskCfg
 
 SMALL = [
     "env.num_envs=4", "agent.trainer.timesteps=4", "agent.trainer.rollout=2", "agent.minibatches=1", "agent.epochs=1",
@@ -27,13 +27,13 @@ TWO = ("nominal", "late")
 Koboshi = Callable[..., Any]
 
 
-def h1(*more: str) -> EnvCfg:
-    return config.override(make_task("h1-walk"), list(more)).env
+def h1(*more: str) -> TaskCfg:
+    return config.override(make_task("h1-walk"), list(more))
 
 
 def plan(root: Path, *more: str, **changed: Any) -> Ablation:
     task = config.override(make_task("h1-walk"), [*SMALL, *more])
-    return replace(Ablation(task, root, terms=("push",), episodes=2, seconds=0.1), **changed)
+    return replace(Ablation(root / "none", task, root, terms=("push",), episodes=2, seconds=0.1), **changed)
 
 
 def test_events_that_only_place_a_robot_are_no_randomisations() -> None:
@@ -51,18 +51,18 @@ def test_events_that_only_place_a_robot_are_no_randomisations() -> None:
 
 
 def test_each_change_is_a_setting_that_does_it() -> None:
-    env = h1("env.actions.delay=[1,4]", "env.observations.policy.terms.joint_pos.delay=[0,1]")
+    task = h1("env.actions.delay=[1,4]", "env.observations.policy.terms.joint_pos.delay=[0,1]")
     for group in ablation.GROUPS:
-        for change in changes(env, group):
+        for change in changes(task, group):
             for settings in ([change.remove], list(change.shrink)):
                 if settings:
-                    task = config.override(replace(make_task("h1-walk"), env=env), settings)
-                    assert len(config.diff(replace(make_task("h1-walk"), env=env), task)) == len(settings)
-    delays = {change.name: change for change in changes(env, "delays")}
+                    assert len(config.diff(task, config.override(task, settings))) == len(settings)
+    delays = {change.name: change for change in changes(task, "delays")}
     assert delays["actions"].shrink == ("env.actions.delay=[1, 2]",)
     assert delays["policy.joint_pos"].shrink == (), "half of one step is none"
-    noise = {change.name: change for change in changes(env, "noise")}
-    terms = env.observations["policy"].terms
+    noise = {change.name: change for change in changes(task, "noise")}
+    assert {name.partition(".")[0] for name in noise} == {"policy"}, "what no network reads, or has none, is left out"
+    terms = task.env.observations["policy"].terms
     assert noise["policy.joint_pos"].shrink == (
         f"env.observations.policy.terms.joint_pos.noise={terms['joint_pos'].noise / 2}",  # type: ignore[union-attr, operator]
     )
@@ -79,11 +79,11 @@ def test_every_variant_is_trained_and_walked_in_all_worlds_once(
         assert set(by_seed) == {"1", "2"}
         assert all(set(run["worlds"]) == set(TWO) for run in by_seed.values())
         assert all(each["survival_mean"] == 1.0 for run in by_seed.values() for each in run["worlds"].values())
-    trained = task_of(resolve_run(whole.folder / "half-push-2"))
+    trained = task_of(resolve_run(whole.folder / "events" / "half-push-2"))
     assert len(config.diff(whole.task, trained)) == 2, "its seed and the push"
     assert trained.env.events["push"].params["velocity"] == 0.4  # type: ignore[union-attr]
-    assert json.loads((whole.folder / "ablation.json").read_text()) == figures
-    assert (whole.folder / "ablation.png").stat().st_size > 1000
+    assert json.loads((whole.folder / "events" / "ablation.json").read_text()) == figures
+    assert (whole.folder / "events" / "ablation.png").stat().st_size > 1000
     monkeypatch.setattr(ablation, "_judge", lambda *_: pytest.fail("judged again"))
     assert ablate(whole) == figures
 
@@ -121,7 +121,7 @@ def test_the_costliest_change_is_first() -> None:
         ({"modes": ("shrnk",)}, "no way of ablating 'shrnk'; did you mean 'shrink'"),
         ({"group": "delays", "terms": (), "more": ["env.actions.delay=[0,0]"]}, "has no delays in force to ablate"),
         ({"group": "delays", "terms": ("actions",), "modes": ("shrink",), "more": ["env.actions.delay=[0,1]"]},
-         "nothing of actions is a range that could shrink"),
+         "nothing of actions can be made smaller"),
         ({"episodes": 0}, "--episodes"),
     ],
 )  # fmt: skip
@@ -139,5 +139,15 @@ def test_the_verb(koboshi: Koboshi, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert done.code == 0, done.err
     done = koboshi("ablate", "h1-walk/r", *root, "--term", "com", "--episodes", "1", "agent.trainer.timesteps=2")
     assert done.code == 0 and "without com" in done.out, done.err
-    rows = (tmp_path / "h1-walk" / "ablation" / "without-com-1" / "metrics.jsonl").read_text().splitlines()
+    rows = (tmp_path / "h1-walk" / "ablation" / "events" / "without-com-1" / "metrics.jsonl").read_text().splitlines()
     assert len(rows) == 1, "its own budget, of one iteration"
+    load = ["--load", "h1-walk/r"]
+    done = koboshi("ablate", "h1-walk/r", *root, "--term", "com", *load)
+    assert done.code == 2 and "began with nothing learnt: --load must say the same" in done.err
+    done = koboshi("train", "h1-walk", "--name", "later", *root, *load, *SMALL)
+    assert done.code == 0, done.err
+    done = koboshi("ablate", "h1-walk/later", *root, "--term", "com", "--name", "b")
+    assert done.code == 2 and "began with weights of a file" in done.err
+    done = koboshi("ablate", "h1-walk/later", *root, "--term", "com", "--name", "b", "--episodes", "1", *load)
+    made = json.loads((tmp_path / "h1-walk" / "b" / "unchanged-1" / "made_from.json").read_text())
+    assert done.code == 0 and made["load"], "each begins where the run began"

@@ -357,5 +357,15 @@ def test_a_pipeline_that_starts_from_other_weights(tmp_path: Path, monkeypatch: 
             assert torch.equal(value, new[name]), name
     for folder in (pipeline.folder, pipeline.folder / "healthy"):
         assert strict_json(folder / "made_from.json")["load"] == runs.digest(before)
+    card: dict[str, Any] = {"controllers": {}, "controller_sha256": "", "scenario": ""}
+    pipeline._write_card(card)
+    assert f"--load {before}" in strict_json(pipeline.folder / "controller.json")["command"]
     with pytest.raises(KoboshiError, match="p was made with other settings"):
-        Pipeline(task, tmp_path, "p", still).run()
+        Pipeline(config.override(task, ["goes_on_from=null"]), tmp_path, "p", still).run()
+    with pytest.raises(
+        KoboshiError, match="'go2-rough-faults' goes on from a policy of go2-rough: give its run by --load"
+    ):
+        Pipeline(task, tmp_path, "q", still).run()
+    with pytest.raises(KoboshiError, match="unitree_h1|layout"):
+        Pipeline(config.override(make_task("h1-dead-joint"), still), tmp_path, "q", still, before).run()
+    assert not (tmp_path / "go2-rough-faults" / "q").exists() and not (tmp_path / "h1-dead-joint").exists()

@@ -139,6 +139,17 @@ def test_the_state_holds_more_than_the_weights(tmp_path: Path) -> None:
     assert not torch.equal(whole.policy.weight, only_weights.policy.weight)
 
 
+def test_a_state_of_another_version_is_told_from_a_crash(tmp_path: Path) -> None:
+    class Newer(Toy):
+        def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+            super().load_state_dict({**state, "clock": state["lag"]})
+
+    train(tmp_path)
+    run, learner = RunFolder(tmp_path), Newer()
+    with pytest.raises(KoboshiError, match=r"was left by another version of koboshi .*alone can resume it: KeyError"):
+        training.train_loop(run, learner, lambda: False, 5, 1, 2, META, "toy", {})
+
+
 def test_a_loss_that_is_not_finite_ends_the_training_and_nothing_of_it_is_kept(tmp_path: Path) -> None:
     class Diverges(Toy):
         def iterate(self) -> dict[str, float]:

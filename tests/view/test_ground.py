@@ -16,7 +16,7 @@ from koboshi.tasks import make_task
 from koboshi.terrain import GridCfg, PlaneCfg
 from koboshi.terrain.shapes import SlopeCfg, StairsCfg
 from koboshi.view.ground import ground_map
-from koboshi.view.scene import floor_of, scene
+from koboshi.view.scene import floor_of, has_floor, scene
 
 
 def test_the_map_shows_high_ground_warm_and_low_ground_cold(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_stage_of_boxes_has_no_floor(types: dict) -> None:
     GridCfg(types, levels=1, columns=len(types)).build().draw_on(spec)
     model = scene(spec)
     assert mujoco.mjtGeom.mjGEOM_PLANE not in model.geom_type
-    assert floor_of(model).point.tolist() == [0, 0, 0]
+    assert not has_floor(model) and floor_of(model).point.tolist() == [0, 0, 0]
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     geom, down = np.zeros(1, np.int32), np.array([0.0, 0.0, -1.0])
@@ -56,4 +56,5 @@ def test_a_stage_of_boxes_has_no_floor(types: dict) -> None:
 def test_a_plane_is_drawn_as_our_floor() -> None:
     spec = mujoco.MjSpec()
     PlaneCfg(0.4).build().draw_on(spec)
-    assert floor_of(scene(spec)).point.tolist() == [0, 0, 0.4]
+    model = scene(spec)
+    assert has_floor(model) and floor_of(model).point.tolist() == [0, 0, 0.4]

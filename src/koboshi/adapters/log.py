@@ -12,7 +12,7 @@ EVERY = 24
 """Steps between two looks at what there is to log."""
 
 
-class EpisodeLog:
+class PeriodicLog:
     """Figures of the episodes that ended, now and then: to ask waits for the device."""
 
     def __init__(self, env: VecEnv) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from koboshi.adapters.log import EpisodeLog
+from koboshi.adapters.log import PeriodicLog
 from koboshi.vec_env import Obs, VecEnv
 
 
@@ -24,7 +24,7 @@ class RslVecEnv:
         self.max_episode_length = max_episode_length
         self.episode_length_buf = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
         self._obs = self._given(env.reset(seed))
-        self._log = EpisodeLog(env)
+        self._log = PeriodicLog(env)
 
     def _given(self, obs: Obs) -> Any:
         """A copy: rsl_rl stores an observation only after the next step, when ours may be overwritten."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from koboshi.adapters.log import EpisodeLog
+from koboshi.adapters.log import PeriodicLog
 from koboshi.adapters.spaces import action_space, observation_space
 from koboshi.errors import unknown
 from koboshi.vec_env import VecEnv
@@ -32,7 +32,7 @@ class SkrlEnv:
         self.action_space = action_space(env.action_space)
         self._obs: Tensor | None = None
         self._state: Tensor | None = None
-        self._log = EpisodeLog(env)
+        self._log = PeriodicLog(env)
 
     def _seen(self, obs: dict[str, Tensor]) -> Tensor:
         """(N, d): a copy, for ours may be overwritten by the next step."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Callable
 
 from koboshi.cli import benchmarks, building, comparing, deploying, judging, watching  # noqa: F401 (each adds its verbs)
 from koboshi.cli.app import app
@@ -39,10 +40,15 @@ def _wait_politely() -> None:
 
 
 def main() -> None:
-    """Runs a verb; what the user can mend is one line on stderr and exit code 2."""
+    """Runs a verb."""
     _wait_politely()
+    run(lambda: app(_module_first(sys.argv[1:])))
+
+
+def run(work: Callable[[], object]) -> None:
+    """Does it; what the user can mend is one line on stderr and exit code 2."""
     try:
-        app(_module_first(sys.argv[1:]))
+        work()
     except KoboshiError as error:
         # What other libraries say inside it may be several lines.
         print("koboshi:", *str(error).split(), file=sys.stderr)

@@ -105,7 +105,8 @@ def ablate(
         list[str] | None, typer.Option(help="Change these alone; several times. Without it: all of the group.")
     ] = None,
     by: Annotated[list[str] | None, typer.Option(help="remove or shrink; both may be given. remove.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Training seeds; several times. 1.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Training seeds; several times. The run's own.")] = None,
+    load: Annotated[str | None, typer.Option(help="The run or checkpoint that the run itself began with.")] = None,
     episodes: Annotated[int, typer.Option(help="Robots that walk in each world.")] = 128,
     name: Annotated[str, typer.Option(help="Folder of its runs under the task's.")] = "ablation",
     root: Root = RUNS,
@@ -119,18 +120,21 @@ def ablate(
     from koboshi.stages import tables
     from koboshi.stages.folders import find, task_of
 
+    checkpoint = find(run, root)
     plan = stage.Ablation(
-        task=config.override(task_of(find(run, root)), overrides or []),
+        run=checkpoint,
+        task=config.override(task_of(checkpoint), overrides or []),
         root=root,
+        load=None if load is None else find(load, root),
         name=name,
         group=group,
         terms=tuple(dict.fromkeys(term or ())),
         modes=tuple(dict.fromkeys(by or ("remove",))),
-        seeds=tuple(dict.fromkeys(seed or (1,))),
+        seeds=tuple(dict.fromkeys(seed or ())),
         episodes=episodes,
     )
     tables.show_ablation(stage.ablate(plan))
-    print(f"{plan.folder}/ablation.json  {plan.folder}/ablation.png")
+    print(f"{plan.folder}/{group}/ablation.json  {plan.folder}/{group}/ablation.png")
 
 
 @compare_app.callback()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import mujoco
 import torch
 from torch import Tensor
 
@@ -59,7 +58,7 @@ class ActionManager:
         if cfg.delay[1]:
             self._fields.expand("actuator_delay")
             self._history = env.backend.read("history")
-            self._past = _past_columns(env.model).to(env.device)[env.joints.actuator]
+            self._past = env.joints.past_controls
 
     def take(self, action: Tensor) -> None:
         """The policy's numbers (N, A) for the control step that begins."""
@@ -101,16 +100,6 @@ class ActionManager:
         device = self.value.device
         for name in _VALUES:
             setattr(self, name, state[name].to(device, copy=True))
-
-
-def _past_columns(model: mujoco.MjModel) -> Tensor:
-    """(nu, n) columns of `history` in which MuJoCo keeps each actuator's last n controls.
-
-    Each has [user's number, place of the newest, n times, n controls] there.
-    """
-    samples = model.actuator_history[:, 0]
-    first = torch.from_numpy(model.actuator_historyadr + 2 + samples).long()
-    return first[:, None] + torch.arange(int(samples.max()))
 
 
 def _check_joints(joints: list[int], names: tuple[str, ...]) -> None:

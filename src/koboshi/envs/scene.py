@@ -48,8 +48,8 @@ class Scene:
         self.ground.add_to(spec)
         _add_bodies(spec, self.ground, self._bodies)
         spec.option.timestep = sim.timestep
-        for actuator in spec.actuators:
-            actuator.nsample, actuator.delay = delay, delay * sim.timestep
+        if delay:
+            _hold_back(spec, delay, sim.timestep)
         spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
         spec.option.iterations, spec.option.ls_iterations = sim.iterations, sim.ls_iterations
         spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
@@ -146,6 +146,14 @@ def visual_scene(cfg: SceneCfg, robot: Robot) -> mujoco.MjSpec:
 
 def _present(cfg: SceneCfg) -> dict[str, BodyCfg]:
     return {name: body for name, body in cfg.bodies.items() if body is not None}
+
+
+def _hold_back(spec: mujoco.MjSpec, steps: int, timestep: float) -> None:
+    """Lets each actuator get its control up to so many physics steps late; KoboshiError where it has its own delay."""
+    for actuator in spec.actuators:
+        if actuator.delay or actuator.nsample or actuator.interp:
+            raise KoboshiError(f"actuator '{actuator.name}' has a delay in its model; env.actions.delay would undo it")
+        actuator.nsample, actuator.delay = steps, steps * timestep
 
 
 def _add_bodies(spec: mujoco.MjSpec, ground: Ground, bodies: dict[str, BodyCfg]) -> None:

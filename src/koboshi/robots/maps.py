@@ -52,6 +52,17 @@ class JointMap:
         return self._columns(_ids(self._model, mujoco.mjtObj.mjOBJ_ACTUATOR, self._robot.joint_names))
 
     @cached_property
+    def past_controls(self) -> Tensor:
+        """(J, n) columns of `history`: the n controls before this one that MuJoCo keeps of delayed actuators.
+
+        An actuator has [user's number, place of the newest, n times, n controls] there.
+        """
+        samples = self._model.actuator_history[:, 0]
+        first = torch.from_numpy(self._model.actuator_historyadr + 2 + samples).long()
+        every = first[:, None] + torch.arange(int(samples.max()))
+        return every.to(self._device)[self.actuator]
+
+    @cached_property
     def foot_contact(self) -> Index:
         return self._sensors("contact")
 

@@ -19,8 +19,8 @@ class Backend(Protocol):
     asked for once, they always show (and, for inputs, set) what the simulations hold. `mask` is (N,) bool on
     `device`: the simulations meant; None is all.
 
-    Inputs that may be written between calls: `qpos, qvel, ctrl, qacc_warmstart, xfrc_applied` and every
-    expanded model field. Derived fields (`sensordata, actuator_force, xpos`, …) lag one substep behind `qpos`
+    Inputs that may be written between calls: `qpos, qvel, ctrl, history, qacc_warmstart, xfrc_applied` and
+    every expanded model field. Derived fields (`sensordata, actuator_force, xpos`, …) lag one substep behind `qpos`
     and `qvel` after `step`, as with `mj_step` itself, and keep their old values after `reset`; `forward` makes
     them current.
     They must be read for the first time before the first step, so that the backend knows to deliver them.

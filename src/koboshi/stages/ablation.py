@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 from koboshi import config, robots, runs
 from koboshi.bench.metrics import controller_metrics
 from koboshi.bench.worlds import WALKED, is_change
-from koboshi.envs import EnvCfg
+from koboshi.envs.cfg import ObsTerm
 from koboshi.errors import KoboshiError, at_least, unknown
 from koboshi.faults import sweep
 from koboshi.stages import healthy
 from koboshi.stages.evaluate import policy_alone
+from koboshi.stages.folders import Start
 from koboshi.stages.progress import watched_rollout
-from koboshi.stages.training import measured_once
 from koboshi.tasks import TaskCfg
 from koboshi.view.ablation_plots import losses_map
 
@@ -26,57 +26,77 @@ GROUPS = ("events", "delays", "noise")
 MODES = ("remove", "shrink")
 UNCHANGED = "unchanged"
 SEED = 11
-_FIGURES = ("survival_mean", "vx_rmse", "yaw_rmse")
+_FIGURES = ("survival_mean", "vx_rmse")
 
 
 class Change(NamedTuple):
-    """A randomisation, and the settings that take it away or halve how far its ranges reach from their middle."""
+    """A randomisation, and the settings that take it away or make it smaller.
+
+    `shrink` halves ranges about their middle, magnitudes, and what a delay has above its least; when something strikes
+    stays. Empty where nothing of it can.
+    """
 
     name: str
     remove: str
     shrink: tuple[str, ...]
-    """Empty where nothing of it is a range."""
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """Which trainings are made, `root/<task>/<name>/<what is changed>-<seed>`, and how they are judged."""
+    """Which trainings are made, `root/<task>/<name>/…`, and how they are judged."""
 
+    run: Path
+    """Its checkpoint."""
     task: TaskCfg
-    """As the run had it."""
+    """As the run had it, but for settings of one's own."""
     root: Path
+    load: Path | None = None
+    """The weights that the run began with, if any."""
     name: str = "ablation"
     group: str = "events"
     terms: tuple[str, ...] = ()
     """Those that are changed; none: all of the group that are in force."""
     modes: tuple[str, ...] = ("remove",)
-    seeds: tuple[int, ...] = (1,)
+    seeds: tuple[int, ...] = ()
+    """None: the run's own."""
     episodes: int = 128
     """In each world."""
     seconds: float = 20.0
 
     def check(self) -> None:
-        """KoboshiError where there is nothing to ablate, or a name is none."""
+        """KoboshiError where there is nothing to ablate, a name is none, or a training would not be the run's."""
         at_least("--episodes", self.episodes, 1)
         for mode in self.modes:
             if mode not in MODES:
                 raise unknown("way of ablating", mode, MODES)
-        found = {change.name for change in changes(self.task.env, self.group)}
+        found = {change.name: change for change in changes(self.task, self.group)}
         if not found:
             raise KoboshiError(f"task '{self.task.name}' as it was trained has no {self.group} in force to ablate")
         for name in self.terms:
             if name not in found:
                 raise unknown(f"randomisation among its {self.group}", name, sorted(found), "randomisations")
-        if not self.variants():
-            raise KoboshiError(f"nothing of {', '.join(self.terms or sorted(found))} is a range that could shrink")
+        fixed = [name for name in self.terms or found if not found[name].shrink]
+        if "shrink" in self.modes and (self.terms or len(fixed) == len(found)) and fixed:
+            raise KoboshiError(f"nothing of {', '.join(fixed)} can be made smaller, only removed")
+        for settings in self.variants().values():
+            config.override(self.task, settings)
+        began = _began_with(self.run)
+        if began != (None if self.load is None else runs.digest(self.load)):
+            what = "with nothing learnt" if began is None else f"with weights of a file with sha256 {began[:12]}…"
+            raise KoboshiError(f"{self.run} began {what}: --load must say the same, so that trainings are alike")
+        healthy.check_start(self.task, Start(self.load))
 
     @property
     def folder(self) -> Path:
         return self.root / self.task.name / self.name
 
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        return self.seeds or (self.task.agent.trainer.seed,)
+
     def variants(self) -> dict[str, tuple[str, ...]]:
         """What is changed -> its settings."""
-        chosen = [c for c in changes(self.task.env, self.group) if not self.terms or c.name in self.terms]
+        chosen = [c for c in changes(self.task, self.group) if not self.terms or c.name in self.terms]
         found: dict[str, tuple[str, ...]] = {}
         if "remove" in self.modes:
             found |= {f"without {change.name}": (change.remove,) for change in chosen}
@@ -85,15 +105,22 @@ class Ablation:
         return found
 
 
-def changes(env: EnvCfg, group: str) -> list[Change]:
-    """The randomisations of a group that are in force."""
+def _began_with(checkpoint: Path) -> str | None:
+    """The digest of the weights that a run of this checkpoint started from."""
+    about = checkpoint.parent.parent / "made_from.json"
+    found: str | None = runs.read_json(about).get("load") if about.is_file() else None
+    return found
+
+
+def changes(task: TaskCfg, group: str) -> list[Change]:
+    """The randomisations of a group that are in force, of observations those that the policy learns from."""
     if group not in GROUPS:
         raise unknown("group of randomisations", group, GROUPS)
-    return list({"events": _events, "delays": _delays, "noise": _noise}[group](env))
+    return list({"events": _events, "delays": _delays, "noise": _noise}[group](task))
 
 
-def _events(env: EnvCfg) -> Iterator[Change]:
-    for name, term in env.events.items():
+def _events(task: TaskCfg) -> Iterator[Change]:
+    for name, term in task.env.events.items():
         if term is not None and term.active and is_change(term):
             key = f"env.events.{name}"
             narrower = {p: _narrowed(value) for p, value in term.params.items()}
@@ -111,12 +138,19 @@ def _narrowed(value: Any) -> Any:
     return value / 2 if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _delays(env: EnvCfg) -> Iterator[Change]:
-    found = {"actions": ("env.actions.delay", env.actions.delay)}
-    for group, terms in env.observations.items():
-        for name, term in terms.terms.items():
+def _seen(task: TaskCfg) -> Iterator[tuple[str, str, ObsTerm]]:
+    """Name, path and settings of each term that the actor or the critic sees."""
+    network, groups = task.agent.network, task.env.observations
+    read = [g for g in (*network.actor.groups, *network.actor.loss_groups, *network.critic_groups) if g in groups]
+    for group in dict.fromkeys(g for name in read for g in (groups[name].base, name) if g is not None):
+        for name, term in groups[group].terms.items():
             if term is not None:
-                found[f"{group}.{name}"] = (f"env.observations.{group}.terms.{name}.delay", term.delay)
+                yield f"{group}.{name}", f"env.observations.{group}.terms.{name}", term
+
+
+def _delays(task: TaskCfg) -> Iterator[Change]:
+    found = {"actions": ("env.actions.delay", task.env.actions.delay)}
+    found |= {name: (f"{path}.delay", term.delay) for name, path, term in _seen(task)}
     for name, (key, (low, high)) in found.items():
         if high:
             shorter = (low, (low + high) // 2)
@@ -124,13 +158,11 @@ def _delays(env: EnvCfg) -> Iterator[Change]:
             yield Change(name, f"{key}=[0, 0]", shrink)
 
 
-def _noise(env: EnvCfg) -> Iterator[Change]:
-    for group, terms in env.observations.items():
-        for name, term in terms.terms.items():
-            if term is not None and term.noise:
-                key = f"env.observations.{group}.terms.{name}.noise"
-                less = [x / 2 for x in term.noise] if isinstance(term.noise, tuple) else term.noise / 2
-                yield Change(f"{group}.{name}", f"{key}=0.0", (f"{key}={json.dumps(less)}",))
+def _noise(task: TaskCfg) -> Iterator[Change]:
+    for name, path, term in _seen(task):
+        if term.noise and task.env.observations[name.partition(".")[0]].noise:
+            less = [x / 2 for x in term.noise] if isinstance(term.noise, tuple) else term.noise / 2
+            yield Change(name, f"{path}.noise=0.0", (f"{path}.noise={json.dumps(less)}",))
 
 
 def ablate(plan: Ablation) -> dict[str, Any]:
@@ -139,7 +171,7 @@ def ablate(plan: Ablation) -> dict[str, Any]:
     variants: dict[str, tuple[str, ...]] = {UNCHANGED: ()} | plan.variants()
     found: dict[str, dict[str, Any]] = {}
     figures: dict[str, Any] = {}
-    for seed in plan.seeds:
+    for seed in plan.all_seeds:
         for name, settings in variants.items():
             found.setdefault(name, {})[str(seed)] = _one(plan, name, settings, seed)
         figures = _write(plan, found)
@@ -149,9 +181,10 @@ def ablate(plan: Ablation) -> dict[str, Any]:
 def _one(plan: Ablation, name: str, settings: Sequence[str], seed: int) -> dict[str, Any]:
     """World -> figures of the policy that was trained under these settings."""
     overrides = [*settings, f"agent.trainer.seed={seed}"]
-    folder = f"{plan.name}/{name.replace(' ', '-')}-{seed}"
-    run = healthy.train(config.override(plan.task, overrides), plan.root, folder, overrides)
-    return measured_once(run, [plan.episodes, plan.seconds, *WALKED], lambda: _judge(plan, run.final))
+    part = name if name == UNCHANGED else f"{plan.group}/{name.replace(' ', '-')}"
+    folder, task = f"{plan.name}/{part}-{seed}", config.override(plan.task, overrides)
+    run = healthy.train(task, plan.root, folder, overrides, Start(plan.load))
+    return run.measured_once([plan.episodes, plan.seconds, *WALKED], lambda: _judge(plan, run.final))
 
 
 def _judge(plan: Ablation, path: Path) -> dict[str, Any]:
@@ -173,9 +206,9 @@ def _write(plan: Ablation, found: Mapping[str, Mapping[str, Any]]) -> dict[str, 
         "steps": plan.task.agent.trainer.timesteps * plan.task.env.num_envs, "episodes": plan.episodes,
         "seconds": plan.seconds, "variants": found,
     }  # fmt: skip
-    runs.write_json(plan.folder / "ablation.json", figures)
+    runs.write_json(plan.folder / plan.group / "ablation.json", figures)
     lost = {loss.name: loss.by_world for loss in ranking(figures)}
-    losses_map(lost, plan.folder / "ablation.png")
+    losses_map(lost, plan.folder / plan.group / "ablation.png")
     return figures
 
 

@@ -18,7 +18,7 @@ from koboshi.stages import healthy
 from koboshi.stages.evaluate import healthy_alone, loading_env
 from koboshi.stages.folders import Start, task_of
 from koboshi.stages.ground_benchmark import cross, ground_of
-from koboshi.stages.training import levels_by_type, measured_once, training_seconds
+from koboshi.stages.training import levels_by_type, training_seconds
 from koboshi.tasks import TaskCfg
 from koboshi.view.estimator_plots import estimator_curves
 
@@ -100,7 +100,7 @@ def compare(plan: Comparison) -> dict[str, Any]:
 def _one(plan: Comparison, variant: str, seed: int) -> dict[str, Any]:
     """The figures of one run; those that are on disk are taken where run and test are the same."""
     parts = _train(plan, variant, seed)
-    return measured_once(parts[-1], [plan.robots, plan.speed, plan.seconds], lambda: _measure(plan, parts, seed))
+    return parts[-1].measured_once([plan.robots, plan.speed, plan.seconds], lambda: _measure(plan, parts, seed))
 
 
 def _measure(plan: Comparison, parts: Sequence[RunFolder], seed: int) -> dict[str, Any]:

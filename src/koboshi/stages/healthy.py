@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,19 @@ from koboshi.tasks.task import GateCfg
 MEMBERS = ["healthy"]
 
 
+def check_start(task: TaskCfg, start: Start) -> None:
+    """KoboshiError where the task goes on from another's policy and none is given, or what is given does not fit."""
+    if start.load is None:
+        if task.goes_on_from is not None:
+            raise KoboshiError(
+                f"task '{task.name}' goes on from a policy of {task.goes_on_from}: give its run by --load, or "
+                "goes_on_from=null to begin with nothing learnt"
+            )
+        return
+    env = Env(replace(task.env, num_envs=1))
+    load_weights(start.load, make_learner(env, task.agent).policy, env, MEMBERS)
+
+
 def train(
     task: TaskCfg,
     root: Path,
@@ -35,6 +49,7 @@ def train(
 ) -> RunFolder:
     """Trains the healthy policy in `root/<task>/<name>`, or resumes it."""
     rank, world = init_from_environment()
+    check_start(task, start)
     trainer = task.agent.trainer
     check_devices(trainer.device, task.env.sim.device)
     env = Env(task.env)

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from koboshi import robots
+from koboshi import config, robots
 from koboshi.adapters.to_skrl import SkrlEnv
-from koboshi.algos.learner import make_learner
-from koboshi.algos.ppo import PPOCfg
+from koboshi.algos.learner import TrainerCfg, make_learner
+from koboshi.algos.ppo import NetworkCfg, PPOCfg
 from koboshi.bench import rsl_rl, skrl_ppo
 from koboshi.bench.metrics import controller_metrics
 from koboshi.bench.rollout import rollout
@@ -33,6 +33,7 @@ VX_RMSE = 0.1
 """m/s; a policy walks where it is not worse and nobody falls."""
 ROBOTS, SECONDS, SEED = 64, 8.0, 21
 """Of the test."""
+_INSTALLED = {"rsl_rl": rsl_rl.installed, "skrl": skrl_ppo.installed}
 
 
 class Peer(NamedTuple):
@@ -55,10 +56,19 @@ class _Feedforward:
         return self._act(obs), state
 
 
+def check(task: TaskCfg, names: Sequence[str]) -> None:
+    """KoboshiError for a name that is none, a library that is missing, and settings that not all peers would have."""
+    for name in names:
+        if name not in PEERS:
+            raise unknown("peer", name, PEERS)
+        if name in _INSTALLED and not _INSTALLED[name]():
+            raise KoboshiError(f"{name} is not installed: pip install 'koboshi[bench]'")
+    _agent(task, 1)
+
+
 def make_peer(name: str, task: TaskCfg, seed: int) -> Peer:
-    """A learner of that name on the task. KoboshiError where its library is missing, or the sizes can't be the same."""
-    if name not in PEERS:
-        raise unknown("peer", name, PEERS)
+    """A learner of that name on the task."""
+    check(task, [name])
     agent = _agent(task, seed)
     if name.startswith("koboshi"):
         plain = agent if name == "koboshi" else replace(agent, mirror_coef=0.0)
@@ -74,21 +84,18 @@ def make_peer(name: str, task: TaskCfg, seed: int) -> Peer:
 
 
 def _agent(task: TaskCfg, seed: int) -> PPOCfg:
-    """The task's PPO with that seed; KoboshiError where the peers would not be as large."""
+    """The task's PPO with that seed; KoboshiError where the others, whose settings are PPO's usual ones, differ."""
     agent = task.agent
     if not isinstance(agent, PPOCfg):
         raise KoboshiError(f"peers learn by PPO, and task '{task.name}' by {type(agent).__name__}")
-    network = agent.network
-    same = {
-        "agent.trainer.rollout": (agent.trainer.rollout, rsl_rl.ROLLOUT),
-        "agent.epochs": (agent.epochs, rsl_rl.EPOCHS),
-        "agent.minibatches": (agent.minibatches, rsl_rl.MINIBATCHES),
-        "agent.network.actor.hidden": (tuple(getattr(network.actor, "hidden", ())), rsl_rl.HIDDEN),
-        "agent.network.critic_hidden": (tuple(network.critic_hidden), rsl_rl.HIDDEN),
-    }
-    for key, (ours, theirs) in same.items():
-        if ours != theirs:
-            raise KoboshiError(f"peers are compared with {key}={theirs}, not {ours}")
+    usual = PPOCfg(
+        trainer=replace(agent.trainer, rollout=rsl_rl.ROLLOUT, device=TrainerCfg.device),
+        network=NetworkCfg(init_log_std=agent.network.init_log_std),
+        mirror_coef=agent.mirror_coef,
+    )
+    other = config.diff(usual, agent)
+    if other:
+        raise KoboshiError(f"peers are compared under PPO's usual settings, and these differ: {'; '.join(other)}")
     return replace(agent, trainer=replace(agent.trainer, seed=seed))
 
 
@@ -104,14 +111,16 @@ def race(
     Learners take turns, an iteration each, so that a noisy moment meets them all; the test, every so many iterations,
     is not counted.
     """
-    peers = {name: make_peer(name, task, seed) for name in names}
+    check(task, names)
+    peers = {name: _Apart(make_peer(name, task, seed), seed) for name in names}
     found: dict[str, dict[str, Any]] = {name: {"seconds": [], "curve": [], "walks_s": None} for name in names}
-    batch = task.agent.trainer.rollout * task.env.num_envs
-    for iteration in range(1, task.agent.trainer.iterations + 1):
+    trainer = task.agent.trainer
+    batch = trainer.rollout * task.env.num_envs
+    for iteration in range(1, trainer.iterations + 1):
         running = [name for name in names if found[name]["walks_s"] is None]
         for name in running:
             found[name]["seconds"].append(seconds_of(peers[name].iterate))
-            if iteration % every == 0:
+            if iteration % every == 0 or iteration == trainer.iterations:
                 point = {"steps": iteration * batch, "seconds": sum(found[name]["seconds"])}
                 point |= _judge(task, peers[name].policy())
                 found[name]["curve"].append(point)
@@ -122,6 +131,19 @@ def race(
         if not running:
             break
     return {name: _summary(each, batch) for name, each in found.items()}
+
+
+class _Apart:
+    """A peer that draws from torch's global generator as if it were alone."""
+
+    def __init__(self, peer: Peer, seed: int) -> None:
+        self._peer, self.policy = peer, peer.policy
+        self._random = torch.Generator().manual_seed(seed).get_state()
+
+    def iterate(self) -> None:
+        torch.set_rng_state(self._random)
+        self._peer.iterate()
+        self._random = torch.get_rng_state()
 
 
 def _judge(task: TaskCfg, policy: Policy) -> dict[str, float]:
@@ -156,14 +178,14 @@ def _known(value: float) -> float | None:
 
 def table(parts: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Name -> over the parts (one a seed): `walks_s`, `walks_steps` of each, and medians of `steps_per_s` and of
-    `ratio`, its time over that of `koboshi` in the same race (None: one of them never walked)."""
+    `ratio`, its time over that of `koboshi` in the same race (None: one of them did not race, or never walked)."""
     rows: dict[str, dict[str, list[Any]]] = {}
     for part in parts:
         for name, found in part.items():
             row = rows.setdefault(name, {"walks_s": [], "walks_steps": [], "steps_per_s": [], "ratio": []})
             for key in ("walks_s", "walks_steps", "steps_per_s"):
                 row[key].append(found[key])
-            times = (found["walks_s"], part.get("koboshi", found)["walks_s"])
+            times = (found["walks_s"], part["koboshi"]["walks_s"] if "koboshi" in part else None)
             row["ratio"].append(None if None in times else times[0] / times[1])
     return {
         name: row

@@ -66,8 +66,13 @@ class Pipeline:
             self.done = runs.read_json(self._record) if self._record.exists() else {}
             return self._run()
 
+    @property
+    def _load_words(self) -> list[str]:
+        return [] if self._start.load is None else ["--load", str(self._start.load)]
+
     def _check(self) -> None:
         """What cannot work later is refused now, not after the first training."""
+        walking.check_start(self.task, self._start)
         check_devices(self.task.agent.trainer.device, self.task.env.sim.device)
         if self.task.faults is not None:
             settings = required(self.task, "specialists", self.task.specialists)
@@ -198,7 +203,7 @@ class Pipeline:
             for name, found in metrics["controllers"].items()
         }
         card = {
-            "command": " ".join(["koboshi", "pipeline", self.task.name, *self.overrides]),
+            "command": " ".join(["koboshi", "pipeline", self.task.name, *self._load_words, *self.overrides]),
             "seed": self.task.agent.trainer.seed,
             "commit": runs.git_commit(),
             "sha256": metrics["controller_sha256"],

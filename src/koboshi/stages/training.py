@@ -13,7 +13,7 @@ from torch import Tensor
 from koboshi.algos.learner import Learner
 from koboshi.devices import local_device
 from koboshi.errors import KoboshiError
-from koboshi.runs import RunFolder, digest, load_checkpoint, read_json, write_json
+from koboshi.runs import RunFolder, load_checkpoint
 from koboshi.stages import ranks, resume
 from koboshi.stages.progress import progress
 
@@ -92,7 +92,11 @@ def _resume(run: RunFolder, learner: Learner, meta: dict[str, Any]) -> float:
     """Loads the saved state, if any; gives the seconds of training before it."""
     found = resume.load(run, meta)
     if found is not None:
-        learner.load_state_dict(found[0])
+        try:
+            learner.load_state_dict(found[0])
+        except (KeyError, ValueError, RuntimeError) as error:
+            version = f"another version of koboshi (commit {found[1].get('commit')})"
+            raise KoboshiError(f"{run.path} was left by {version}, which alone can resume it: {error!r}") from error
     if ranks.is_first():
         run.truncate_metrics(learner.iteration)
     return 0.0 if found is None else float(found[1]["seconds"])
@@ -103,16 +107,6 @@ def levels_by_type(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     prefix = "terrain/level/"
     names = [key for key in rows[-1] if key.startswith(prefix)]
     return {name.removeprefix(prefix): mean(row[name] for row in rows) for name in names}
-
-
-def measured_once(run: RunFolder, test: list[Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `measure` finds of a finished run, from its folder where the policy and the test's numbers are the same."""
-    file, made_of = run.path / "compared.json", {"policy": digest(run.final), "test": test}
-    known = read_json(file) if file.exists() else {}
-    if known.get("made_of") != made_of:
-        known = {"made_of": made_of} | measure()
-        write_json(file, known)
-    return dict(known)
 
 
 def training_seconds(run: RunFolder) -> float:

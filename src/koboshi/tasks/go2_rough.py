@@ -132,6 +132,7 @@ def go2_rough_faults() -> TaskCfg:
         specialists=velocity.specialists_cfg(),
         gate=GateCfg(commands=COMMANDS, survival=0.95, vx_rmse=None, duty_difference=None),
         evaluate=EvaluateCfg(commands=COMMANDS),
+        goes_on_from="go2-rough",
     )
 
 

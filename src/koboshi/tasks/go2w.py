@@ -65,4 +65,4 @@ def go2w_rough() -> TaskCfg:
         events=velocity.resets() | velocity.randomisations(),
         command=VelocityCommandCfg((-1.0, 1.0), (-0.5, 0.5), (-1.0, 1.0), heading=HeadingCfg()),
     )
-    return TaskCfg("go2w-rough", rough, _agent(12000))
+    return TaskCfg("go2w-rough", rough, _agent(12000), goes_on_from="go2w-stairs")

@@ -179,6 +179,8 @@ class TaskCfg:
     """How the switch's settings are chosen; None: it switches at once, and alarms end as `detector.alarm` says."""
     gate: GateCfg | None = GateCfg()
     evaluate: EvaluateCfg = EvaluateCfg()
+    goes_on_from: str | None = None
+    """The task that its policy has learnt before: a training begins with weights of a run of it (`--load`)."""
     rounds: int = 2
     """How often the detector is trained: first on the healthy policy's faults, then under the switched controller."""
 

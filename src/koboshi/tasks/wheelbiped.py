@@ -72,4 +72,4 @@ def wheelbiped_stairs() -> TaskCfg:
         curriculum={"terrain_levels": CurriculumTerm(curriculum.terrain_levels)},
         command=VelocityCommandCfg((0.3, 1.0), (0.0, 0.0), (-0.001, 0.001)),
     )
-    return TaskCfg("wheelbiped-stairs", climbing, _agent(9600))
+    return TaskCfg("wheelbiped-stairs", climbing, _agent(9600), goes_on_from="wheelbiped-flat")
