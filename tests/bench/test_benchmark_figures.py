@@ -205,6 +205,17 @@ def test_few_hours_prove_no_low_rate_of_false_alarms_but_a_high_one(
     assert line.reached is reached and f"in {hours} h" in line.measured
 
 
+@pytest.mark.parametrize(("false", "hours", "reached"), [(3, 5.0, False), (3, 4.0, None)])
+def test_a_world_that_is_too_bad_in_enough_hours_needs_no_other(false: int, hours: float, reached: bool | None) -> None:
+    parts = {
+        (1, "B4", world): part([True] * n, delays=DELAYS[:n], alarms=alarms(*rate))
+        for world, n, rate in (("nominal", 4, (0, 30.0)), ("late", 2, (false, hours)), ("sloped", 2, (0, 0.5)))
+    }
+    some = figures(Results(parts, SUITE, H1), "B4", "B0", "B3")
+    line = next(line for line in headline(some, "B4", (), BANKS) if line.figure.startswith("false alarms"))
+    assert line.reached is reached
+
+
 def test_the_worst_of_the_other_worlds_is_known_when_all_are(
     found: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

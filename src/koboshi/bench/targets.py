@@ -164,8 +164,9 @@ def _alarms(worlds: Json) -> Line:
         (worst, [*rates.values()] if everywhere else [None], 1.0, HOURS_WORLD),
     ):
         enough = all(rate is not None and rate["hours"] >= 0.999 * hours for rate in all_of)
-        # Few hours prove no low rate, but a high one.
+        # Few hours prove no low rate, but a high one; and one world that is too high is the worst's least.
         enough = enough or (found is not None and found["low"] > limit)
+        enough = enough or any(r is not None and r["hours"] >= 0.999 * hours and r["value"] > limit for r in all_of)
         words = number("")(found) + (f" in {found['hours']:.1f} h" if found else "")
         parts.append((words, _Limit(_value(found) if enough else None, limit, False)))
     return _line("false alarms an hour, nominal / worst other world", "≤ 0.1 in ≥ 30 h / ≤ 1 in ≥ 5 h", parts)
