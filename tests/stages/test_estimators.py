@@ -16,6 +16,7 @@ from koboshi.stages import estimators
 from koboshi.stages.estimators import Comparison, compare, settings, variant_row
 from koboshi.tasks import make_task
 from koboshi.tasks.task import TaskCfg
+from koboshi.view.gl import choose_gl
 
 _GONE = ("slope_up", "slope_down", "rough_slope_down", "stairs_down", "boxes")
 SMALL = [
@@ -105,6 +106,19 @@ def test_the_verbs(koboshi: Koboshi, tmp_path: Path) -> None:
     root = ["--root", str(tmp_path)]
     done = koboshi("train", "go2-rough", "--name", "r", *root, *SMALL)
     assert done.code == 0, done.err
+    film = ["play", "go2-rough/r", *root, "--seconds", "0.3", "--video", str(tmp_path / "a.gif")]
+    done = koboshi(*film, "--ground", "stairs_up", "--level", "1")
+    assert done.code == 0, done.err
+    if choose_gl() is not None:
+        assert (tmp_path / "a.gif").read_bytes()[:4] == b"GIF8"
+    for words, says in (
+        (["--ground", "stairs_up", "--level", "2"], "levels from 0 to 1, not 2"),
+        (["--ground", "stairs"], "no type of ground 'stairs'; did you mean 'stairs_up'"),
+        (["--level", "1"], "--level is one of a type of ground: give --ground too"),
+        (["--video", str(tmp_path / "a.mkv")], "a film is a .mp4 or a .gif, and 'a.mkv' is neither"),
+    ):
+        failed = koboshi(*film, *words)
+        assert failed.code == 2 and says in failed.err, failed.err
     out = tmp_path / "out"
     done = koboshi("benchmark", "ground", "go2-rough/r", *root, "--robots", "1", "--seconds", "0.2", "--out", str(out))
     assert done.code == 0 and "stairs_up" in done.out, done.err

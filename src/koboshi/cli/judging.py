@@ -48,15 +48,20 @@ def play(
     command: Annotated[tuple[float, float, float], typer.Option(help="v_x v_y (m/s) yaw rate (rad/s).")] = WALK,
     seconds: float = 12.0,
     camera: str = "three_quarter",
-    video: Path = Path("play.mp4"),
+    ground: Annotated[str | None, typer.Option(help="Type of rough ground to begin on, as stairs_up.")] = None,
+    level: Annotated[int, typer.Option(help="Its level; with --ground.")] = 0,
+    video: Annotated[Path, typer.Option(help="A .mp4, or a .gif of at most 3 MB.")] = Path("play.mp4"),
     root: Root = RUNS,
 ) -> None:
     """Film a checkpoint, perhaps with faults."""
+    from koboshi.errors import KoboshiError
     from koboshi.stages import play as playing
     from koboshi.stages.folders import find
 
-    path = find(run, root)
-    for key, value in playing.play(path, fault or [], command, seconds, camera, video, overrides or []).items():
+    if ground is None and level:
+        raise KoboshiError("--level is one of a type of ground: give --ground too")
+    path, cell = find(run, root), None if ground is None else (ground, level)
+    for key, value in playing.play(path, fault or [], command, seconds, camera, video, overrides or [], cell).items():
         print(f"{key}: {value}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from koboshi.errors import unknown
+from koboshi.errors import KoboshiError, unknown
 from koboshi.sim import Backend, anyone, rows_of
 from koboshi.terrain import Ground, Windows
 
@@ -43,6 +43,13 @@ class Levels:
         """(N,) int64 each: from the next reset on, and for good."""
         self.level, self.column = level.to(self.level.device), column.to(self.level.device)
         self._pinned = True
+
+    def stand_on(self, kind: str, level: int) -> None:
+        """Pins all to the first column of a type; KoboshiError where there is no such cell."""
+        column = self.column_of(kind)
+        if not 0 <= level < self.count:
+            raise KoboshiError(f"the ground has levels from 0 to {self.count - 1}, not {level}")
+        self.pin(torch.full_like(self.level, level), torch.full_like(self.column, column))
 
     def draw(self, generator: torch.Generator) -> None:
         """Random levels to begin with."""

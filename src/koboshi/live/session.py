@@ -249,11 +249,7 @@ class Session:
 
     def place(self, level: int, kind: str) -> None:
         """A whole robot in the middle of a cell of the ground; KoboshiError where there is no such cell."""
-        levels = self.env.scene.levels
-        column = levels.column_of(kind)
-        if not 0 <= level < self.levels:
-            raise KoboshiError(f"the ground has levels from 0 to {self.levels - 1}, not {level}")
-        levels.pin(torch.tensor([level]), torch.tensor([column]))
+        self.env.scene.levels.stand_on(kind, level)
         self.cell = (level, kind)
         self._stand_up()
         self.now = self.now._replace(actor=NOBODY)

@@ -13,6 +13,7 @@ from koboshi import robots
 from koboshi.bench.rollout import Recording
 from koboshi.envs import EnvCfg
 from koboshi.envs.scene import visual_scene
+from koboshi.errors import KoboshiError
 from koboshi.faults import NEVER
 from koboshi.specialists.assignment import Assignment
 from koboshi.stages.progress import console, progress
@@ -70,19 +71,27 @@ def _actors(member: torch.Tensor, assignment: Assignment | None) -> list[str]:
     return [[*names, "healthy"][k] for k in member.tolist()]
 
 
+def check_film(path: Path) -> None:
+    """KoboshiError for a kind of file that `film` does not write."""
+    if path.suffix not in (".mp4", ".gif"):
+        raise KoboshiError(f"a film is a .mp4 or a .gif, and '{path.name}' is neither")
+
+
 def film(cfg: EnvCfg, panels: Sequence[Trajectory], path: Path, camera: str = "three_quarter") -> Path | None:
-    """Writes a video of what was recorded in this environment.
+    """Writes a video of what was recorded in this environment, or a GIF.
 
     None, and a line that says what to install, where there is no OpenGL.
     """
-    from koboshi.view.video import render_video
+    from koboshi.view.video import render_gif, render_video
 
+    check_film(path)
     if choose_gl() is None:
         console.print(f"no video: {gl_hint()}")
         return None
     spec = visual_scene(cfg.scene, robots.find(cfg.robot))
     with progress(f"video {path.name}", 1, unit="frames") as update:
-        render_video(spec, panels, path, camera=camera, progress=lambda done, total: update(done, total=total))
+        render = render_gif if path.suffix == ".gif" else render_video
+        render(spec, panels, path, camera=camera, progress=lambda done, total: update(done, total=total))
     return path
 
 

@@ -24,7 +24,7 @@ from koboshi.specialists.assignment import Assignment
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.storage import StoredController, load_healthy
 from koboshi.stages import evaluate as evaluating
-from koboshi.stages.film import film, trajectory
+from koboshi.stages.film import check_film, film, trajectory
 from koboshi.stages.folders import label, task_of
 from koboshi.stages.progress import console, json_safe, watched_rollout
 from koboshi.tasks import TaskCfg, make_task
@@ -82,12 +82,15 @@ def play(
     camera: str,
     video: Path,
     overrides: Sequence[str] = (),
+    cell: tuple[str, int] | None = None,
 ) -> dict[str, Any]:
     """Films one robot for `seconds`, and draws its timeline beside the video; says what happened.
 
-    `overrides` change the world that it was trained in; scenarios know no pushes, time-outs or other commands.
+    `overrides` change the world that it was trained in; scenarios know no pushes, time-outs or other commands. `cell`:
+    type and level of the ground that it begins on.
     """
     camera_named(camera)
+    check_film(video)
     if not 0 < seconds < math.inf:
         raise KoboshiError(f"--seconds must be above 0, not {seconds}")
     task = config.override(task_of(checkpoint), overrides)
@@ -97,7 +100,10 @@ def play(
     scenarios = Scenarios(robot.name, 1, (Scenario(found, command, start),))
     scenarios.validate()
     controller, assignment = load_any(checkpoint, task)
-    recording = watched_rollout("play", task, controller, scenarios, max(seconds - start, 1.0), detail=True, film=(0,))
+    begin = None if cell is None else lambda env: env.scene.levels.stand_on(*cell)
+    recording = watched_rollout(
+        "play", task, controller, scenarios, max(seconds - start, 1.0), detail=True, film=(0,), begin=begin
+    )
     panel = trajectory(recording, 0, label(checkpoint), assignment)
     picture = video.with_suffix(".png")
     plots.timeline(panel, picture)

@@ -222,8 +222,7 @@ def render_video(
     """
     import imageio_ffmpeg  # type: ignore[import-untyped]
 
-    end = max((panel.duration for panel in panels), default=0.0)
-    times = np.arange(int(np.floor(end * fps + 1e-6)) + 1) / fps
+    times = _times(panels, fps)
     with atomic_path(path) as temporary:
         encoder = imageio_ffmpeg.write_frames(
             str(temporary), frame_size(len(panels), size), fps=fps, codec="libx264", quality=None,
@@ -232,7 +231,7 @@ def render_video(
         )  # fmt: skip
         encoder.send(None)
         try:
-            frames = render_frames(model_or_spec, panels, times.tolist(), size=size, camera=camera)
+            frames = render_frames(model_or_spec, panels, times, size=size, camera=camera)
             for done, frame in enumerate(frames, start=1):
                 encoder.send(np.ascontiguousarray(frame))
                 if progress is not None:
@@ -242,6 +241,33 @@ def render_video(
             raise KoboshiError(f"the encoder could not write {path}: {''.join(last)}") from error
         finally:
             encoder.close()
+    return len(times)
+
+
+def _times(panels: Sequence[Trajectory], fps: int) -> list[float]:
+    """Of the frames, s, as long as the longest panel."""
+    end = max((panel.duration for panel in panels), default=0.0)
+    return [i / fps for i in range(int(end * fps + 1e-6) + 1)]
+
+
+def render_gif(
+    model_or_spec: Any,
+    panels: Sequence[Trajectory],
+    path: str | os.PathLike[str],
+    *,
+    fps: int = 12,
+    size: tuple[int, int] = (480, 360),
+    camera: str | Camera = "three_quarter",
+    progress: Progress | None = None,
+) -> int:
+    """As `render_video`, a GIF as `save_gif` makes it; returns its number of frames."""
+    times = _times(panels, fps)
+    frames: list[Frame] = []
+    for frame in render_frames(model_or_spec, panels, times, size=size, camera=camera):
+        frames.append(frame)
+        if progress is not None:
+            progress(len(frames), len(times))
+    save_gif(path, frames, fps=fps)
     return len(times)
 
 
