@@ -78,6 +78,10 @@ def test_a_ground_of_its_own_has_flat_faces_and_no_lines_across_it(ground: GridC
     drawn = {call.args[0].split("/")[1:][-2]: call.kwargs for call in server.scene.add_mesh_simple.call_args_list}
     own = isinstance(ground, GridCfg)
     assert server.scene.add_grid.called != own and ("world" in drawn) == own
+    for height, slowly in ((3.0, 3.0 - 0.1), (3.2, 2.9 + 0.05 * 0.2)):
+        puppet.pose(np.array([0.0, 0, height, 1, 0, 0, 0, 0]), [], 0)
+        # On a floor it stays; where there is none what is looked at comes after the ball, at once when it is far.
+        assert puppet._middle[2] == pytest.approx(slowly if own else 0.0)
     assert [name for name, how in drawn.items() if how["flat_shading"]] == (["world"] if own else [])
 
 

@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from koboshi.view.scene import floor_of, has_floor
+from koboshi.view.scene import floor_of, has_floor, legs_of
 from koboshi.view.shapes import shapes
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ _GRID = 1.0
 """m from one of the ground's strong lines to the next."""
 _FAR = 12.0
 """m from the middle: a robot that is not followed, and has walked there or begun anew there, would be out of sight."""
+_FALLS, _FOLLOWS = 0.5, 0.05
+"""m that a base is moved at once (a robot that was put elsewhere), and the share that it is in every picture."""
 _NOTICED = 1e-5
 """m, and parts of a quaternion: what moved less is not sent."""
 _PALE = 0.35
@@ -45,7 +47,7 @@ class Puppet:
         self._base = int(model.body_rootid[model.jnt_bodyid[self._joints[0]]])
         self._base_columns = slice(*(int(model.jnt_qposadr[model.body_jntadr[self._base]]) + i for i in (0, 2)))
         self.follows = True
-        self._middle = np.zeros(3)
+        self._middle, self._legs = np.zeros(3), legs_of(model, self._base, model.qpos0)
         self._frames = [server.scene.add_frame(_path(model, body), show_axes=False) for body in range(model.nbody)]
         self._places = np.full((model.nbody, 7), np.inf)
         self._meshes: list[tuple[int, Any, Colour]] = []
@@ -104,12 +106,20 @@ class Puppet:
         mujoco.mj_kinematics(self._model, data)
         place = qpos[self._base_columns]
         if self.follows or np.abs(place - self._middle[:2]).max() > _FAR:
-            self._middle = np.array([*place, float(self._floor.height(place))])
+            self._middle = np.array([*place, self._ground_under(qpos)])
         with self._server.atomic():
             self._place_bodies()
             self._place_ground()
             self._paint(broken, chosen)
             self._name(chosen)
+
+    def _ground_under(self, qpos: NDArray[np.float64]) -> float:
+        """m; on a ground of its own about a leg's length under the base, and slowly, so that steps do not shake."""
+        if self._grid is not None:
+            return float(self._floor.height(qpos[self._base_columns]))
+        below = float(self._data.xpos[self._base, 2]) - self._legs
+        old = float(self._middle[2])
+        return below if abs(below - old) > _FALLS else old + _FOLLOWS * (below - old)
 
     def _place_bodies(self) -> None:
         """Each in its parent's frame, where a joint turns it and little else moves; only what changed is sent."""

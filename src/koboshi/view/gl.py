@@ -81,13 +81,17 @@ def gl_hint() -> str:
     return "no pictures: neither EGL nor OSMesa works; on Debian: apt install libegl1 libgl1 libosmesa6"
 
 
+_ADDED = 2000
+"""Shapes that a picture may have besides the model's own: shadows, markers, lights."""
+
+
 class Offscreen:
     """Draws one model at one size into memory; use it as a context manager, from one thread.
 
     Raises KoboshiError with `gl_hint()` where no OpenGL works.
     """
 
-    def __init__(self, model: Any, width: int, height: int, max_geom: int = 2000) -> None:
+    def __init__(self, model: Any, width: int, height: int) -> None:
         import mujoco
 
         kind = choose_gl()
@@ -96,7 +100,8 @@ class Offscreen:
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, height)
         self.model = model
-        self.scene = mujoco.MjvScene(model, maxgeom=max_geom)
+        # Every geom, however many stairs there are, and what is added to the picture.
+        self.scene = mujoco.MjvScene(model, maxgeom=model.ngeom + _ADDED)
         self.option = mujoco.MjvOption()
         self._pixels = np.empty((height, width, 3), np.uint8)
         self._rect = mujoco.MjrRect(0, 0, width, height)

@@ -15,6 +15,8 @@ _HORIZON = (0.86, 0.90, 0.94)
 _SHADOW = (0.50, 0.54, 0.60)
 _FAULT = (0.86, 0.20, 0.05, 1.0)
 _FLOOR = "view_floor"
+_NEAR, _FAR = 0.03, 300.0
+"""What a camera sees begins and ends so far from it, m."""
 
 
 class Floor(NamedTuple):
@@ -50,6 +52,16 @@ def floor_of(model: Any) -> Floor:
     return Floor(model.geom_pos[found].copy(), normal)
 
 
+def legs_of(model: Any, base: int, qpos: NDArray[np.floating]) -> float:
+    """How far a robot's base is above the lowest of its bodies in a pose, m, at least 0.1."""
+    import mujoco
+
+    data = mujoco.MjData(model)
+    data.qpos[:] = qpos
+    mujoco.mj_kinematics(model, data)
+    return max(float(data.xpos[base, 2] - data.xpos[model.body_rootid == base, 2].min()), 0.1)
+
+
 def scene(spec: Any, cell: float = CELL) -> Any:
     """The `mujoco.MjModel` to draw: the robot of this `mujoco.MjSpec` on a stage; the spec is left as it was.
 
@@ -62,6 +74,8 @@ def scene(spec: Any, cell: float = CELL) -> Any:
         _lighten_meshes(stage, spec.copy().compile(), cell)
     _dress(stage)
     model = stage.compile()
+    # MuJoCo counts in the model's extent, and that of a large ground would cut off all that is near.
+    model.vis.map.znear, model.vis.map.zfar = _NEAR / model.stat.extent, _FAR / model.stat.extent
     # What has no visual shape, robot or other thing, is drawn by its collision shapes.
     thing = model.body_rootid[model.geom_bodyid]
     for root in set(thing[thing > 0].tolist()):
@@ -105,7 +119,6 @@ def _dress(spec: Any) -> None:
     visual.headlight.specular = (0.1, 0.1, 0.1)
     visual.quality.shadowsize, visual.quality.offsamples = 1, 4
     visual.rgba.haze = (*_HORIZON, 1)
-    visual.map.znear = 0.01
 
 
 def _paint(spec: Any, ground: list[Any]) -> None:
@@ -118,7 +131,7 @@ def _paint(spec: Any, ground: list[Any]) -> None:
         warm = 0.0
         if geom.type == mujoco.mjtGeom.mjGEOM_BOX:
             warm = (geom.pos[2] + geom.size[2]) / reach
-        geom.rgba = [0.72 + 0.2 * warm, 0.73 + 0.02 * warm, 0.75 - 0.2 * warm, 1.0]
+        geom.rgba = [0.72 + 0.14 * warm, 0.73 + 0.02 * warm, 0.75 - 0.14 * warm, 1.0]
         geom.group = 0
 
 

@@ -17,12 +17,14 @@ from koboshi.robots.maps import free_joint_columns
 from koboshi.runs import atomic_path, write_atomic
 from koboshi.view.gl import Offscreen
 from koboshi.view.overlay import HEADER, STRIP, PanelOverlay
-from koboshi.view.scene import add_marker, add_shadow, floor_of, scene, tint
+from koboshi.view.scene import add_marker, add_shadow, floor_of, has_floor, legs_of, scene, tint
 from koboshi.view.trajectory import Trajectory
 
 Frame = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 _GAP = 4
+_OVER_STAIRS = -42.0
+"""Degrees; a camera that looks less steeply stands within the steps around a robot at the bottom of stairs."""
 _SMOOTH = 0.3
 """Seconds: how slowly the camera follows the base."""
 
@@ -76,10 +78,16 @@ class _Panel:
         self.overlay = PanelOverlay(trajectory, *size, end)
         base = _base(model, trajectory.joint_names[0])
         path = trajectory.qpos[:, _position(model, base)]
-        self._floor = floor_of(model)
-        self._height = max(float(path[0, 2] - self._floor.height(path[0])), 0.1)
-        follow = smooth_path(path[:, :2], _SMOOTH / trajectory.control_dt)
-        self._follow = np.column_stack((follow, self._floor.height(follow) + 0.84 * self._height))
+        self._floor = floor_of(model) if has_floor(model) else None
+        follow = smooth_path(path, _SMOOTH / trajectory.control_dt)
+        if self._floor is None:
+            # On a ground of its own a robot climbs, and the picture with it.
+            self._height = legs_of(model, base, trajectory.qpos[0])
+            follow[:, 2] -= 0.16 * self._height
+        else:
+            self._height = max(float(path[0, 2] - self._floor.height(path[0])), 0.1)
+            follow[:, 2] = self._floor.height(follow) + 0.84 * self._height
+        self._follow = follow
         self._size, self._heading = _stance(model, base, trajectory.qpos[0], self._height)
         self._joints = [(mark, model.joint(_joint(model, mark.joint)).id) for mark in trajectory.fault]
         self._original = model.geom_matid.copy(), model.geom_rgba.copy()
@@ -102,7 +110,8 @@ class _Panel:
             tint(self.model, self.model.jnt_bodyid[joint])
 
         def decorate(stage: Any) -> None:
-            add_shadow(stage, self._floor)
+            if self._floor is not None:
+                add_shadow(stage, self._floor)
             for mark, joint in broken:
                 # A ball that shrinks onto the joint as it breaks, so that the eye finds it.
                 age = float(np.clip((time - mark.time) / 0.6, 0, 1))
@@ -116,7 +125,8 @@ class _Panel:
         import mujoco
 
         view = mujoco.MjvCamera()
-        view.azimuth, view.elevation = self._heading + self.camera.azimuth, self.camera.elevation
+        steep = self.camera.elevation if self._floor is not None else min(self.camera.elevation, _OVER_STAIRS)
+        view.azimuth, view.elevation = self._heading + self.camera.azimuth, steep
         view.distance = self.camera.distance * self._size
         view.lookat[:] = self._follow[row]
         return view
