@@ -29,15 +29,18 @@ MEMBERS = ["healthy"]
 
 def check_start(task: TaskCfg, start: Start) -> None:
     """KoboshiError where the task goes on from another's policy and none is given, or what is given does not fit."""
-    if start.load is None:
-        if task.goes_on_from is not None:
-            raise KoboshiError(
-                f"task '{task.name}' goes on from a policy of {task.goes_on_from}: give its run by --load, or "
-                "goes_on_from=null to begin with nothing learnt"
-            )
-        return
-    env = Env(replace(task.env, num_envs=1))
-    load_weights(start.load, make_learner(env, task.agent).policy, env, MEMBERS)
+    _check_given(task, start)
+    if start.load is not None:
+        env = Env(replace(task.env, num_envs=1))
+        load_weights(start.load, make_learner(env, task.agent).policy, env, MEMBERS)
+
+
+def _check_given(task: TaskCfg, start: Start) -> None:
+    if start.load is None and task.goes_on_from is not None:
+        raise KoboshiError(
+            f"task '{task.name}' goes on from a policy of {task.goes_on_from}: give its run by --load, or "
+            "goes_on_from=null to begin with nothing learnt"
+        )
 
 
 def train(
@@ -49,7 +52,7 @@ def train(
 ) -> RunFolder:
     """Trains the healthy policy in `root/<task>/<name>`, or resumes it."""
     rank, world = init_from_environment()
-    check_start(task, start)
+    _check_given(task, start)
     trainer = task.agent.trainer
     check_devices(trainer.device, task.env.sim.device)
     env = Env(task.env)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from koboshi.view.plots import Path_, _figure, _png
+from koboshi.view.plots import Path_, _figure, _png, _write_cells
 
 
 def losses_map(lost: Mapping[str, Mapping[str, float]], path: Path_ = None) -> bytes:
@@ -16,13 +16,8 @@ def losses_map(lost: Mapping[str, Mapping[str, float]], path: Path_ = None) -> b
     reach = max(5.0, float(np.abs(values).max()))
     with _figure(1, 1, (3 + 0.85 * len(worlds), 1.6 + 0.4 * len(lost))) as (drawing, axes):
         axes.imshow(values, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto")
-        for row, points in enumerate(values):
-            for column, value in enumerate(points):
-                ink = "white" if abs(value) > 0.7 * reach else "black"
-                axes.text(column, row, f"{value:+.1f}", ha="center", va="center", fontsize=8, color=ink)
+        _write_cells(axes, values, "{:+.1f}", np.abs(values) > 0.7 * reach)
         axes.set_xticks(range(len(worlds)), [world.replace("_", "\n") for world in worlds])
         axes.set_yticks(range(len(lost)), list(lost))
         axes.set_title("survival lost, points")
-        axes.grid(False)
-        axes.tick_params(length=0)
         return _png(drawing, path)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from koboshi.view.plots import HEAT, Path_, _figure, _png
+from koboshi.view.plots import HEAT, Path_, _figure, _png, _write_cells
 from koboshi.view.trajectory import Array
 
 
@@ -51,16 +51,11 @@ def crossing_map(crossed: Mapping[str, Sequence[float]], path: Path_ = None) -> 
     heat = LinearSegmentedColormap.from_list("crossed", [tuple(c / 255 for c in colour) for colour in HEAT])
     with _figure(1, 1, (2 + 0.95 * types, 1.4 + 0.36 * levels)) as (drawing, axes):
         axes.imshow(shares, origin="lower", cmap=heat, vmin=0, vmax=1, aspect="auto")
-        for level, row in enumerate(shares):
-            for kind, share in enumerate(row):
-                ink = "white" if abs(share - 0.5) > 0.4 else "black"
-                axes.text(kind, level, f"{share:.0%}", ha="center", va="center", fontsize=8, color=ink)
+        _write_cells(axes, shares, "{:.0%}", np.abs(shares - 0.5) > 0.4)
         axes.set_xticks(range(types), [name.replace("_", "\n") for name in crossed])
         axes.set_yticks(range(levels))
         axes.set_ylabel("level")
         axes.set_title("robots that crossed")
-        axes.grid(False)
-        axes.tick_params(length=0)
         return _png(drawing, path)
 
 

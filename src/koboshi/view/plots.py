@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from koboshi.errors import KoboshiError
 from koboshi.runs import read_jsonl, write_atomic
@@ -48,6 +49,15 @@ def _figure(rows: int, columns: int, size: tuple[float, float], **kwargs: Any) -
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=size, dpi=130, layout="constrained")
         yield figure, figure.subplots(rows, columns, **kwargs)
+
+
+def _write_cells(axes: Any, values: Array, form: str, pale: NDArray[np.bool]) -> None:
+    """Each of values (rows, columns) in its cell of an `imshow`, white where `pale` (the same shape), else black."""
+    for (row, column), value in np.ndenumerate(values):
+        ink = "white" if pale[row, column] else "black"
+        axes.text(column, row, form.format(value), ha="center", va="center", fontsize=8, color=ink)
+    axes.grid(False)
+    axes.tick_params(length=0)
 
 
 def _png(figure: Any, path: Path_) -> bytes:
