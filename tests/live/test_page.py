@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import signal
 import socket
@@ -98,7 +99,8 @@ def first(served: Served) -> Any:
 
 @pytest.fixture
 def tab(served: Served, first: Any) -> Any:
-    """The first viewer, of a whole robot."""
+    """The first viewer, of a whole robot that moves, whatever state a test before left."""
+    served.page.loop.paused = False
     served.page.loop.ask(lambda session: session.reset())
     wait_for(lambda: not served.page.loop._session.faults)
     return first
@@ -171,7 +173,8 @@ def test_a_click_on_the_robot_picks_a_joint(served: Served, tab: Any) -> None:
     tab.mouse.click(x, y)
     box = tab.get_by_label("joint", exact=True)
     wait_for(lambda: box.input_value() != "right_elbow")
-    assert box.input_value() in ("torso", "left_shoulder_pitch", "left_shoulder_roll", "right_shoulder_pitch")
+    # Which of them hangs before the others depends on the moment of the stride.
+    assert re.fullmatch("torso|(left|right)_shoulder_(pitch|roll|yaw)", box.input_value())
     press(tab, "Go on")
     wait_for(lambda: not served.page.loop.paused)
 
