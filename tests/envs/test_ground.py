@@ -13,8 +13,8 @@ import torch
 import worlds
 
 from koboshi.envs import Env
-from koboshi.envs.cfg import BodyCfg, CurriculumTerm, ObsGroup, ObsTerm, SceneCfg
-from koboshi.envs.terms import curriculum, observations
+from koboshi.envs.cfg import BodyCfg, CurriculumTerm, ObsGroup, ObsTerm, SceneCfg, TerminationTerm
+from koboshi.envs.terms import curriculum, observations, terminations
 from koboshi.errors import KoboshiError
 from koboshi.robots import physics_spec
 from koboshi.terrain import GridCfg
@@ -170,6 +170,26 @@ def test_levels_follow_from_what_was_walked() -> None:
     env.state.base_pos[:] = env.scene.origins
     curriculum.terrain_levels(env, only)
     assert env.scene.levels.level.tolist() == [0, 1, 1, 1]
+
+
+def test_who_crossed_a_cell_goes_on_to_the_next_level_at_once() -> None:
+    end = {"crossed": TerminationTerm(terminations.crossed_cell, time_out=True)}
+    terms = {"terrain": CurriculumTerm(curriculum.terrain_levels)}
+    env = on(replace(GROUND, first_level=0), 3, terminations=end, curriculum=terms)
+    env.reset(0)
+    env.place(torch.tensor([False, True, True]), "base_pos", env.scene.origins + torch.tensor([[0.0, 0.0, 2.0]]))
+    env.place(torch.tensor([False, False, True]), "base_pos", env.scene.origins + torch.tensor([[3.0, 3.0, 2.0]]))
+    env.backend.forward(torch.ones(3, dtype=torch.bool))
+    step = env.step(torch.zeros(3, env.action_space.dim))
+    assert step.truncated.tolist() == [False, False, True] and not step.terminated.any()
+    assert env.scene.levels.level.tolist() == [0, 0, 1]
+    torch.testing.assert_close(env.state.base_pos[:, :2], env.scene.origins[:, :2], atol=0.02, rtol=0)
+
+
+def test_a_plane_has_no_cells_to_cross() -> None:
+    env = Env(worlds.clean(worlds.go2()))
+    with pytest.raises(KoboshiError, match="crossed_cell has no effect: the ground is one plane"):
+        terminations.crossed_cell(env)
 
 
 def test_robots_begin_where_their_level_is_and_it_is_logged() -> None:

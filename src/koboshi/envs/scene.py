@@ -68,6 +68,10 @@ class Scene:
         """(N, 3) where each environment begins its next episode, on the ground, m."""
         return self.levels.origins
 
+    def walked(self, base_pos: Tensor) -> Tensor:
+        """(N,) how far bases at `base_pos` (N, 3), world, are from where their episodes began, in the plane, m."""
+        return (base_pos - self.origins)[:, :2].norm(dim=1)
+
     def follow(self, points: Tensor, mask: Tensor | None = None) -> None:
         """The ground around robots at `points` (N, ≥ 2), world, becomes part of their physics; `mask`: of these."""
         if self._window is not None:

@@ -80,7 +80,7 @@ def env_cfg() -> EnvCfg:
             "undesired_contacts": RewardTerm(rewards.undesired_contacts, -0.1, {"bodies": (".*_thigh", ".*_calf")}),
             "termination": RewardTerm(rewards.termination, -20.0),
         },
-        terminations=velocity.falls_by_contact(UNITREE_GO2, ("base",)),
+        terminations=velocity.cell_by_cell(UNITREE_GO2, ("base",)),
         events=velocity.resets() | velocity.randomisations() | _differing_worlds(),
         curriculum={"terrain_levels": CurriculumTerm(curriculum.terrain_levels)},
         command=VelocityCommandCfg((-1.0, 1.0), (-0.5, 0.5), (-1.0, 1.0), heading=HeadingCfg()),
@@ -120,6 +120,7 @@ def go2_rough_faults() -> TaskCfg:
         env,
         scene=replace(env.scene, ground=replace(ground, first_level=None)),
         observations=env.observations | groups,
+        terminations=velocity.falls_by_contact(UNITREE_GO2, ("base",)),
         curriculum={},
     )
     return TaskCfg(

@@ -36,7 +36,7 @@ def _env_cfg() -> EnvCfg:
             "feet_lift": RewardTerm(rewards.feet_lift, 0.2, clip=(0.0, 2.0)),
             "undesired_contacts": RewardTerm(rewards.undesired_contacts, -1.0, {"bodies": (".*_thigh", ".*_hip")}),
         },
-        terminations=velocity.falls_by_contact(UNITREE_GO2W, ("base",)),
+        terminations=velocity.cell_by_cell(UNITREE_GO2W, ("base",)),
         events=rolling.straight_on() | velocity.randomisations(),
         curriculum={"terrain_levels": CurriculumTerm(curriculum.terrain_levels)},
         command=VelocityCommandCfg((0.3, 1.0), (0.0, 0.0), (-0.001, 0.001)),

@@ -135,6 +135,11 @@ def falls_by_contact(robot: Robot, bodies: tuple[str, ...]) -> dict[str, Termina
     return usual | {"base_contact": TerminationTerm(terminations.illegal_contact, {"bodies": bodies})}
 
 
+def cell_by_cell(robot: Robot, bodies: tuple[str, ...]) -> dict[str, TerminationTerm | None]:
+    """The same for a curriculum of levels: who crossed a cell goes on to a harder one."""
+    return falls_by_contact(robot, bodies) | {"crossed_cell": TerminationTerm(terminations.crossed_cell, time_out=True)}
+
+
 def specialists_cfg(final_kl: float | None = None) -> SpecialistsCfg:
     """Few, large minibatches and a small first rate: the weights already walk.
 

@@ -20,6 +20,10 @@ LEGS, WHEELS = (".*_(abad|hip|knee)_joint",), (".*_wheel_joint",)
 COMMANDS = CommandRanges(lin_vel_x=(-1.0, 1.0), lin_vel_y=(0.0, 0.0), ang_vel_z=(-0.6, 0.6))
 
 
+HULL = ("base", ".*_abad")
+"""What must not touch the ground."""
+
+
 def _env_cfg() -> EnvCfg:
     """Policy 6 steps of 31 numbers."""
     return EnvCfg(
@@ -38,7 +42,7 @@ def _env_cfg() -> EnvCfg:
             "flat_orientation": RewardTerm(rewards.flat_orientation, -5.0, shape="l2"),
             "undesired_contacts": RewardTerm(rewards.undesired_contacts, -1.0, {"bodies": (".*_(hip|knee)",)}),
         },
-        terminations=velocity.falls_by_contact(WHEELBIPED, ("base", ".*_abad")),
+        terminations=velocity.falls_by_contact(WHEELBIPED, HULL),
         events=velocity.resets(velocity=0.2) | velocity.randomisations(),
         command=VelocityCommandCfg(COMMANDS.lin_vel_x, COMMANDS.lin_vel_y, COMMANDS.ang_vel_z),
         num_envs=512,
@@ -68,6 +72,7 @@ def wheelbiped_stairs() -> TaskCfg:
             "track_lin_vel_xy": tracked,
             "feet_lift": RewardTerm(rewards.feet_lift, 0.4, clip=(0.0, 2.0)),
         },
+        terminations=velocity.cell_by_cell(WHEELBIPED, HULL),
         events=rolling.straight_on() | velocity.randomisations(),
         curriculum={"terrain_levels": CurriculumTerm(curriculum.terrain_levels)},
         command=VelocityCommandCfg((0.3, 1.0), (0.0, 0.0), (-0.001, 0.001)),

@@ -44,8 +44,8 @@ def terrain_levels(env: Env, mask: Tensor) -> None:
         raise KoboshiError("curriculum terrain_levels has no effect: the ground has one level")
     if env.total_steps == 0:
         return  # nobody has walked yet
-    walked = (env.state.base_pos - env.scene.origins)[:, :2].norm(dim=1)
     told = env.command.value[:, :2].norm(dim=1) * env.cfg.episode_length_s
+    walked = env.scene.walked(env.state.base_pos)
     up = walked > ground.size / 2
     env.scene.levels.move(mask & up, mask & ~up & (walked < told / 2), env.generator)
 
