@@ -43,6 +43,7 @@ def eventful(**changes: Any) -> EnvCfg:
         curriculum={
             "commands": CurriculumTerm(curriculum.widen_commands, {"steps": 60}),
             "faults": CurriculumTerm(curriculum.grow_faults, {"steps": 60}),
+            "events": CurriculumTerm(curriculum.grow_events, {"steps": 60}),
         },
         command=VelocityCommandCfg(
             (-1, 1), (-0.5, 0.5), resampling_time_s=(0.1, 0.4), heading=HeadingCfg(fraction=0.6)
@@ -152,6 +153,43 @@ def test_faults_grow_with_a_curriculum() -> None:
     ):
         with pytest.raises(KoboshiError, match=message):
             Env(replace(eventful(), **wrong)).reset(0)
+
+
+def test_events_grow_with_a_curriculum() -> None:
+    """After half of the steps half of the robots have another friction, always the same ones; pushes grow likewise."""
+    grow = {"events": CurriculumTerm(curriculum.grow_events, {"steps": 40})}
+    often = EventTerm(events.push, "interval", {"velocity": 0.5}, (0.02, 0.02))
+    strikes = {"friction": EventTerm(events.randomise_friction), "push": often}
+    env = Env(worlds.clean(worlds.go2(num_envs=64, events=strikes, curriculum=grow)))
+    env.reset(0)
+    everyone = torch.ones(64, dtype=torch.bool)
+
+    def struck() -> tuple[torch.Tensor, torch.Tensor]:
+        env._advance_curriculum(everyone)
+        env._restart(everyone)
+        before = env.qvel[:, env.joints.base_lin_vel].clone()
+        env.events.interval(torch.zeros(64, dtype=torch.bool))
+        friction = env.fields.live("geom_friction")[:, 0, 0]
+        pushed = (env.qvel[:, env.joints.base_lin_vel] != before).any(1)
+        return friction != env.fields.nominal("geom_friction")[0, 0], pushed
+
+    assert not any(each.any() for each in struck())
+    env.total_steps = 20
+    half, pushed = struck()
+    assert 30 <= half.sum() <= 34 and torch.equal(half, pushed)
+    assert all(12 <= half[side].sum() <= 20 for side in (slice(32), slice(32, 64))), "spread over neighbours"
+    assert torch.equal(struck()[0], half)
+    env.total_steps = 40
+    assert all(each.all() for each in struck())
+    env.reset(1)
+    assert not struck()[0].any()
+    without = Env(worlds.clean(worlds.go2(events=strikes)))
+    without.events.share = 0.5
+    without.reset(1)
+    assert without.events.share == 1.0, "a reset of all forgets what a curriculum held back"
+    once = {"once": EventTerm(events.randomise_friction, "startup"), "base": EventTerm(events.reset_base)}
+    with pytest.raises(KoboshiError, match="grow_events has no effect: no active event makes worlds differ"):
+        Env(worlds.clean(worlds.go2(events=once, curriculum=grow))).reset(0)
 
 
 def test_the_first_episodes_begin_at_random_ages() -> None:

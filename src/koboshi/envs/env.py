@@ -212,7 +212,7 @@ class Env:
         everyone = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         self.rewards.sums.zero_()
         self.rewards.values.clear()
-        self.command.scale = self.faults.scale = 1.0
+        self.command.scale = self.faults.scale = self.events.share = 1.0
         self.fields.restore_nominal()
         self.encoder_bias.zero_()
         self.scene.levels.draw(self.generator)

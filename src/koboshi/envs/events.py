@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from koboshi.envs.env import Env
 
 
+_GOLDEN = (5**0.5 - 1) / 2
+_SHARE = "share of robots"
+
+
 class EventManager:
     """Runs event terms; those that randomise model fields say which, and the fields are prepared at once."""
 
@@ -26,8 +30,20 @@ class EventManager:
                 raise KoboshiError(f"event '{name}' is undone by every reset: its mode is reset or interval")
             for field, derives in getattr(term.func, "randomises", ()):
                 env.fields.expand(field, derives)
+        self.share = 1.0
+        """Of the robots that are struck by what differs between worlds; a curriculum may raise it."""
+        # Neighbours, which stand on the same kind of ground, are spread over all shares.
+        self._rank = torch.arange(env.num_envs, dtype=torch.float64).mul(_GOLDEN).frac().to(env.device)
         timed = [name for name, term in self._terms.items() if term.mode == "interval"]
         self._left = {name: torch.zeros(env.num_envs, device=env.device) for name in timed}
+
+    @property
+    def differing(self) -> tuple[str, ...]:
+        """Names of the events that make worlds differ after the startup; others only place robots."""
+        return tuple(name for name, term in self._terms.items() if _differs(term))
+
+    def _struck(self, term: EventTerm, mask: Tensor) -> Tensor:
+        return mask & (self._rank < self.share) if self.share < 1 and _differs(term) else mask
 
     def startup(self) -> None:
         """Everything that happens once."""
@@ -42,7 +58,7 @@ class EventManager:
     def _run(self, mode: str, mask: Tensor) -> None:
         for term in self._terms.values():
             if term.mode == mode:
-                term.func(self._env, mask, **term.params)
+                term.func(self._env, self._struck(term, mask), **term.params)
         self._env.fields.settle(mask)
 
     def interval(self, ended: Tensor) -> bool:
@@ -53,7 +69,7 @@ class EventManager:
             due = (left <= 0) & ~ended
             if anyone(due):
                 term = self._terms[name]
-                term.func(self._env, due, **term.params)
+                term.func(self._env, self._struck(term, due), **term.params)
                 left.copy_(torch.where(due, self._interval(name), left))
                 happened |= due
         if anyone(happened):
@@ -66,8 +82,14 @@ class EventManager:
         return self._env.uniform(self._env.num_envs, *self._terms[name].interval_s)
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {name: left.clone() for name, left in self._left.items()}
+        share = {_SHARE: torch.tensor(self.share)} if self.share < 1 else {}
+        return {name: left.clone() for name, left in self._left.items()} | share
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name, left in self._left.items():
             left.copy_(state[name])
+        self.share = float(state.get(_SHARE, 1.0))
+
+
+def _differs(term: EventTerm) -> bool:
+    return term.mode == "interval" or (term.mode == "reset" and hasattr(term.func, "randomises"))

@@ -35,6 +35,18 @@ def grow_faults(env: Env, mask: Tensor, start: float = 0.0, steps: int = 2000) -
     return env.faults.scale
 
 
+def grow_events(env: Env, mask: Tensor, start: float = 0.0, steps: int = 2000) -> float:
+    """Randomisations at resets, and what strikes at intervals, happen to a share of the robots that grows from `start`
+    to all of them over `steps` control steps; the others' worlds stay as the model says. KoboshiError where there are
+    none."""
+    if not env.events.differing:
+        raise KoboshiError(
+            "curriculum grow_events has no effect: no active event makes worlds differ after the startup"
+        )
+    env.events.share = _grown(env, start, steps)
+    return env.events.share
+
+
 def terrain_levels(env: Env, mask: Tensor) -> None:
     """Harder ground for robots that walked more than half a cell from where they began, easier ground for those that
     came less than half as far as they were told to (Isaac Lab's rule); above the hardest a random level. Levels are
