@@ -40,9 +40,7 @@ def grow_events(env: Env, mask: Tensor, start: float = 0.0, steps: int = 2000) -
     to all of them over `steps` control steps; the others' worlds stay as the model says. KoboshiError where there are
     none."""
     if not env.events.differing:
-        raise KoboshiError(
-            "curriculum grow_events has no effect: no active event makes worlds differ after the startup"
-        )
+        raise KoboshiError("curriculum grow_events has no effect: no active event makes worlds differ")
     env.events.share = _grown(env, start, steps)
     return env.events.share
 
