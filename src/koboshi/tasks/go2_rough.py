@@ -1,7 +1,8 @@
 """A blind Go2 on slopes, stairs and boxes (the set of HIM and of Isaac Lab's rough task).
 
-Rewards are those of Hybrid Internal Model (Long et al. 2024) for the Go1, with `trot` beside them, which makes a Go2
-walk within 1.5 M steps.
+Rewards are those of Hybrid Internal Model (Long et al. 2024) for the Go1. Four things differ, without which a Go2 still
+stands after 4 M steps: `trot` is rewarded, commands weigh half as much again, noise of the second order costs nothing
+(it is what exploration is made of), and worlds begin to differ little by little.
 """
 
 from __future__ import annotations
@@ -65,9 +66,9 @@ def env_cfg() -> EnvCfg:
             "critic": ObsGroup(seen, noise=False),
         },
         rewards={
-            "track_lin_vel_xy": RewardTerm(rewards.lin_vel_xy_error, 1.0, shape="exp", scale=0.5),
-            "track_ang_vel_z": RewardTerm(rewards.ang_vel_z_error, 0.5, shape="exp", scale=0.5),
-            "trot": RewardTerm(rewards.trot, 0.5, {"pairs": DIAGONALS}),
+            "track_lin_vel_xy": RewardTerm(rewards.lin_vel_xy_error, 1.5, shape="exp", scale=0.5),
+            "track_ang_vel_z": RewardTerm(rewards.ang_vel_z_error, 0.75, shape="exp", scale=0.5),
+            "trot": RewardTerm(rewards.trot, 1.0, {"pairs": DIAGONALS}),
             "lin_vel_z": RewardTerm(rewards.lin_vel_z, -2.0, shape="l2"),
             "ang_vel_xy": RewardTerm(rewards.ang_vel_xy, -0.05, shape="l2"),
             "flat_orientation": RewardTerm(rewards.flat_orientation, -0.2, shape="l2"),
@@ -76,16 +77,25 @@ def env_cfg() -> EnvCfg:
             "base_height": RewardTerm(rewards.base_height_error, -1.0, _HEIGHT, shape="l2"),
             "feet_clearance": RewardTerm(rewards.feet_clearance_body, -0.01, {"target": -0.2}),
             "action_rate": RewardTerm(rewards.action_rate, -0.01, shape="l2"),
-            "action_smoothness": RewardTerm(rewards.action_smoothness, -0.01, shape="l2"),
             "undesired_contacts": RewardTerm(rewards.undesired_contacts, -0.1, {"bodies": (".*_thigh", ".*_calf")}),
             "termination": RewardTerm(rewards.termination, -20.0),
         },
         terminations=velocity.cell_by_cell(UNITREE_GO2, ("base",)),
         events=velocity.resets() | velocity.randomisations() | _differing_worlds(),
-        curriculum={"terrain_levels": CurriculumTerm(curriculum.terrain_levels)},
-        command=VelocityCommandCfg((-1.0, 1.0), (-0.5, 0.5), (-1.0, 1.0), heading=HeadingCfg()),
+        curriculum={
+            "terrain_levels": CurriculumTerm(curriculum.terrain_levels),
+            "events": CurriculumTerm(curriculum.grow_events, {"steps": 10_000}),
+        },
+        command=anywhere(),
         num_envs=512,
         random_initial_length=True,
+    )
+
+
+def anywhere() -> VelocityCommandCfg:
+    """One command an episode: who is told to turn back comes home, and would be taken for one who got nowhere."""
+    return VelocityCommandCfg(
+        (-1.0, 1.0), (-0.5, 0.5), (-1.0, 1.0), heading=HeadingCfg(), resampling_time_s=(20.0, 20.0)
     )
 
 

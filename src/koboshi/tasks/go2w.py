@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from koboshi.algos.ppo import NetworkCfg, PPOCfg, TrainerCfg
 from koboshi.envs import EnvCfg
-from koboshi.envs.cfg import CurriculumTerm, HeadingCfg, RewardTerm, SceneCfg, VelocityCommandCfg
+from koboshi.envs.cfg import CurriculumTerm, RewardTerm, SceneCfg, VelocityCommandCfg
 from koboshi.envs.terms import curriculum, rewards
 from koboshi.robots import UNITREE_GO2W
 from koboshi.tasks import rolling, velocity
-from koboshi.tasks.go2_rough import GROUND
+from koboshi.tasks.go2_rough import GROUND, anywhere
 from koboshi.tasks.task import TaskCfg
 
 LEGS, WHEELS = (".*_(hip|thigh|calf)_joint",), (".*_foot_joint",)
@@ -63,6 +63,6 @@ def go2w_rough() -> TaskCfg:
         scene=SceneCfg(GROUND, contacts="body"),
         rewards=env.rewards | {"track_lin_vel_xy": tracked},
         events=velocity.resets() | velocity.randomisations(),
-        command=VelocityCommandCfg((-1.0, 1.0), (-0.5, 0.5), (-1.0, 1.0), heading=HeadingCfg()),
+        command=anywhere(),
     )
     return TaskCfg("go2w-rough", rough, _agent(12000), goes_on_from="go2w-stairs")
