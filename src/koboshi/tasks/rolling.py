@@ -9,7 +9,7 @@ from koboshi.envs.cfg import ActionsCfg, ActionTerm, EventTerm, ObsGroup, ObsTer
 from koboshi.envs.terms import actions, events, observations, rewards
 from koboshi.tasks import velocity
 from koboshi.terrain import GridCfg
-from koboshi.terrain.shapes import SlopeCfg, StairsCfg
+from koboshi.terrain.shapes import AnySubTerrain, SlopeCfg, StairsCfg
 
 HISTORY = 6
 """Steps that a policy sees."""
@@ -67,8 +67,14 @@ def straight_on() -> dict[str, EventTerm | None]:
     return velocity.resets() | {"reset_base": EventTerm(events.reset_base, params={"heading": (-0.1, 0.1)})}
 
 
-def stairs_and_slopes(riser: float, levels: int = 20) -> SceneCfg:
-    """Half stairs and half slopes, in many levels, so that each is little harder than the one before."""
-    stairs = {"stairs_up": StairsCfg(riser=(0.02, riser)), "stairs_down": StairsCfg(riser=(0.02, riser), up=False)}
-    slopes = {"slope_up": SlopeCfg(), "slope_down": SlopeCfg(up=False)}
-    return SceneCfg(GridCfg({**slopes, **stairs}, levels=levels, columns=8), contacts="body")
+def stairs_and_slopes(riser: float, up: float = 0.25, columns: int = 8) -> SceneCfg:
+    """Stairs up, a share of `up`, and down, and slopes up and down, which share the rest: in 20 levels, so that each is
+    little harder than the one before."""
+    rest, risers = (1 - up) / 3, (0.02, riser)
+    cells: dict[str, AnySubTerrain | None] = {
+        "slope_up": SlopeCfg(share=rest),
+        "slope_down": SlopeCfg(share=rest, up=False),
+        "stairs_up": StairsCfg(share=up, riser=risers),
+        "stairs_down": StairsCfg(share=rest, riser=risers, up=False),
+    }
+    return SceneCfg(GridCfg(cells, levels=20, columns=columns), contacts="body")

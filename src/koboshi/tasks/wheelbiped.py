@@ -61,12 +61,14 @@ def wheelbiped_flat() -> TaskCfg:
 
 
 def wheelbiped_stairs() -> TaskCfg:
-    """`koboshi … wheelbiped-stairs --load` a run of wheelbiped-flat: half stairs, half slopes, straight on."""
+    """`koboshi … wheelbiped-stairs --load` a run of wheelbiped-flat: stairs and slopes, straight on.
+
+    Half of it is stairs up, which take longest by far: wheels roll up a third of their radius, and no more."""
     env = _env_cfg()
     tracked = RewardTerm(rewards.lin_vel_xy_error, 4.0, {"frame": "world"}, shape="exp", scale=0.3)
     climbing = replace(
         env,
-        scene=rolling.stairs_and_slopes(riser=0.20),
+        scene=rolling.stairs_and_slopes(riser=0.20, up=0.5, columns=12),
         rewards=env.rewards
         | {
             "track_lin_vel_xy": tracked,
@@ -77,4 +79,4 @@ def wheelbiped_stairs() -> TaskCfg:
         curriculum={"terrain_levels": CurriculumTerm(curriculum.terrain_levels)},
         command=VelocityCommandCfg((0.3, 1.0), (0.0, 0.0), (-0.001, 0.001)),
     )
-    return TaskCfg("wheelbiped-stairs", climbing, _agent(9600), goes_on_from="wheelbiped-flat")
+    return TaskCfg("wheelbiped-stairs", climbing, _agent(20000), goes_on_from="wheelbiped-flat")
