@@ -14,7 +14,7 @@ import worlds
 
 from koboshi.envs import Env
 from koboshi.envs.cfg import BodyCfg, CurriculumTerm, ObsGroup, ObsTerm, SceneCfg, TerminationTerm
-from koboshi.envs.terms import curriculum, observations, terminations
+from koboshi.envs.terms import curriculum, observations, rewards, terminations
 from koboshi.errors import KoboshiError
 from koboshi.robots import physics_spec
 from koboshi.terrain import GridCfg
@@ -184,6 +184,28 @@ def test_who_crossed_a_cell_goes_on_to_the_next_level_at_once() -> None:
     assert step.truncated.tolist() == [False, False, True] and not step.terminated.any()
     assert env.scene.levels.level.tolist() == [0, 0, 1]
     torch.testing.assert_close(env.state.base_pos[:, :2], env.scene.origins[:, :2], atol=0.02, rtol=0)
+
+
+def test_a_foot_before_a_riser_has_yet_to_rise() -> None:
+    """Go2s look along x on stairs of 0.1 m and stand 0.03 m above the ground; the highest ground is looked for point
+    by point."""
+    stairs = GridCfg({"up": StairsCfg(riser=(0.1, 0.1))}, levels=2, columns=1, first_level=0)
+    env = on(stairs, 40)
+    env.reset(0)
+    everyone = torch.ones(40, dtype=torch.bool)
+    along = torch.linspace(0.0, 3.0, 40)[:, None] * torch.tensor([[1.0, 0.0, 0.0]])
+    env.place(everyone, "base_pos", env.scene.origins + along + torch.tensor([0.0, 0.0, 2.0]))
+    env.place(everyone, "base_quat", torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(40, -1))
+    env.backend.forward(everyone)
+    env.state.update()
+    found = rewards.feet_below_step(env, reach=0.2, stands=2.0)
+    expected = torch.zeros(40)
+    for robot, feet in enumerate(env.state.foot_pos):
+        for x, y, z in feet.tolist():
+            points = torch.tensor([[x + d * 0.04, y] for d in range(6)])
+            expected[robot] += max(0.0, float(env.scene.height(points).max()) + 2.0 - z)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert found.max() - found.min() > 0.3, "some stand before a riser"
 
 
 def test_a_plane_has_no_cells_to_cross() -> None:

@@ -14,7 +14,7 @@ from koboshi.robots.actuators import PositionActuator, VelocityActuator
 from koboshi.robots.parts import Wheel, add_wheel, weigh
 from koboshi.robots.robot import Foot, Robot
 
-_WHEEL = Wheel(
+WHEEL = Wheel(
     radius=0.127, width=0.05, mass=1.08, inertia=(0.00515512, 0.00974272, 0.00515400), out=0.0, centre_of_mass=0.00807
 )
 _SIDES = {"left": 1.0, "right": -1.0}
@@ -59,7 +59,7 @@ def _add_leg(base: mujoco.MjsBody, name: str, side: float) -> None:
     weigh(knee, 1.49, (0.11913, side * 0.01106, -0.20363), inertia)
     _rod(knee, 0.015, 0.13, (0.078, 0, -0.12), (-0.523, 0, 0.852), _DARK)
     at = (0.150, side * 0.0435, -0.25981)
-    add_wheel(knee, f"{name}_wheel", f"{name}_wheel_joint", at, _WHEEL, side)
+    add_wheel(knee, f"{name}_wheel", f"{name}_wheel_joint", at, WHEEL, side)
 
 
 def _hinge(body: mujoco.MjsBody, name: str, axis: tuple[float, ...], range_: tuple[float, float]) -> None:

@@ -13,6 +13,7 @@ from koboshi.envs.cfg import CurriculumTerm, RewardTerm, SceneCfg, VelocityComma
 from koboshi.envs.terms import curriculum, rewards
 from koboshi.faults import CommandRanges
 from koboshi.robots import WHEELBIPED
+from koboshi.robots.wheelbiped import WHEEL
 from koboshi.tasks import rolling, velocity
 from koboshi.tasks.task import EvaluateCfg, GateCfg, TaskCfg
 
@@ -73,6 +74,7 @@ def wheelbiped_stairs() -> TaskCfg:
         | {
             "track_lin_vel_xy": tracked,
             "feet_lift": RewardTerm(rewards.feet_lift, 0.4, clip=(0.0, 2.0)),
+            "feet_below_step": RewardTerm(rewards.feet_below_step, -10.0, {"reach": 0.2, "stands": WHEEL.radius}),
         },
         terminations=velocity.cell_by_cell(WHEELBIPED, HULL),
         events=rolling.straight_on() | velocity.randomisations(),

@@ -164,6 +164,15 @@ def feet_clearance_body(env: Env, target: float) -> Tensor:
     return ((height - target).square() * velocity[..., :2].norm(dim=-1)).sum(1)
 
 
+def feet_below_step(env: Env, reach: float, stands: float) -> Tensor:
+    """(N,) Σ how far each foot's point is below where it would stand, `stands` m high, on the highest ground within
+    `reach` m ahead of it, m: what a foot that meets a riser has yet to rise."""
+    pos, heading = env.state.foot_pos, env.state.heading[:, None].expand(env.state.foot_pos.shape[:2])
+    middle = pos[..., :2] + reach / 2 * torch.stack((heading.cos(), heading.sin()), -1)
+    highest = env.scene.scan(middle, heading, (reach, 0.0), reach / 5).amax(-1)
+    return (highest + stands - pos[..., 2]).clamp(min=0).sum(1)
+
+
 def joint_torque(env: Env, joints: Joints = ALL) -> Tensor:
     """(N, n) N·m."""
     return _chosen(env, env.state.joint_torque, joints)
