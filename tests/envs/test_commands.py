@@ -77,7 +77,7 @@ def test_resampling_times() -> None:
     ages, gaps = torch.zeros(64, dtype=torch.int64), []
     for _ in range(200):
         before = command.value
-        command.step(torch.zeros(64), generator)
+        command.step(torch.zeros(64), generator, torch.zeros(64, dtype=torch.bool))
         ages += 1
         changed = (command.value != before).any(1)
         gaps += ages[changed].tolist()
@@ -92,7 +92,7 @@ def test_a_held_command_stays_until_the_next_reset() -> None:
     command.fix(mask, torch.tensor([[0.1, 0.2, 0.3]]).repeat(4, 1))
     for _ in range(20):
         before = command.value
-        command.step(torch.full((4,), 1.0), generator)
+        command.step(torch.full((4,), 1.0), generator, torch.zeros(4, dtype=torch.bool))
         torch.testing.assert_close(command.value[mask], torch.tensor([[0.1, 0.2, 0.3]]).repeat(2, 1))
     assert (command.value[~mask] != before[~mask]).any()
     command.resample(everyone(4), generator)

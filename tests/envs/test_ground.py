@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 from dataclasses import replace
 from typing import Any
@@ -172,6 +174,23 @@ def test_levels_follow_from_what_was_walked() -> None:
     assert env.scene.levels.level.tolist() == [0, 1, 1, 1]
 
 
+def test_an_episode_is_judged_by_the_command_that_it_had() -> None:
+    """Commands are due anew in the very step in which time is up. Who was told to stand stays on its level."""
+    terms = {"terrain": CurriculumTerm(curriculum.terrain_levels)}
+    cfg = on(episode_length_s=0.1).cfg
+    command = replace(cfg.command, resampling_time_s=(0.1, 0.1), standing_fraction=1.0)
+    out = {"time_out": TerminationTerm(terminations.time_out, time_out=True)}
+    env = Env(replace(cfg, command=command, curriculum=terms, terminations=out))
+    env.reset(0)
+    before, told = env.scene.levels.level.tolist(), list[float]()
+    env.cfg.curriculum["seen"] = CurriculumTerm(lambda env, mask: told.append(float(env.command.value.abs().max())))
+    env.command.cfg = replace(command, standing_fraction=0.0)
+    for _ in range(5):
+        step = env.step(torch.zeros(10, env.action_space.dim))
+    assert step.truncated.all() and told == [0.0] and max(before) > 0
+    assert env.scene.levels.level.tolist() == before and env.command.value.abs().max() > 0
+
+
 def test_who_crossed_a_cell_goes_on_to_the_next_level_at_once() -> None:
     end = {"crossed": TerminationTerm(terminations.crossed_cell, time_out=True)}
     terms = {"terrain": CurriculumTerm(curriculum.terrain_levels)}
@@ -187,25 +206,34 @@ def test_who_crossed_a_cell_goes_on_to_the_next_level_at_once() -> None:
 
 
 def test_a_foot_before_a_riser_has_yet_to_rise() -> None:
-    """Go2s look along x on stairs of 0.1 m and stand 0.03 m above the ground; the highest ground is looked for point
-    by point."""
+    """Go2s look askew on stairs of 0.1 m, and slopes are no risers; the ground ahead is looked at point by point."""
     stairs = GridCfg({"up": StairsCfg(riser=(0.1, 0.1))}, levels=2, columns=1, first_level=0)
     env = on(stairs, 40)
     env.reset(0)
     everyone = torch.ones(40, dtype=torch.bool)
     along = torch.linspace(0.0, 3.0, 40)[:, None] * torch.tensor([[1.0, 0.0, 0.0]])
     env.place(everyone, "base_pos", env.scene.origins + along + torch.tensor([0.0, 0.0, 2.0]))
-    env.place(everyone, "base_quat", torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(40, -1))
+    env.place(everyone, "base_quat", torch.tensor([[math.cos(0.2), 0.0, 0.0, math.sin(0.2)]]).expand(40, -1))
     env.backend.forward(everyone)
     env.state.update()
     found = rewards.feet_below_step(env, reach=0.2, stands=2.0)
     expected = torch.zeros(40)
     for robot, feet in enumerate(env.state.foot_pos):
         for x, y, z in feet.tolist():
-            points = torch.tensor([[x + d * 0.04, y] for d in range(6)])
-            expected[robot] += max(0.0, float(env.scene.height(points).max()) + 2.0 - z)
+            ahead = [[x + d * 0.04 * math.cos(0.4), y + d * 0.04 * math.sin(0.4)] for d in range(6)]
+            height = env.scene.height(torch.tensor(ahead)).tolist()
+            top = height[0] + sum(max(0.0, there - here) for here, there in itertools.pairwise(height))
+            expected[robot] += max(0.0, top + 2.0 - z)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert found.max() - found.min() > 0.3, "some stand before a riser"
+    hill = on(GridCfg({"hill": SlopeCfg(slope=(0.4, 0.4), up=False)}, levels=2, columns=1, first_level=0), 4)
+    hill.reset(0)
+    away = torch.tensor([1.0, 0.0, 0.0])
+    hill.place(torch.ones(4, dtype=torch.bool), "base_pos", hill.scene.origins + 1.5 * away)
+    hill.backend.forward()
+    hill.state.update()
+    stands = float(hill.state.foot_height.min())
+    assert rewards.feet_below_step(hill, 0.2, stands).max() < 1e-5
 
 
 def test_a_plane_has_no_cells_to_cross() -> None:

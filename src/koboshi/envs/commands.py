@@ -58,10 +58,11 @@ class VelocityCommand:
         self.heading = torch.where(mask, heading, self.heading)
         self.holds_heading = self.holds_heading | mask
 
-    def step(self, heading: Tensor, generator: torch.Generator) -> None:
-        """A control step has passed; heading (N,) where the robots look now, rad."""
+    def step(self, heading: Tensor, generator: torch.Generator, ended: Tensor) -> None:
+        """A control step has passed; heading (N,) where the robots look now, rad. Where episodes `ended` (N,)
+        commands stay until a reset: by them an episode is judged."""
         self._left = self._left - self._step_dt
-        due = self._left <= 0
+        due = (self._left <= 0) & ~ended
         if anyone(due):
             self.resample(due, generator)
         self.track(heading)

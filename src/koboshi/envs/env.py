@@ -236,7 +236,7 @@ class Env:
         terminated, truncated = self._terminations(bad)
         reward = self._reward(bad)
         done = terminated | truncated
-        self.command.step(self.state.heading, self.generator)
+        self.command.step(self.state.heading, self.generator, done)
         if self.events.interval(done):
             self.state.refresh_motion(bad)
         final_obs = self._checked(self.observations.compute())
@@ -287,7 +287,8 @@ class Env:
     def _next_episodes(self, done: Tensor, final_obs: Obs) -> Obs:
         """Ends the episodes in `done` and begins new ones."""
         seconds = self.episode_step * self.step_dt
-        ended = self.rewards.pop(done, self.cfg.episode_length_s)
+        # Who fell earned nothing for the rest of its time; who was stopped in its stride would have gone on.
+        ended = self.rewards.pop(done, torch.where(self.terminated, self.cfg.episode_length_s, seconds))
         self.log.add(done, ended | {"episode/length_s": seconds, "episode/falls": self.terminated.float()})
         self._advance_curriculum(done)
         self._restart(done)

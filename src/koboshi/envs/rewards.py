@@ -107,8 +107,8 @@ class RewardManager:
         bad = ~torch.isfinite(self.sums).all(1)
         return next((n for n, b in zip(self._terms, bad.tolist(), strict=True) if b), "(none)")
 
-    def pop(self, done: Tensor, seconds: float) -> dict[str, Tensor]:
-        """Name -> (N,) what each term earned per second of a full episode; sums of `done` (N,) start again."""
+    def pop(self, done: Tensor, seconds: Tensor) -> dict[str, Tensor]:
+        """Name -> (N,) what each term earned in each of `seconds` (N,); sums of `done` (N,) start again."""
         earned = (self.sums / seconds).unbind()
         self.sums.masked_fill_(done, 0.0)
         return {f"reward/{name}": value for name, value in zip(self._terms, earned, strict=True)}

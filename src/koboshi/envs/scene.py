@@ -69,7 +69,7 @@ class Scene:
         return self.levels.origins
 
     def walked(self, base_pos: Tensor) -> Tensor:
-        """(N,) how far bases at `base_pos` (N, 3), world, are from where their episodes began, in the plane, m."""
+        """(N,) how far bases at `base_pos` (N, 3), world, are from their origins, in the plane, m."""
         return (base_pos - self.origins)[:, :2].norm(dim=1)
 
     def follow(self, points: Tensor, mask: Tensor | None = None) -> None:

@@ -1,9 +1,9 @@
 """A blind Go2 on slopes, stairs and boxes (the set of HIM and of Isaac Lab's rough task).
 
-Rewards are those of Hybrid Internal Model (Long et al. 2024) for the Go1. Without what differs a Go2 still
-stands after 4 M steps: `trot` is rewarded, commands weigh half as much again, noise of the second order costs nothing
-(it is what exploration is made of), and worlds begin to differ little by little. A clearance that weighs enough to be
-felt lifts feet over the first risers.
+Rewards start from those of Hybrid Internal Model (Long et al. 2024) for the Go1. With them alone a Go2 of 512
+environments stood still for 4 M steps, so here `trot` is rewarded, commands weigh half as much again, second
+differences of actions cost nothing (exploration is made of them), clearance weighs enough to be felt, what must not
+touch costs, and worlds begin to differ by and by.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from koboshi.envs import EnvCfg
 from koboshi.envs.cfg import (
     CurriculumTerm,
     EventTerm,
-    HeadingCfg,
     ObsGroup,
     ObsTerm,
     RewardTerm,
@@ -85,23 +84,17 @@ def env_cfg() -> EnvCfg:
         events=velocity.resets() | velocity.randomisations() | _differing_worlds(),
         curriculum={
             "terrain_levels": CurriculumTerm(curriculum.terrain_levels),
-            "events": CurriculumTerm(curriculum.grow_events, {"steps": 10_000}),
+            "events": CurriculumTerm(curriculum.grow_events, {"steps": 5000}),
         },
-        command=anywhere(),
+        command=velocity.one_command(COMMANDS, EnvCfg.episode_length_s),
         num_envs=512,
         random_initial_length=True,
     )
 
 
-def anywhere() -> VelocityCommandCfg:
-    """One command an episode: who is told to turn back comes home, and would be taken for one who got nowhere."""
-    return VelocityCommandCfg(
-        (-1.0, 1.0), (-0.5, 0.5), (-1.0, 1.0), heading=HeadingCfg(), resampling_time_s=(20.0, 20.0)
-    )
-
-
 def _differing_worlds() -> dict[str, EventTerm | None]:
-    """What Hybrid Internal Model is trained under."""
+    """What Hybrid Internal Model is trained under; its force of 30 N is a third as large here, where it lasts as long
+    as an episode."""
     near_one = (0.9, 1.1)
     return {
         "friction": EventTerm(events.randomise_friction, params={"range": (0.2, 1.25)}),
@@ -109,7 +102,7 @@ def _differing_worlds() -> dict[str, EventTerm | None]:
         "com": EventTerm(events.randomise_com, params={"shift": (-0.05, 0.05)}),
         "gains": EventTerm(events.randomise_gains, params={"stiffness": near_one, "damping": near_one}),
         "strength": EventTerm(events.randomise_strength, params={"range": near_one}),
-        "force": EventTerm(events.external_force, params={"force": (-30.0, 30.0)}),
+        "force": EventTerm(events.external_force, params={"force": (-10.0, 10.0)}),
         "push": EventTerm(events.push, "interval", {"velocity": 1.0}, interval_s=(16.0, 16.0)),
     }
 
@@ -133,6 +126,8 @@ def go2_rough_faults() -> TaskCfg:
         observations=env.observations | groups,
         terminations=velocity.falls_by_contact(UNITREE_GO2, ("base",)),
         curriculum={},
+        # Of those who look on some give other commands at any time.
+        command=replace(env.command, resampling_time_s=VelocityCommandCfg.resampling_time_s),
     )
     return TaskCfg(
         "go2-rough-faults",

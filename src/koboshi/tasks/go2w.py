@@ -15,7 +15,8 @@ from koboshi.envs.cfg import CurriculumTerm, RewardTerm, SceneCfg, VelocityComma
 from koboshi.envs.terms import curriculum, rewards
 from koboshi.robots import UNITREE_GO2W
 from koboshi.tasks import rolling, velocity
-from koboshi.tasks.go2_rough import GROUND, anywhere
+from koboshi.tasks.go2_flat import COMMANDS
+from koboshi.tasks.go2_rough import GROUND
 from koboshi.tasks.task import TaskCfg
 
 LEGS, WHEELS = (".*_(hip|thigh|calf)_joint",), (".*_foot_joint",)
@@ -63,6 +64,6 @@ def go2w_rough() -> TaskCfg:
         scene=SceneCfg(GROUND, contacts="body"),
         rewards=env.rewards | {"track_lin_vel_xy": tracked},
         events=velocity.resets() | velocity.randomisations(),
-        command=anywhere(),
+        command=velocity.one_command(COMMANDS, EnvCfg.episode_length_s),
     )
     return TaskCfg("go2w-rough", rough, _agent(12000), goes_on_from="go2w-stairs")

@@ -20,6 +20,7 @@ from koboshi.envs.cfg import (
     ObsTerm,
     RewardTerm,
     TerminationTerm,
+    VelocityCommandCfg,
 )
 from koboshi.envs.terms import actions, events, observations, rewards, terminations
 from koboshi.faults import KINDS, CommandRanges, FaultsCfg, Kind
@@ -138,6 +139,13 @@ def falls_by_contact(robot: Robot, bodies: tuple[str, ...]) -> dict[str, Termina
 def cell_by_cell(robot: Robot, bodies: tuple[str, ...]) -> dict[str, TerminationTerm | None]:
     """The same for a curriculum of levels: who crossed a cell goes on to a harder one."""
     return falls_by_contact(robot, bodies) | {"crossed_cell": TerminationTerm(terminations.crossed_cell, time_out=True)}
+
+
+def one_command(ranges: CommandRanges, seconds: float) -> VelocityCommandCfg:
+    """Headings to hold, and one velocity for an episode of `seconds`: who is told to turn back comes home, and a
+    curriculum of levels would take it for one that got nowhere."""
+    drawn = ranges.lin_vel_x, ranges.lin_vel_y, ranges.ang_vel_z
+    return VelocityCommandCfg(*drawn, resampling_time_s=(seconds, seconds), heading=HeadingCfg())
 
 
 def specialists_cfg(final_kl: float | None = None) -> SpecialistsCfg:

@@ -37,8 +37,8 @@ def grow_faults(env: Env, mask: Tensor, start: float = 0.0, steps: int = 2000) -
 
 def grow_events(env: Env, mask: Tensor, start: float = 0.0, steps: int = 2000) -> float:
     """Randomisations at resets, and what strikes at intervals, happen to a share of the robots that grows from `start`
-    to all of them over `steps` control steps; the others' worlds stay as the model says. KoboshiError where there are
-    none."""
+    to all of them over `steps` control steps, always the same ones first. What happens at the startup, and delays, are
+    everybody's. KoboshiError where there are none."""
     if not env.events.differing:
         raise KoboshiError("curriculum grow_events has no effect: no active event makes worlds differ")
     env.events.share = _grown(env, start, steps)

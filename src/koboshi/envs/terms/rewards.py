@@ -164,13 +164,16 @@ def feet_clearance_body(env: Env, target: float) -> Tensor:
     return ((height - target).square() * velocity[..., :2].norm(dim=-1)).sum(1)
 
 
-def feet_below_step(env: Env, reach: float, stands: float) -> Tensor:
-    """(N,) Σ how far each foot's point is below where it would stand, `stands` m high, on the highest ground within
-    `reach` m ahead of it, m: what a foot that meets a riser has yet to rise."""
+def feet_below_step(env: Env, reach: float, stands: float, least: float = 0.02) -> Tensor:
+    """(N,) Σ how far each foot's point is below where it would stand, `stands` m high, on top of the risers within
+    `reach` m in front of it, as the robot looks, m: what a foot has yet to rise. Ground is looked at every fifth of
+    `reach`, and what rises by less than `least` m from there to there is a slope and no riser."""
     pos, heading = env.state.foot_pos, env.state.heading[:, None].expand(env.state.foot_pos.shape[:2])
     middle = pos[..., :2] + reach / 2 * torch.stack((heading.cos(), heading.sin()), -1)
-    highest = env.scene.scan(middle, heading, (reach, 0.0), reach / 5).amax(-1)
-    return (highest + stands - pos[..., 2]).clamp(min=0).sum(1)
+    ground = env.scene.scan(middle, heading, (reach, 0.0), reach / 5)
+    rises = ground.diff(dim=-1)
+    top = ground[..., 0] + rises.masked_fill(rises < least, 0.0).sum(-1)
+    return (top + stands - pos[..., 2]).clamp(min=0).sum(1)
 
 
 def joint_torque(env: Env, joints: Joints = ALL) -> Tensor:
