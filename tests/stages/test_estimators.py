@@ -79,6 +79,14 @@ def test_each_variants_settings() -> None:
     assert config.override(rough, settings(rough, "rma")).agent.network.actor.groups == ("policy",)
 
 
+def test_a_students_worlds_differ_for_all_where_its_teachers_did() -> None:
+    rows = [{"curriculum/events": 0.1}, {"terrain/level": 2.0, "curriculum/events": 0.75}, {"terrain/level": 2.0}]
+    assert estimators.full_grown(task(), rows) == []
+    (setting,) = estimators.full_grown(task(), [*rows, {"curriculum/events": 1.0}, {"terrain/level": 2.0}])
+    changed = config.override(task(), [setting]).env.curriculum
+    assert changed["events"] is None and changed["terrain_levels"] is not None
+
+
 def test_what_cannot_be_compared(tmp_path: Path) -> None:
     with pytest.raises(KoboshiError, match="no estimator 'hmi'; did you mean 'him'"):
         compare(plan(tmp_path, "hmi"))

@@ -127,9 +127,15 @@ def _train(plan: Comparison, variant: str, seed: int) -> list[RunFolder]:
     teacher = _run(plan, f"{name}-teacher", taught)
     rest = f"agent.trainer.timesteps={trainer.timesteps - first}"
     # Weights alone are loaded: its robots begin about as high as the teacher's had come, at random levels.
-    ground, reached = ground_of(plan.task), runs.read_jsonl(teacher.metrics)[-1]["terrain/level"]
-    begin = f"env.scene.ground.first_level={min(ground.levels - 1, round(2 * reached))}"
-    return [teacher, _run(plan, name, [*every, rest, begin], Start(load=teacher.final))]
+    ground, rows = ground_of(plan.task), runs.read_jsonl(teacher.metrics)
+    begin = f"env.scene.ground.first_level={min(ground.levels - 1, round(2 * rows[-1]['terrain/level']))}"
+    return [teacher, _run(plan, name, [*every, rest, begin, *full_grown(plan.task, rows)], Start(load=teacher.final))]
+
+
+def full_grown(task: TaskCfg, rows: Sequence[dict[str, float]]) -> list[str]:
+    """Settings without what a curriculum let grow to the whole, as the `rows` of a log say; the rest grows anew."""
+    names = (name for name in task.env.curriculum if any(row.get(f"curriculum/{name}", 0.0) >= 1 for row in rows))
+    return [f"env.curriculum.{name}=null" for name in names]
 
 
 def _run(plan: Comparison, name: str, overrides: list[str], start: Start = Start()) -> RunFolder:  # noqa: B008 (frozen)
