@@ -131,6 +131,12 @@ def layouts(**changed: tuple[LayoutEntry, ...]) -> Env:
             "'critic': all 9, not all 9 ('all' has scale 1.0 and clip None, not 0.05 and None)",
         ),
         (Env(layouts={"policy": LAYOUTS["policy"]}), "'critic': all 9, not (none)"),
+        (
+            layouts(
+                critic=(LayoutEntry("all", 0, 9, 1), LayoutEntry("all-1", 9, 9, 1), LayoutEntry("all-2", 18, 9, 1))
+            ),
+            "'critic': all 9, not all 9, each 3 times (a history of 1 steps, not 3)",
+        ),
     ],
 )
 def test_what_was_made_for_something_else_is_refused(tmp_path: Path, env: Env, says: str) -> None:
@@ -138,6 +144,16 @@ def test_what_was_made_for_something_else_is_refused(tmp_path: Path, env: Env, s
     with pytest.raises(KoboshiError) as error:
         load_policy(tmp_path / "a.safetensors", env)
     assert says in str(error.value)
+
+
+def test_a_history_in_another_order_is_refused(tmp_path: Path) -> None:
+    newest, oldest = (
+        layouts(critic=(LayoutEntry(first, 0, 9, 1), LayoutEntry(second, 9, 9, 1)))
+        for first, second in (("all", "all-1"), ("all-1", "all"))
+    )
+    saved(tmp_path / "a.safetensors", env=newest)
+    with pytest.raises(KoboshiError, match=r"all 9, each 2 times \(its steps are in another order\)"):
+        load_policy(tmp_path / "a.safetensors", oldest)
 
 
 def test_actions_may_arrive_later_than_in_training(tmp_path: Path) -> None:

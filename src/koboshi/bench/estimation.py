@@ -8,20 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from koboshi.bench.rollout import kept_events
+from koboshi.bench.rollout import kept_events, on_all_levels
 from koboshi.envs import Env, EnvCfg
 from koboshi.nets.actors import Estimator
 from koboshi.policies import ActorCritic
-from koboshi.terrain import GridCfg
 from koboshi.vec_env import Obs
 
 
 def level_spread(cfg: EnvCfg) -> EnvCfg:
     """The task without a curriculum or what strikes in mid-episode, its robots on random levels of its ground."""
-    ground = cfg.scene.ground
-    if isinstance(ground, GridCfg):
-        cfg = replace(cfg, scene=replace(cfg.scene, ground=replace(ground, first_level=None)))
-    return replace(cfg, curriculum={}, events=kept_events(cfg.events), random_initial_length=True)
+    return replace(
+        cfg, scene=on_all_levels(cfg.scene), curriculum={}, events=kept_events(cfg.events), random_initial_length=True
+    )
 
 
 @torch.no_grad()

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from koboshi.bench.worlds import in_world
 from koboshi.envs import Env, EnvCfg
-from koboshi.envs.cfg import EventTerm
+from koboshi.envs.cfg import EventTerm, SceneCfg
 from koboshi.faults import Scenarios
 from koboshi.specialists.controller import Controller, Decision
 from koboshi.specialists.routing import Route
+from koboshi.terrain import GridCfg
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Recording:
 
 
 def scenario_cfg(cfg: EnvCfg, scenarios: Scenarios, world: str | None = None) -> EnvCfg:
-    """The task on frozen scenarios: their faults and constant commands, episodes from their first step, no time-out.
+    """The task on frozen scenarios: their faults and constant commands, episodes from their first step, no time-out, on
+    all levels of the ground at random.
 
     Without a `world` (of `worlds.WORLDS`) it is the task's own: events that strike in mid-episode (pushes) are out, for
     a scenario says all that happens. Those at startup and at a reset stay: they are the world and how a robot starts.
@@ -69,12 +71,19 @@ def scenario_cfg(cfg: EnvCfg, scenarios: Scenarios, world: str | None = None) ->
         cfg = in_world(cfg, world)
     return replace(
         cfg,
+        scene=on_all_levels(cfg.scene),
         num_envs=len(scenarios.episodes),
         faults=scenarios,
         terminations={n: term for n, term in cfg.terminations.items() if term is not None and not term.time_out},
         curriculum={},
         random_initial_length=False,
     )
+
+
+def on_all_levels(scene: SceneCfg) -> SceneCfg:
+    """The same, where each robot begins on a random level of a grid."""
+    ground = scene.ground
+    return replace(scene, ground=replace(ground, first_level=None)) if isinstance(ground, GridCfg) else scene
 
 
 def kept_events(events: Mapping[str, EventTerm | None]) -> dict[str, EventTerm | None]:

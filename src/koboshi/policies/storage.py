@@ -116,13 +116,26 @@ def _check_groups(meta: Meta, env: PolicyEnv, path: Path) -> None:
 
 
 def _terms(layout: Layout | None) -> str:
-    return ", ".join(f"{name} {width}" for name, _, width, *_ in layout or []) or "(none)"
+    """The terms of one step, and how many steps there are."""
+    words = [f"{name} {width}" for name, _, width, *_ in layout or [] if "-" not in name]
+    steps = f", each {_steps(layout)} times" if layout and _steps(layout) > 1 else ""
+    return (", ".join(words) or "(none)") + steps
+
+
+def _steps(layout: Layout) -> int:
+    """Of a group's history: `joint_pos-5` is the joints five steps ago."""
+    return 1 + max(int(name.partition("-")[2] or 0) for name, *_ in layout)
 
 
 def _first_difference(theirs: Layout, mine: Layout | None) -> str:
     """The number that differs, where the terms are the same ones."""
-    if mine is None or [e[0] for e in theirs] != [e[0] for e in mine]:
+    if not mine or not theirs:
         return ""
+    if _steps(theirs) != _steps(mine):
+        return f" (a history of {_steps(theirs)} steps, not {_steps(mine)})"
+    names, my_names = [e[0] for e in theirs], [e[0] for e in mine]
+    if names != my_names:
+        return " (its steps are in another order)" if sorted(names) == sorted(my_names) and _steps(mine) > 1 else ""
     for (name, _, width, history, *units), (_, _, my_width, my_history, *my_units) in zip(theirs, mine, strict=True):
         if (width, history) != (my_width, my_history):
             return f" ('{name}' has {width} numbers and a history of {history}, not {my_width} and {my_history})"

@@ -152,15 +152,15 @@ def show_everything(root: Path) -> None:
 
 
 def show_crossing(figures: Mapping[str, Any]) -> None:
-    """Shares of robots that crossed: a type of ground a row, a level a column."""
-    levels = len(next(iter(figures["types"].values()))["crossed"])
+    """Shares of robots that crossed: a level a row, of which there may be many, a type of ground a column."""
+    types = figures["types"]
     table = Table(title=f"{figures['task']}: robots that crossed, %, by level")
-    table.add_column("ground")
-    for level in range(levels):
-        table.add_column(str(level), justify="right")
-    table.add_column("passed", justify="right")
-    for name, each in figures["types"].items():
-        table.add_row(name, *(f"{100 * share:.0f}" for share in each["crossed"]), str(each["passed"]))
+    for name in ("level", *(name.replace("_", " ") for name in types)):
+        table.add_column(name, justify="right")
+    for level, shares in enumerate(zip(*(each["crossed"] for each in types.values()), strict=True)):
+        table.add_row(str(level), *(f"{100 * share:.0f}" for share in shares))
+    table.add_section()
+    table.add_row("passed", *(str(each["passed"]) for each in types.values()))
     console.print(table)
     speed = "–" if figures["speed"] is None else f"{figures['speed']:.0%}"
     words = f"crossed {figures['crossed']:.0%}, fell {figures['fell']:.0%}, speed kept by those that crossed {speed}"

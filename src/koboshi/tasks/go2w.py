@@ -17,7 +17,7 @@ from koboshi.robots import UNITREE_GO2W
 from koboshi.tasks import rolling, velocity
 from koboshi.tasks.go2_flat import COMMANDS
 from koboshi.tasks.go2_rough import GROUND
-from koboshi.tasks.task import TaskCfg
+from koboshi.tasks.task import EvaluateCfg, TaskCfg
 
 LEGS, WHEELS = (".*_(hip|thigh|calf)_joint",), (".*_foot_joint",)
 
@@ -40,7 +40,7 @@ def _env_cfg() -> EnvCfg:
         terminations=velocity.cell_by_cell(UNITREE_GO2W, ("base",)),
         events=rolling.straight_on() | velocity.randomisations(),
         curriculum={"terrain_levels": CurriculumTerm(curriculum.terrain_levels)},
-        command=VelocityCommandCfg((0.3, 1.0), (0.0, 0.0), (-0.001, 0.001)),
+        command=VelocityCommandCfg(rolling.AHEAD.lin_vel_x, rolling.AHEAD.lin_vel_y, rolling.AHEAD.ang_vel_z),
         num_envs=512,
         random_initial_length=True,
     )
@@ -52,7 +52,7 @@ def _agent(timesteps: int) -> PPOCfg:
 
 def go2w_stairs() -> TaskCfg:
     """`koboshi … go2w-stairs`."""
-    return TaskCfg("go2w-stairs", _env_cfg(), _agent(12000))
+    return TaskCfg("go2w-stairs", _env_cfg(), _agent(12000), evaluate=EvaluateCfg(commands=rolling.AHEAD))
 
 
 def go2w_rough() -> TaskCfg:
@@ -66,4 +66,5 @@ def go2w_rough() -> TaskCfg:
         events=velocity.resets() | velocity.randomisations(),
         command=velocity.one_command(COMMANDS, EnvCfg.episode_length_s),
     )
-    return TaskCfg("go2w-rough", rough, _agent(12000), goes_on_from="go2w-stairs")
+    judged = EvaluateCfg(commands=COMMANDS)
+    return TaskCfg("go2w-rough", rough, _agent(12000), evaluate=judged, goes_on_from="go2w-stairs")

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from koboshi.envs.cfg import ActionsCfg, ActionTerm, EventTerm, ObsGroup, ObsTerm, RewardTerm, SceneCfg
 from koboshi.envs.terms import actions, events, observations, rewards
+from koboshi.faults import CommandRanges
 from koboshi.tasks import velocity
 from koboshi.terrain import GridCfg
 from koboshi.terrain.shapes import AnySubTerrain, SlopeCfg, StairsCfg
@@ -60,6 +61,10 @@ def costs(legs: tuple[str, ...], wheels: tuple[str, ...]) -> dict[str, RewardTer
         "flat_orientation": RewardTerm(rewards.flat_orientation, -1.0, shape="l2"),
         "termination": RewardTerm(rewards.termination, -20.0),
     }
+
+
+AHEAD = CommandRanges(lin_vel_x=(0.3, 1.0), lin_vel_y=(0.0, 0.0), ang_vel_z=(-0.001, 0.001))
+"""What is asked for on stairs."""
 
 
 def straight_on() -> dict[str, EventTerm | None]:

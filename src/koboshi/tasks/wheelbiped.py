@@ -79,6 +79,7 @@ def wheelbiped_stairs() -> TaskCfg:
         terminations=velocity.cell_by_cell(WHEELBIPED, HULL),
         events=rolling.straight_on() | velocity.randomisations(),
         curriculum={"terrain_levels": CurriculumTerm(curriculum.terrain_levels)},
-        command=VelocityCommandCfg((0.3, 1.0), (0.0, 0.0), (-0.001, 0.001)),
+        command=VelocityCommandCfg(rolling.AHEAD.lin_vel_x, rolling.AHEAD.lin_vel_y, rolling.AHEAD.ang_vel_z),
     )
-    return TaskCfg("wheelbiped-stairs", climbing, _agent(20000), goes_on_from="wheelbiped-flat")
+    judged = EvaluateCfg(commands=rolling.AHEAD)
+    return TaskCfg("wheelbiped-stairs", climbing, _agent(20000), evaluate=judged, goes_on_from="wheelbiped-flat")
