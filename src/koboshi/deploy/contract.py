@@ -13,7 +13,7 @@ import yaml
 from koboshi.errors import KoboshiError
 
 FILE, PROGRAM, MODEL = "deploy.yaml", "policy.onnx", "robot.xml"
-FORMAT = 1
+FORMAT = 2
 PARTS = (
     "robot", "joints", "default_joint_pos", "targets", "actuators", "base_height", "fall_height", "control_dt",
     "physics_dt", "delay_s", "action", "observations", "commands", "inputs", "carried", "initial", "faults", "model",

@@ -47,7 +47,7 @@ def driven(
         f"a decision took {np.median(decided):.3f} ms in the median, {np.percentile(decided, 99):.3f} ms at p99",
     ]
     for when, member in found.switches:
-        lines.append(f"{when:6.2f} s  {'the healthy policy' if member == HEALTHY else members[member]} acts")
+        lines.append(f"{when:6.2f} s  {'the healthy policy' if member == HEALTHY else members[member]['name']} acts")
     return "\n".join(lines)
 
 

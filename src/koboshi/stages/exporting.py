@@ -24,7 +24,8 @@ from koboshi.envs.terms import rewards
 from koboshi.errors import KoboshiError
 from koboshi.export.contract import contract_of, robot_xml
 from koboshi.export.graph import Graph, check_groups, groups_of, to_onnx
-from koboshi.faults import Fault, Scenario, Scenarios
+from koboshi.faults import KINDS, Fault, Scenario, Scenarios
+from koboshi.specialists.assignment import Assignment
 from koboshi.specialists.controller import Controller
 from koboshi.specialists.routing import DetectorRouter
 from koboshi.stages.folders import task_of
@@ -54,7 +55,7 @@ def export(path: Path, folder: Path, overrides: Sequence[str] = ()) -> dict[str,
     obs = env.reset(0)
     contract = contract_of(env, graph.groups, graph.carried, obs)
     contract["delay_s"] = [steps * task.env.sim.timestep for steps in task.env.actions.delay]
-    contract["faults"] = [] if assignment is None else [member.name for member in assignment.members]
+    contract["faults"] = [] if assignment is None else fault_table(assignment)
     model = robot_xml(env)
     contract["model"] = fingerprint(model)
     contract["made"] = {"task": task.name, "commit": runs.git_commit(), "from": path.name, "sha256": runs.digest(path)}
@@ -79,6 +80,15 @@ def export(path: Path, folder: Path, overrides: Sequence[str] = ()) -> dict[str,
         for name in (PROGRAM, MODEL, FILE):  # the contract last: without it the rest is nothing
             shutil.move(part / name, folder / name)
     return found
+
+
+def fault_table(assignment: Assignment) -> list[dict[str, Any]]:
+    """Each member, in the order in which a program counts who acts: its name, the joints and kinds of fault that it
+    serves, and the joints that it sees through the mirror."""
+    return [
+        {"name": m.name, "joints": [*m.joints], "kinds": [*(m.kinds or KINDS)], "mirrored": [*m.mirrored]}
+        for m in assignment.members
+    ]
 
 
 def _write(path: Path, contract: Contract) -> None:
