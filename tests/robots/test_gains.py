@@ -10,8 +10,9 @@ import mujoco
 import numpy as np
 import pytest
 
+from koboshi.errors import KoboshiError
 from koboshi.robots import UNITREE_GO2W, PositionActuator, VelocityActuator
-from koboshi.robots.gains import proposed_gains
+from koboshi.robots.gains import Answer, proposed_gains
 from koboshi.stages.check import check
 
 
@@ -27,7 +28,7 @@ def test_by_hand() -> None:
 
 def test_a_rotor_alone_swings_as_was_asked_for() -> None:
     """Half of critical damping at 5 Hz: it overshoots by exp(−π ζ / √(1 − ζ²)) after half a damped period."""
-    gains = proposed_gains(0.02, 10.0, frequency_hz=5.0, damping_ratio=0.5)
+    gains = proposed_gains(0.02, 10.0, Answer(5.0, 0.5))
     assert gains is not None
     actuator = PositionActuator(effort_limit=1e6, armature=0.02, stiffness=gains.stiffness, damping=gains.damping)
     spec = mujoco.MjSpec()
@@ -55,6 +56,12 @@ def test_check_proposes_gains_and_asks_for_a_rotor(tmp_path: Path) -> None:
     found = check(robot, tmp_path)
     rings = [each.text for each in found if each.part == "FL_hip_joint" and each.kind == "gains"]
     assert len(rings) == 1 and "would be stiffness 39.5, damping 2.51, action scale 0.15" in rings[0]
+    slower = next(
+        e.text for e in check(robot, tmp_path, Answer(5.0, 1.0)) if (e.part, e.kind) == ("FL_hip_joint", "gains")
+    )
+    assert "5 Hz and a damping ratio of 1 of its rotor (0.01 kg·m²) would be stiffness 9.87, damping 0.628" in slower
+    with pytest.raises(KoboshiError, match="a servo's damping_ratio is above 0, not 0.0"):
+        check(robot, tmp_path, Answer(5.0, 0.0))
     assert {each.part for each in found if each.kind == "armature"} == {
         f"{leg}_foot_joint" for leg in ("FL", "FR", "RL", "RR")
     }

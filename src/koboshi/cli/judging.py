@@ -103,16 +103,19 @@ def list_(
 def check(
     robot: Annotated[str, typer.Argument(help="Robot, for instance unitree_go2.")],
     out: Annotated[Path, typer.Option(help="Folder of the joints' step responses.")] = Path("runs/check"),
+    frequency: Annotated[float, typer.Option(help="Hz that a rotor is to answer at with the gains proposed.")] = 10.0,
+    damping_ratio: Annotated[float, typer.Option(help="And its damping ratio.")] = 2.0,
 ) -> None:
     """Say what is missing or wrong in a robot, before anything is trained on it; exit code 1 where anything is.
 
     What it says of gains is advice.
     """
     from koboshi import robots
+    from koboshi.robots.gains import Answer
     from koboshi.stages import check as stage
     from koboshi.stages import tables
 
-    findings = stage.check(robots.find(robot), out / robot)
+    findings = stage.check(robots.find(robot), out / robot, Answer(frequency, damping_ratio))
     tables.show_findings(robot, findings)
     print(out / robot / stage.PICTURE)
     if any(found.kind != stage.ADVICE for found in findings):

@@ -5,9 +5,25 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-FREQUENCY_HZ, DAMPING_RATIO, ACTION_SHARE = 10.0, 2.0, 0.25
-"""Of the rotor alone; with a link on it the same gains make a slower and less damped joint (BeyondMimic, Liao et al.
-2025, whose action scale is a quarter of what the effort limit could hold)."""
+from koboshi.errors import KoboshiError
+
+ACTION_SHARE = 0.25
+
+
+class Answer(NamedTuple):
+    """How a rotor alone is to answer; with a link on it the same gains make a slower and less damped joint.
+
+    BeyondMimic's (Liao et al. 2025), whose action scale is a quarter of what the effort limit could hold.
+    """
+
+    frequency_hz: float = 10.0
+    damping_ratio: float = 2.0
+
+    def check(self) -> None:
+        """KoboshiError for what no servo answers with."""
+        for name, value in self._asdict().items():
+            if not 0 < value < math.inf:
+                raise KoboshiError(f"a servo's {name} is above 0, not {value}")
 
 
 class Gains(NamedTuple):
@@ -18,12 +34,10 @@ class Gains(NamedTuple):
     action_scale: float
 
 
-def proposed_gains(
-    armature: float, effort_limit: float, frequency_hz: float = FREQUENCY_HZ, damping_ratio: float = DAMPING_RATIO
-) -> Gains | None:
+def proposed_gains(armature: float, effort_limit: float, answer: Answer = Answer()) -> Gains | None:  # noqa: B008 (frozen)
     """kp = I ω², kd = 2 ζ I ω of a rotor with inertia I (`armature`, kg·m²); None where it has none."""
     if armature <= 0:
         return None
-    omega = 2 * math.pi * frequency_hz
+    omega = 2 * math.pi * answer.frequency_hz
     stiffness = armature * omega**2
-    return Gains(stiffness, 2 * damping_ratio * armature * omega, ACTION_SHARE * effort_limit / stiffness)
+    return Gains(stiffness, 2 * answer.damping_ratio * armature * omega, ACTION_SHARE * effort_limit / stiffness)

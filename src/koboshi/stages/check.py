@@ -12,7 +12,7 @@ import numpy as np
 
 from koboshi.errors import KoboshiError
 from koboshi.robots import JointMap, PositionActuator, Robot, physics_spec, visual_spec
-from koboshi.robots.gains import DAMPING_RATIO, FREQUENCY_HZ, proposed_gains
+from koboshi.robots.gains import Answer, proposed_gains
 from koboshi.robots.step_response import StepResponse, step_responses
 from koboshi.view.step_response import plot_step_responses
 
@@ -37,11 +37,12 @@ class Finding(NamedTuple):
     text: str
 
 
-def check(robot: Robot, folder: Path) -> list[Finding]:
+def check(robot: Robot, folder: Path, answer: Answer = Answer()) -> list[Finding]:  # noqa: B008 (frozen)
     """All findings; writes `step_response.png` into the folder. KoboshiError where no model comes about at all."""
+    answer.check()
     robot.groups, robot.fault_candidates  # noqa: B018 (their own checks)
     responses = step_responses(robot)
-    gains = list(_gains(robot, responses))
+    gains = list(_gains(robot, responses, answer))
     folder.mkdir(parents=True, exist_ok=True)
     plot_step_responses(robot.name, responses, {found.part for found in gains}, folder / PICTURE)
     parts = (_joints, _pose, _feet, _collisions, _mirror, _effort)
@@ -179,24 +180,24 @@ def standing_torques(robot: Robot) -> np.ndarray:
     return (need - mapped)[at.dof]
 
 
-def _remedy(robot: Robot, joint: str) -> str:
+def _remedy(robot: Robot, joint: str, answer: Answer) -> str:
     """What its rotor asks for, of a joint that is asked for positions."""
     actuator, model = robot.joint_actuators[joint], robot.physics
     armature = float(model.dof_armature[model.joint(joint).dofadr[0]])
-    gains = proposed_gains(armature, actuator.effort_limit)
+    gains = proposed_gains(armature, actuator.effort_limit, answer)
     if gains is None:
         return "; give it its rotor's inertia first (armature), without which no gains are right"
     if not isinstance(actuator, PositionActuator):
         return ""
     return (
-        f"; {FREQUENCY_HZ:g} Hz and a damping ratio of {DAMPING_RATIO:g} of its rotor ({armature:g} kg·m²) would be "
-        f"stiffness {gains.stiffness:.3g}, damping {gains.damping:.3g}, action scale {gains.action_scale:.2g}"
+        f"; {answer.frequency_hz:g} Hz and a damping ratio of {answer.damping_ratio:g} of its rotor ({armature:g} kg·m²) "
+        f"would be stiffness {gains.stiffness:.3g}, damping {gains.damping:.3g}, action scale {gains.action_scale:.2g}"
     )
 
 
-def _gains(robot: Robot, responses: list[StepResponse]) -> Iterator[Finding]:
+def _gains(robot: Robot, responses: list[StepResponse], answer: Answer) -> Iterator[Finding]:
     for found in responses:
-        remedy = _remedy(robot, found.joint)
+        remedy = _remedy(robot, found.joint, answer)
         settles = f"settles in {found.settling_s:.2f} s" if math.isfinite(found.settling_s) else "never settles"
         frequency = f" at {found.frequency_hz:.1f} Hz" if found.frequency_hz is not None else ""
         if found.final < ARRIVES:
