@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from koboshi import config
+from koboshi.envs.cfg import CurriculumTerm
+from koboshi.envs.terms import curriculum
 from koboshi.errors import KoboshiError
 from koboshi.runs import resolve_run
 from koboshi.stages import ablation
@@ -129,6 +131,16 @@ def test_what_cannot_be_ablated(tmp_path: Path, changed: dict[str, Any], message
     more = changed.pop("more", [])
     with pytest.raises(KoboshiError, match=message):
         ablate(plan(tmp_path, *more, **changed))
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_cannot_begin_is_found_before_anything_is_trained(tmp_path: Path) -> None:
+    """A curriculum of events has nothing left to do without the only one."""
+    alone = plan(tmp_path, *(f"env.events.{c.name}=null" for c in changes(h1(), "events") if c.name != "push"))
+    grow = {"events": CurriculumTerm(curriculum.grow_events)}
+    task = replace(alone.task, env=replace(alone.task.env, curriculum=grow))
+    with pytest.raises(KoboshiError, match="'without push' cannot be trained: curriculum grow_events has no effect"):
+        ablate(replace(alone, task=task))
     assert not any(tmp_path.iterdir())
 
 

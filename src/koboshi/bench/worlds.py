@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from koboshi.envs import EnvCfg
 from koboshi.envs.cfg import EventTerm
+from koboshi.envs.events import is_change
 from koboshi.envs.terms import events
 from koboshi.errors import unknown
 from koboshi.terrain import PlaneCfg
@@ -115,8 +116,3 @@ def nominal(cfg: EnvCfg) -> EnvCfg:
         for name, group in cfg.observations.items()
     }
     return replace(cfg, events=kept, actions=replace(cfg.actions, delay=(0, 0)), observations=sure)
-
-
-def is_change(term: EventTerm) -> bool:
-    """Whether an event makes worlds differ, and does more than to place a robot."""
-    return term.mode == "interval" or hasattr(term.func, "randomises")

@@ -40,10 +40,10 @@ class EventManager:
     @property
     def differing(self) -> tuple[str, ...]:
         """Names of the events that make worlds differ after the startup; others only place robots."""
-        return tuple(name for name, term in self._terms.items() if _differs(term))
+        return tuple(name for name, term in self._terms.items() if term.mode != "startup" and is_change(term))
 
     def _struck(self, term: EventTerm, mask: Tensor) -> Tensor:
-        return mask & (self._rank < self.share) if self.share < 1 and _differs(term) else mask
+        return mask & (self._rank < self.share) if self.share < 1 and is_change(term) else mask
 
     def startup(self) -> None:
         """Everything that happens once."""
@@ -91,5 +91,6 @@ class EventManager:
         self.share = float(state.get(_SHARE, 1.0))
 
 
-def _differs(term: EventTerm) -> bool:
-    return term.mode == "interval" or (term.mode == "reset" and hasattr(term.func, "randomises"))
+def is_change(term: EventTerm) -> bool:
+    """Whether an event makes worlds differ, and does more than to place a robot."""
+    return term.mode == "interval" or hasattr(term.func, "randomises")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
 from koboshi import config, robots, runs
 from koboshi.bench.metrics import controller_metrics
-from koboshi.bench.worlds import WALKED, is_change
+from koboshi.bench.worlds import WALKED
+from koboshi.envs import Env
 from koboshi.envs.cfg import ObsTerm
+from koboshi.envs.events import is_change
 from koboshi.errors import KoboshiError, at_least, unknown
 from koboshi.faults import sweep
 from koboshi.stages import healthy
@@ -78,8 +80,8 @@ class Ablation:
         fixed = [name for name in self.terms or found if not found[name].shrink]
         if "shrink" in self.modes and (self.terms or len(fixed) == len(found)) and fixed:
             raise KoboshiError(f"nothing of {', '.join(fixed)} can be made smaller, only removed")
-        for settings in self.variants().values():
-            config.override(self.task, settings)
+        for name, settings in self.variants().items():
+            _try_out(name, config.override(self.task, settings))
         began = _began_with(self.run)
         if began != (None if self.load is None else runs.digest(self.load)):
             what = "with nothing learnt" if began is None else f"with weights of a file with sha256 {began[:12]}…"
@@ -103,6 +105,14 @@ class Ablation:
         if "shrink" in self.modes:
             found |= {f"half {change.name}": change.shrink for change in chosen if change.shrink}
         return found
+
+
+def _try_out(name: str, task: TaskCfg) -> None:
+    """KoboshiError where a task can't begin: better now than after hours of other trainings."""
+    try:
+        Env(replace(task.env, num_envs=2)).reset(0)
+    except KoboshiError as error:
+        raise KoboshiError(f"'{name}' cannot be trained: {error}") from error
 
 
 def _began_with(checkpoint: Path) -> str | None:

@@ -189,10 +189,9 @@ def _remedy(robot: Robot, joint: str, answer: Answer) -> str:
         return "; give it its rotor's inertia first (armature), without which no gains are right"
     if not isinstance(actuator, PositionActuator):
         return ""
-    return (
-        f"; {answer.frequency_hz:g} Hz and a damping ratio of {answer.damping_ratio:g} of its rotor ({armature:g} kg·m²) "
-        f"would be stiffness {gains.stiffness:.3g}, damping {gains.damping:.3g}, action scale {gains.action_scale:.2g}"
-    )
+    wished = f"{answer.frequency_hz:g} Hz and a damping ratio of {answer.damping_ratio:g}"
+    found = f"stiffness {gains.stiffness:.3g}, damping {gains.damping:.3g}, action scale {gains.action_scale:.2g}"
+    return f"; {wished} of its rotor ({armature:g} kg·m²) would be {found}"
 
 
 def _gains(robot: Robot, responses: list[StepResponse], answer: Answer) -> Iterator[Finding]:
