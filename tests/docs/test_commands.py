@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,9 +50,10 @@ def _leaves(command: Any) -> Iterator[Any]:
 
 
 def task_of(arguments: dict[str, Any]) -> TaskCfg:
-    """The task that a command's settings are of: the one it names, or H1's for those from outside and for runs."""
-    name = arguments.get("task") or ""
-    return make_task(name if name in known() else "h1-walk")
+    """The task that a command's settings are of: the one that it names, or that a run it names is of, or else H1's."""
+    named = [arguments.get("task"), *arguments.values()]
+    tasks = [str(each).partition("/")[0] for each in named if isinstance(each, str | Path)]
+    return make_task(next((name for name in tasks if name in known()), "h1-walk"))
 
 
 @pytest.mark.parametrize("text", COMMANDS)
