@@ -168,7 +168,8 @@ def show_crossing(figures: Mapping[str, Any]) -> None:
 
 
 def show_estimators(figures: Mapping[str, Any]) -> None:
-    """An actor a row, each figure's mean over seeds and its range."""
+    """An actor a row, each figure's mean over seeds and, of several, its range."""
+    one = len(figures["seeds"]) == 1
     rows = {LABELS[name]: variant_row(by_seed) for name, by_seed in figures["variants"].items()}
     steps = figures["timesteps"] * figures["num_envs"] / 1e6
     table = Table(title=f"{figures['task']}: {steps:.1f} M steps each, seeds {figures['seeds']}")
@@ -176,8 +177,13 @@ def show_estimators(figures: Mapping[str, Any]) -> None:
     for name in next(iter(rows.values())):
         table.add_column(name, justify="right")
     for name, row in rows.items():
-        table.add_row(name, *("–" if v is None else f"{v[0]:.3g} ({v[1]:.3g}–{v[2]:.3g})" for v in row.values()))
+        table.add_row(name, *("–" if v is None else _of_seeds(*v, alone=one) for v in row.values()))
     console.print(table)
+
+
+def _of_seeds(mean: float, least: float, most: float, alone: bool) -> str:
+    said = "{:,.0f}" if mean >= 1000 else "{:.3g}"
+    return said.format(mean) if alone else f"{said} ({said}–{said})".format(mean, least, most)
 
 
 def show_ablation(figures: Mapping[str, Any]) -> None:
