@@ -19,6 +19,7 @@ from koboshi.envs.cfg import BodyCfg, CurriculumTerm, ObsGroup, ObsTerm, SceneCf
 from koboshi.envs.terms import curriculum, observations, rewards, terminations
 from koboshi.errors import KoboshiError
 from koboshi.robots import physics_spec
+from koboshi.tasks import known, make_task
 from koboshi.terrain import GridCfg
 from koboshi.terrain.shapes import AnySubTerrain, BoxesCfg, GapsCfg, SlopeCfg, StairsCfg
 
@@ -234,6 +235,14 @@ def test_a_foot_before_a_riser_has_yet_to_rise() -> None:
     hill.state.update()
     stands = float(hill.state.foot_height.min())
     assert rewards.feet_below_step(hill, 0.2, stands).max() < 1e-5
+
+
+def test_every_task_whose_levels_rise_goes_on_at_once() -> None:
+    """And no other: a robot that broke is watched until it falls or time is up."""
+    for name in known():
+        env = make_task(name).env
+        assert ("crossed_cell" in env.terminations) == ("terrain_levels" in env.curriculum), name
+    assert "crossed_cell" not in make_task("go2-rough-faults").env.terminations
 
 
 def test_a_plane_has_no_cells_to_cross() -> None:
