@@ -31,12 +31,18 @@ class Place(NamedTuple):
     @property
     def is_past(self) -> bool:
         """Whether it is of an earlier step."""
-        return self.name.rpartition("-")[2].isdigit() and "-" in self.name
+        return age_of(self.name) > 0
 
 
 def name_of_past(name: str, age: int) -> str:
     """What a term of so many steps ago is called."""
     return f"{name}-{age}" if age else name
+
+
+def age_of(name: str) -> int:
+    """So many steps ago is what a term of this name shows; the inverse of `name_of_past`."""
+    term, _, age = name.rpartition("-")
+    return int(age) if term and age.isdigit() else 0
 
 
 class ObsSpec(NamedTuple):

@@ -15,7 +15,7 @@ from koboshi import config
 from koboshi.errors import KoboshiError
 from koboshi.policies import ActorCritic, NetworkCfg
 from koboshi.runs import check_shapes, load_checkpoint, save_checkpoint
-from koboshi.vec_env import ActionSpace, ObsSpec, Place
+from koboshi.vec_env import ActionSpace, ObsSpec, Place, age_of
 
 Layout = list[list[Any]]
 """[[term, start, width, history], …] of an observation group; scale and clip follow where they change anything."""
@@ -117,14 +117,14 @@ def _check_groups(meta: Meta, env: PolicyEnv, path: Path) -> None:
 
 def _terms(layout: Layout | None) -> str:
     """The terms of one step, and how many steps there are."""
-    words = [f"{name} {width}" for name, _, width, *_ in layout or [] if "-" not in name]
+    words = [f"{name} {width}" for name, _, width, *_ in layout or [] if not age_of(name)]
     steps = f", each {_steps(layout)} times" if layout and _steps(layout) > 1 else ""
     return (", ".join(words) or "(none)") + steps
 
 
 def _steps(layout: Layout) -> int:
     """Of a group's history: `joint_pos-5` is the joints five steps ago."""
-    return 1 + max(int(name.partition("-")[2] or 0) for name, *_ in layout)
+    return 1 + max(age_of(name) for name, *_ in layout)
 
 
 def _first_difference(theirs: Layout, mine: Layout | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from koboshi.algos.ppo import NetworkCfg, PPOCfg, TrainerCfg
 from koboshi.envs import EnvCfg
-from koboshi.envs.cfg import RewardTerm, VelocityCommandCfg
+from koboshi.envs.cfg import RewardTerm
 from koboshi.envs.terms import rewards
 from koboshi.faults import CommandRanges, FaultsCfg
 from koboshi.robots import UNITREE_GO2
@@ -39,7 +39,7 @@ def env_cfg() -> EnvCfg:
         },
         terminations=velocity.falls(UNITREE_GO2),
         events=velocity.resets() | velocity.randomisations(),
-        command=VelocityCommandCfg(COMMANDS.lin_vel_x, COMMANDS.lin_vel_y, COMMANDS.ang_vel_z),
+        command=velocity.asked(COMMANDS),
         num_envs=512,
     )
 

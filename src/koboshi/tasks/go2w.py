@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from koboshi.algos.ppo import NetworkCfg, PPOCfg, TrainerCfg
 from koboshi.envs import EnvCfg
-from koboshi.envs.cfg import CurriculumTerm, RewardTerm, SceneCfg, VelocityCommandCfg
+from koboshi.envs.cfg import CurriculumTerm, RewardTerm, SceneCfg
 from koboshi.envs.terms import curriculum, rewards
 from koboshi.robots import UNITREE_GO2W
 from koboshi.tasks import rolling, velocity
@@ -40,7 +40,7 @@ def _env_cfg() -> EnvCfg:
         terminations=velocity.cell_by_cell(UNITREE_GO2W, ("base",)),
         events=rolling.straight_on() | velocity.randomisations(),
         curriculum={"terrain_levels": CurriculumTerm(curriculum.terrain_levels)},
-        command=VelocityCommandCfg(rolling.AHEAD.lin_vel_x, rolling.AHEAD.lin_vel_y, rolling.AHEAD.ang_vel_z),
+        command=velocity.asked(rolling.AHEAD),
         num_envs=512,
         random_initial_length=True,
     )

@@ -141,11 +141,15 @@ def cell_by_cell(robot: Robot, bodies: tuple[str, ...]) -> dict[str, Termination
     return falls_by_contact(robot, bodies) | {"crossed_cell": TerminationTerm(terminations.crossed_cell, time_out=True)}
 
 
+def asked(ranges: CommandRanges, **more: Any) -> VelocityCommandCfg:
+    """Commands from these ranges; `more` fields of the configuration."""
+    return VelocityCommandCfg(ranges.lin_vel_x, ranges.lin_vel_y, ranges.ang_vel_z, **more)
+
+
 def one_command(ranges: CommandRanges, seconds: float) -> VelocityCommandCfg:
     """Headings to hold, and one velocity for an episode of `seconds`: who is told to turn back comes home, and a
     curriculum of levels would take it for one that got nowhere."""
-    drawn = ranges.lin_vel_x, ranges.lin_vel_y, ranges.ang_vel_z
-    return VelocityCommandCfg(*drawn, resampling_time_s=(seconds, seconds), heading=HeadingCfg())
+    return asked(ranges, resampling_time_s=(seconds, seconds), heading=HeadingCfg())
 
 
 def specialists_cfg(final_kl: float | None = None) -> SpecialistsCfg:

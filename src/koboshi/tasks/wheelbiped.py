@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from koboshi.algos.ppo import NetworkCfg, PPOCfg, TrainerCfg
 from koboshi.envs import EnvCfg
-from koboshi.envs.cfg import CurriculumTerm, RewardTerm, SceneCfg, VelocityCommandCfg
+from koboshi.envs.cfg import CurriculumTerm, RewardTerm, SceneCfg
 from koboshi.envs.terms import curriculum, rewards
 from koboshi.faults import CommandRanges
 from koboshi.robots import WHEELBIPED
@@ -19,8 +19,6 @@ from koboshi.tasks.task import EvaluateCfg, GateCfg, TaskCfg
 
 LEGS, WHEELS = (".*_(abad|hip|knee)_joint",), (".*_wheel_joint",)
 COMMANDS = CommandRanges(lin_vel_x=(-1.0, 1.0), lin_vel_y=(0.0, 0.0), ang_vel_z=(-0.6, 0.6))
-
-
 HULL = ("base", ".*_abad")
 """What must not touch the ground."""
 
@@ -45,7 +43,7 @@ def _env_cfg() -> EnvCfg:
         },
         terminations=velocity.falls_by_contact(WHEELBIPED, HULL),
         events=velocity.resets(velocity=0.2) | velocity.randomisations(),
-        command=VelocityCommandCfg(COMMANDS.lin_vel_x, COMMANDS.lin_vel_y, COMMANDS.ang_vel_z),
+        command=velocity.asked(COMMANDS),
         num_envs=512,
         random_initial_length=True,
     )
@@ -80,7 +78,7 @@ def wheelbiped_stairs() -> TaskCfg:
         terminations=velocity.cell_by_cell(WHEELBIPED, HULL),
         events=rolling.straight_on() | velocity.randomisations(),
         curriculum={"terrain_levels": CurriculumTerm(curriculum.terrain_levels)},
-        command=VelocityCommandCfg(rolling.AHEAD.lin_vel_x, rolling.AHEAD.lin_vel_y, rolling.AHEAD.ang_vel_z),
+        command=velocity.asked(rolling.AHEAD),
     )
     judged = EvaluateCfg(commands=rolling.AHEAD)
     return TaskCfg("wheelbiped-stairs", climbing, _agent(20000), evaluate=judged, goes_on_from="wheelbiped-flat")
